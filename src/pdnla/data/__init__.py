@@ -1,0 +1,1 @@
+"""Reading images safely, datasets of photographs and of pairs, pseudo-pairs, data modules."""

@@ -1,0 +1,46 @@
+"""Writing files whole: a reader never sees half of one, and a failed write leaves the old file as it was."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pdnla.errors import UserError
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path``; on success it takes the place of ``path``.
+
+    On any failure the temporary file is removed and ``path`` stays as it was. The folder is made if missing.
+
+    Raises:
+        UserError: the folder cannot be made or written to, or the disk is full.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o666 & ~_umask())
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise UserError(f"{path}: the disk is full; free some space or choose another place") from error
+        if temporary is None or isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
+            raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,7 @@
+"""PDNLA-Net in plain torch, a file a box of the paper's figures; nothing here reads files or needs Lightning."""
+
+from pdnla.network.decoder import ReferenceCode
+from pdnla.network.encoder import Codes
+from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages
+
+__all__ = ["PDNLA", "STRIDE", "Codes", "Colorization", "ReferenceCode", "Stages"]

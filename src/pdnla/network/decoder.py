@@ -1,0 +1,66 @@
+"""Stage 2: four levels of fusion and upsampling, coarse to fine, to I_mid."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pdnla.network.fusion import PyramidDualModalFusion, ReferenceAttention, pyramid_average_pooling
+from pdnla.network.layers import EqualConv2d, Upsample
+
+
+class ReferenceCode(NamedTuple):
+    """Everything the network needs of a reference: its features f_c1..f_c4 and each PDMF level's share of them."""
+
+    features: tuple[Tensor, ...]
+    levels: tuple[ReferenceAttention, ...]
+
+
+class Decoder(nn.Module):
+    """Fuse the encoders' features from f4 to f1 and bring them to full size.
+
+    Args:
+        width: w; the decoder outputs d1..d4 have 8w, 4w, 2w and w channels at 1/8, 1/4, 1/2 and 1 of the size.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        sources = [width << i for i in range(1, 5)]
+        coarse_to_fine = sources[::-1]
+        self.fusions = nn.ModuleList(PyramidDualModalFusion(c, 2 * width, sources) for c in coarse_to_fine)
+        self.upsamples = nn.ModuleList(Upsample(c, c // 2) for c in coarse_to_fine)
+        self.convs = nn.ModuleList(
+            EqualConv2d(c, c // 2, 3, padding=1, bias=False) if c > sources[0] else EqualConv2d(width, width, 3, padding=1)
+            for c in coarse_to_fine
+        )
+        self.to_rgb = EqualConv2d(width, 3, 1, activate=False)
+
+    @staticmethod
+    def _pool(features: Sequence[Tensor]) -> list[Tensor]:
+        """Pool each map once for all levels; the keys' and values' 1×1 projections pad it with a ring of zeros."""
+        return [pyramid_average_pooling(f, ring=1) for f in features]
+
+    def encode_reference(self, features: tuple[Tensor, ...]) -> ReferenceCode:
+        """Compute what every level needs of the reference from its features f_c1..f_c4."""
+        pooled = self._pool(features)
+        levels = zip(self.fusions, reversed(features), strict=True)
+        return ReferenceCode(features, tuple(fusion.encode_reference(f, pooled) for fusion, f in levels))
+
+    def forward(
+        self, features: Sequence[Tensor], reference: ReferenceCode
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Map the target's features f_g1..f_g4 and the reference to d1..d4 and I_mid, ``(B, 3, H, W)``."""
+        pooled = self._pool(features)
+        finer = [*reversed(features[:-1]), None]
+        x = features[-1]
+        outputs = []
+        for fusion, level, upsample, conv, skip in zip(
+            self.fusions, reference.levels, self.upsamples, self.convs, finer, strict=True
+        ):
+            x = upsample(fusion(x, pooled, level))
+            if skip is not None:
+                x = torch.cat([x, skip], dim=1)
+            x = conv(torch.tanh(x))
+            outputs.append(x)
+        return tuple(outputs), self.to_rgb(x)

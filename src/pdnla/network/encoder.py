@@ -1,0 +1,63 @@
+"""Stage 1: the target encoder E_g and the reference encoder E_c (the same network, separate weights)."""
+
+from typing import NamedTuple
+
+import kornia.filters
+import torch
+from torch import Tensor, nn
+
+from pdnla.network.layers import EqualConv2d, ResidualDown
+
+
+class Codes(NamedTuple):
+    """What an encoder's training head returns: ``code`` is ``(B, w·h·w')`` and ``gram`` ``(B, w²)``, both flat."""
+
+    code: Tensor
+    gram: Tensor
+
+
+def edges(image: Tensor) -> Tensor:
+    """Return the Canny edge map, 0, 0.5 or 1, ``(B, 1, H, W)``, of an image in [-1, 1], ``(B, 3, H, W)``.
+
+    Thresholds make it a constant for gradients, and half precision would move them: it runs in float32.
+    """
+    with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+        _, edge_map = kornia.filters.canny(image.float(), hysteresis=False)
+    return edge_map.to(image.dtype)
+
+
+class Encoder(nn.Module):
+    """Four residual blocks over an image and its edges, tanh after each.
+
+    Args:
+        width: channels of the first layer, w; feature map i has ``2^i w`` channels at ``1 / 2^i`` of the size.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem = EqualConv2d(4, width, 1)
+        self.blocks = nn.ModuleList(ResidualDown(width << i, width << (i + 1)) for i in range(4))
+        self.head = nn.Conv2d(width << 4, width, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Map an image in [-1, 1], ``(B, 3, H, W)``, to its features f1..f4, ``(B, 2^i w, H / 2^i, W / 2^i)``."""
+        x = torch.cat([image, edges(image)], dim=1).contiguous(memory_format=torch.channels_last)
+        x = self.stem(x)
+        features = []
+        for block in self.blocks:
+            x = torch.tanh(block(x))
+            features.append(x)
+        return tuple(features)
+
+    def codes(self, deepest: Tensor) -> Codes:
+        """Return the training head's code and Gram matrix from f4, ``(B, 16w, h, w')``.
+
+        The code is shifted and scaled to [0, 1] over the whole tensor, the batch included, as published.
+        """
+        x = self.head(deepest)
+        low, high = x.min(), x.max()
+        x = (x - low) / (high - low + 1e-5)
+        batch, channels, height, width = x.shape
+        rows = x.reshape(batch, channels, height * width)
+        gram = rows @ rows.transpose(1, 2) / (channels * height * width)
+        return Codes(rows.flatten(1), gram.flatten(1))

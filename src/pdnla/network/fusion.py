@@ -1,0 +1,210 @@
+"""Stage 2's parts (the paper's Figure 3): PAP, PNLA, BNLF, and PDMF, which joins them.
+
+The published formulas are computed in an exact, cheaper order: each feature map is pooled once and its keys and
+values are projected from 110 positions; the linear maps M and F (and V before them) are multiplied together first,
+so that one product with the attention replaces a product with each.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PYRAMID = (1, 3, 6, 8)
+POSITIONS = sum(side**2 for side in PYRAMID)
+"""Pooled positions of a feature map, S = 110."""
+LOGIT_LIMIT = 64.0
+GAMMA = 1e-4
+ORDERS = 3
+GROUPS = 8
+
+
+def _bins(length: int) -> list[tuple[int, int]]:
+    """Return the start and end of adaptive pooling's bins along an axis, for each grid of the pyramid in turn."""
+    return [
+        (index * length // side, -(-(index + 1) * length // side)) for side in PYRAMID for index in range(side)
+    ]
+
+
+def pyramid_average_pooling(x: Tensor, ring: int = 0) -> Tensor:
+    """Pool a map to 1×1, 3×3, 6×6 and 8×8 (PAP): ``(B, C, H, W)`` to ``(B, 110, C)``.
+
+    ``ring`` zeros around the map are counted in, without being written. Averaging is separable, so two small matrix
+    products read the map once for all four grids.
+    """
+    batch, channels, height, width = x.shape
+    rows, row_counts = _summing_matrix(height, ring, x)
+    columns, column_counts = _summing_matrix(width, ring, x)
+    x = x.permute(0, 2, 3, 1)
+    grid = columns @ (rows @ x.reshape(batch, height, width * channels)).view(batch, -1, width, channels)
+    grid = grid / (row_counts[:, None] * column_counts).unsqueeze(-1)
+    levels, start = [], 0
+    for side in PYRAMID:
+        levels.append(grid[:, start : start + side, start : start + side].flatten(1, 2))
+        start += side
+    return torch.cat(levels, dim=1)
+
+
+def _summing_matrix(length: int, ring: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the 0/1 matrix ``(18, length)`` that adds up each bin along an axis, and the bins' sizes, ``(18,)``."""
+    bins = _bins(length + 2 * ring)
+    matrix = torch.zeros(len(bins), length + 2 * ring)
+    for row, (start, end) in enumerate(bins):
+        matrix[row, start:end] = 1
+    sizes = matrix.sum(dim=1)
+    return matrix[:, ring : ring + length].to(like), sizes.to(like)
+
+
+def pyramid_attention(queries: Tensor, keys: Tensor) -> Tensor:
+    """Return PNLA's attention, ``(B, N, maps * 110)``: for each map, a softmax over its 110 positions.
+
+    Args:
+        queries: ``(B, N, C')``.
+        keys: ``(B, maps * 110, C')``, the pooled positions of each map in turn.
+    """
+    logits = (queries @ keys.transpose(1, 2)).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+    return logits.unflatten(-1, (-1, POSITIONS)).softmax(dim=-1).flatten(-2)
+
+
+def positions(x: Tensor) -> Tensor:
+    """View a map ``(B, C, H, W)`` as its positions, ``(B, H·W, C)``; free in channels-last memory."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def like_map(x: Tensor, height: int, width: int) -> Tensor:
+    """View positions ``(B, H·W, C)`` as a map ``(B, C, H, W)`` in channels-last memory."""
+    return x.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+class BidirectionalNonLocalFusion(nn.Module):
+    """BNLF: non-local fusion with a Gaussian kernel, in its second-order Taylor expansion.
+
+    Within each of 8 groups, channels and positions form one long vector; with
+    ``alpha_o^2 = (2 gamma)^o / o! * exp(-2 gamma)``,
+    ``BNLF(t, u) = GroupNorm(conv(sum_o alpha_o^2 * sum(phi(u)^o * psi(u)) * theta(t)^o)) + t``.
+    """
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.theta = nn.Conv2d(channels, inner, 1, bias=False)
+        self.phi = nn.Conv2d(channels, inner, 1, bias=False)
+        self.psi = nn.Conv2d(channels, inner, 1, bias=False)
+        self.output = nn.Conv2d(inner, channels, 1, groups=GROUPS, bias=False)
+        self.norm = nn.GroupNorm(GROUPS, channels)
+
+    def forward(self, t: Tensor, u: Tensor) -> Tensor:
+        """Fuse ``t`` and ``u``, ``(B, C, H, W)``; ``u`` may have another height and width. Shape of ``t``."""
+        theta, phi, psi = self.theta(t), self.phi(u), self.psi(u)
+        coefficients = self.kernel_sums(phi, psi).to(theta.dtype)
+        constant, linear, square = (
+            c.repeat_interleave(theta.shape[1] // GROUPS, dim=1)[..., None, None] for c in coefficients
+        )
+        x = (square * theta + linear) * theta + constant
+        return self.norm(self.output(x)) + t
+
+    @staticmethod
+    def kernel_sums(phi: Tensor, psi: Tensor) -> Tensor:
+        """Return ``alpha_o^2 * sum(phi^o * psi)`` for each order, ``(3, B, 8)``, in float32.
+
+        The sums run over hundreds of thousands of elements, which half precision cannot add up.
+        """
+        with torch.autocast(phi.device.type, enabled=False):
+            phi, psi = phi.float().unflatten(1, (GROUPS, -1)), psi.float().unflatten(1, (GROUPS, -1))
+            sums = []
+            for order in range(ORDERS):
+                weight = (2 * GAMMA) ** order / math.factorial(order) * math.exp(-2 * GAMMA)
+                sums.append(psi.sum(dim=(2, 3, 4)) * weight)
+                psi = psi * phi
+            return torch.stack(sums)
+
+
+class ReferenceAttention(NamedTuple):
+    """What one PDMF level needs of the reference, and all that depends on the reference alone.
+
+    ``feature`` is r, ``(B, C, h, w)``; ``keys`` ``(B, 440, C')`` and ``values`` ``(B, 440, C)`` come from the pooled
+    f_c1..f_c4; ``queries`` ``(B, h·w, C')`` is Q2; ``base`` ``(B, h·w, C)`` is the part of F2·M2 that falls on r.
+    """
+
+    feature: Tensor
+    keys: Tensor
+    values: Tensor
+    queries: Tensor
+    base: Tensor
+
+
+class _Direction(nn.Module):
+    """One direction of PDMF: queries of one picture against the pooled maps of the other.
+
+    Holds Q, the keys' and values' projections of the other's four maps, M (shared over the maps) and F.
+    """
+
+    def __init__(self, channels: int, inner: int, sources: Sequence[int]) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, inner, 3, padding=1, bias=False)
+        self.keys = nn.ModuleList(nn.Linear(source, inner, bias=False) for source in sources)
+        self.values = nn.ModuleList(nn.Linear(source, inner, bias=False) for source in sources)
+        self.mix = nn.Linear(channels + inner, channels, bias=False)
+        self.fuse = nn.Linear(len(sources) * channels, channels, bias=False)
+        self.channels = channels
+
+    def attend_to(self, pooled: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the keys ``(B, 440, C')`` and the values carried through M and F, ``(B, 440, C)``."""
+        on_attention = self.mix.weight[:, self.channels :]
+        keys, values = [], []
+        for x, key, value, fuse in zip(pooled, self.keys, self.values, self._fuse_by_map(), strict=True):
+            keys.append(key(x))
+            values.append(F.linear(value(x), fuse @ on_attention))
+        return torch.cat(keys, dim=1), torch.cat(values, dim=1)
+
+    def base(self, x: Tensor) -> Tensor:
+        """Return what F·M makes of the querying feature itself: ``(B, N, C)`` in and out."""
+        fuse = sum(self._fuse_by_map()[1:], self._fuse_by_map()[0])
+        return F.linear(x, fuse @ self.mix.weight[:, : self.channels])
+
+    def _fuse_by_map(self) -> Sequence[Tensor]:
+        return self.fuse.weight.split(self.channels, dim=1)
+
+
+class PyramidDualModalFusion(nn.Module):
+    """PDMF: one level's fusion of the running target feature g with the reference feature r.
+
+    ``t = tanh(F1·[M1·[g, a_j]]) + g`` with a_j = PNLA of g's queries over the reference's map j,
+    ``u = tanh(F2·[M2·[r, b_j]]) + r`` with b_j = PNLA of r's queries over the target's map j,
+    and the result ``BNLF(t, u) + g``.
+
+    Args:
+        channels: channels C of g and r at this level.
+        inner: channels C' of queries, keys and values.
+        sources: channels of the four feature maps f1..f4.
+    """
+
+    def __init__(self, channels: int, inner: int, sources: Sequence[int]) -> None:
+        super().__init__()
+        self.to_reference = _Direction(channels, inner, sources)
+        self.to_target = _Direction(channels, inner, sources)
+        self.fusion = BidirectionalNonLocalFusion(channels, inner)
+
+    def encode_reference(self, feature: Tensor, pooled: Sequence[Tensor]) -> ReferenceAttention:
+        """Compute what depends on the reference alone, from r and the pooled f_c1..f_c4, ``(B, 110, C_j)``."""
+        keys, values = self.to_reference.attend_to(pooled)
+        queries = positions(self.to_target.query(feature))
+        base = self.to_target.base(positions(feature))
+        return ReferenceAttention(feature, keys, values, queries, base)
+
+    def forward(self, g: Tensor, pooled_target: Sequence[Tensor], reference: ReferenceAttention) -> Tensor:
+        """Map g, ``(B, C, H, W)``, the pooled f_g1..f_g4 and the reference to ``(B, C, H, W)``."""
+        r = reference.feature
+        t = self.to_reference.base(positions(g))
+        attention = pyramid_attention(positions(self.to_reference.query(g)), reference.keys)
+        t = like_map(torch.tanh(t + attention @ reference.values), *g.shape[2:]) + g
+        del attention
+
+        keys, values = self.to_target.attend_to(pooled_target)
+        attention = pyramid_attention(reference.queries, keys)
+        u = like_map(torch.tanh(reference.base + attention @ values), *r.shape[2:]) + r
+        del attention
+
+        return self.fusion(t, u) + g

@@ -1,0 +1,112 @@
+"""PDNLA-Net: the three stages together."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pdnla.network.decoder import Decoder, ReferenceCode
+from pdnla.network.encoder import Codes, Encoder
+from pdnla.network.refiner import Refiner
+
+STRIDE = 16
+"""Height and width of the network's inputs are multiples of this."""
+
+
+class Colorization(NamedTuple):
+    """The network's two results, sRGB in about [-1, 1], ``(B, 3, H, W)``: after fusion and after refinement."""
+
+    mid: Tensor
+    out: Tensor
+
+
+class Stages(NamedTuple):
+    """Every stage's result, for losses and for looking at them.
+
+    ``target_features`` are f_g1..f_g4, ``reference_features`` f_c1..f_c4 (``(B, 2^i w, H / 2^i, W / 2^i)``), ``decoded``
+    d1..d4 (8w, 4w, 2w, w channels at 1/8, 1/4, 1/2, 1 of the size); ``mid`` and ``out`` as in :class:`Colorization`.
+    """
+
+    target_features: tuple[Tensor, ...]
+    reference_features: tuple[Tensor, ...]
+    decoded: tuple[Tensor, ...]
+    mid: Tensor
+    out: Tensor
+
+
+class PDNLA(nn.Module):
+    """Pyramid Dual Non-local Attention network (Wang et al., IEEE TIP 2023), for any width.
+
+    >>> net = PDNLA(channel=8).eval()
+    >>> out = net(target, reference).out                      # both (B, 3, H, W) in [-1, 1]
+    >>> code = net.encode_reference(reference)                # once,
+    >>> outs = [net(t, code).out for t in targets]            # for many targets
+
+    Args:
+        channel: the published width c, an even number of at least 4. 32 is the published network (70.2 M
+            parameters); 16 has 17.6 M, 8 has 4.4 M.
+
+    Raises:
+        ValueError: ``channel`` is odd or under 4.
+    """
+
+    def __init__(self, channel: int = 32) -> None:
+        super().__init__()
+        if channel < 4 or channel % 2:
+            raise ValueError(f"channel must be an even number of at least 4, not {channel}")
+        self.channel = channel
+        width = 2 * channel
+        self.target_encoder = Encoder(width)
+        self.reference_encoder = Encoder(width)
+        self.decoder = Decoder(width)
+        self.refiner = Refiner(channel)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, target: Tensor, reference: Tensor | ReferenceCode) -> Colorization:
+        """Colour ``target`` with the colours of what corresponds in ``reference``.
+
+        Args:
+            target: grey picture in three equal channels, ``(B, 3, H, W)`` in [-1, 1].
+            reference: colour picture, ``(B, 3, H', W')`` in [-1, 1], or what :meth:`encode_reference` made of one.
+                One reference serves a batch of targets. The paper uses H' = H and W' = W; others work.
+
+        Raises:
+            ValueError: a height or width is not a multiple of 16, or a tensor is not ``(B, 3, H, W)``.
+        """
+        stages = self.stages(target, reference)
+        return Colorization(stages.mid, stages.out)
+
+    def encode_reference(self, reference: Tensor) -> ReferenceCode:
+        """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times.
+
+        Raises:
+            ValueError: a height or width is not a multiple of 16, or the tensor is not ``(B, 3, H, W)``.
+        """
+        _check(reference, "reference")
+        return self.decoder.encode_reference(self.reference_encoder(reference))
+
+    def stages(self, target: Tensor, reference: Tensor | ReferenceCode) -> Stages:
+        """Do what :meth:`forward` does and return every stage's result."""
+        _check(target, "target")
+        code = reference if isinstance(reference, ReferenceCode) else self.encode_reference(reference)
+        features = self.target_encoder(target)
+        decoded, mid = self.decoder(features, code)
+        return Stages(features, code.features, decoded, mid, self.refiner(target, mid, decoded))
+
+    def codes(self, stages: Stages) -> tuple[Codes, Codes]:
+        """Return the training heads of the target's and the reference's encoder."""
+        return (
+            self.target_encoder.codes(stages.target_features[-1]),
+            self.reference_encoder.codes(stages.reference_features[-1]),
+        )
+
+
+def _check(image: Tensor, name: str) -> None:
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(f"{name} must be (B, 3, H, W), not {tuple(image.shape)}")
+    height, width = image.shape[2:]
+    if height % STRIDE or width % STRIDE or not height or not width:
+        raise ValueError(
+            f"{name} is {height}×{width}; height and width must be multiples of {STRIDE}"
+            " (pdnla.Colorizer takes pictures of any size)"
+        )

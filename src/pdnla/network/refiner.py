@@ -1,0 +1,105 @@
+"""Stage 3: refinement at full size, from I_mid and the decoder outputs to I_out."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pdnla.network.layers import EqualConv2d
+
+REDUCTION = 4
+
+
+def _conv3(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+
+class ChannelAttentionBlock(nn.Module):
+    """CAB: ``x + b · sigmoid(W2·relu(W1·mean(b)))`` with ``b = conv3(PReLU(conv3(x)))``.
+
+    The PReLU's slope belongs to the refiner, which shares one among all of its blocks.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = _conv3(channels, channels)
+        self.conv2 = _conv3(channels, channels)
+        self.squeeze = nn.Conv2d(channels, channels // REDUCTION, 1, bias=False)
+        self.excite = nn.Conv2d(channels // REDUCTION, channels, 1, bias=False)
+
+    def forward(self, x: Tensor, slope: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape; ``slope`` is ``(1,)``."""
+        branch = self.conv2(F.prelu(self.conv1(x), slope.to(x.dtype)))
+        mean = branch.mean(dim=(2, 3), keepdim=True)
+        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(mean))))
+        return torch.addcmul(x, branch, gate.to(branch.dtype))
+
+
+class ColourisationBaseBlock(nn.Module):
+    """CBB: ``x + conv3(CAB(CAB(x)))``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.attention1 = ChannelAttentionBlock(channels)
+        self.attention2 = ChannelAttentionBlock(channels)
+        self.conv = _conv3(channels, channels)
+
+    def forward(self, x: Tensor, slope: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape; ``slope`` is ``(1,)``."""
+        return x + self.conv(self.attention2(self.attention1(x, slope), slope))
+
+
+class ProjectedUpsample(nn.Module):
+    """``doublings`` times [bilinear ×2, 1×1 convolution to half the channels], down to ``width``.
+
+    Interpolation and 1×1 convolutions commute, so the product of all the convolutions runs first, at the small
+    size, and only ``width`` channels are interpolated. Without doublings it is one 1×1 convolution.
+    """
+
+    def __init__(self, width: int, doublings: int) -> None:
+        super().__init__()
+        channels = [width << i for i in range(doublings, -1, -1)] if doublings else [width, width]
+        pairs = zip(channels[:-1], channels[1:], strict=True)
+        self.projections = nn.ModuleList(nn.Conv2d(i, o, 1, bias=False) for i, o in pairs)
+        self.doublings = doublings
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, 2^k w, H, W)`` to ``(B, w, 2^k H, 2^k W)`` with k the number of doublings."""
+        weight = self.projections[0].weight.flatten(1)
+        for projection in self.projections[1:]:
+            weight = projection.weight.flatten(1) @ weight
+        x = F.conv2d(x, weight[..., None, None])
+        for _ in range(self.doublings):
+            x = F.interpolate(x, scale_factor=2, mode="bilinear")
+        return x
+
+
+class Refiner(nn.Module):
+    """Five colourisation base blocks on [I_t, I_mid], taking in d4, d3, d2 and d1 between them.
+
+    Args:
+        channel: channels c of the blocks; the decoder's last output has w = 2c.
+    """
+
+    def __init__(self, channel: int) -> None:
+        super().__init__()
+        self.stem = _conv3(6, channel)
+        self.stem_attention = ChannelAttentionBlock(channel)
+        self.blocks = nn.ModuleList(ColourisationBaseBlock(channel) for _ in range(5))
+        self.upsamples = nn.ModuleList(ProjectedUpsample(2 * channel, k) for k in range(4))
+        self.merges = nn.ModuleList(_conv3(3 * channel, channel) for _ in range(4))
+        self.to_rgb = EqualConv2d(channel, 3, 1, activate=False)
+        self.slope = nn.Parameter(torch.full((1,), 0.25))
+
+    def forward(self, target: Tensor, mid: Tensor, decoded: Sequence[Tensor]) -> Tensor:
+        """Map I_t and I_mid, ``(B, 3, H, W)``, and d1..d4 to I_out, ``(B, 3, H, W)``."""
+        x = torch.cat([target, mid.to(target.dtype)], dim=1).contiguous(memory_format=torch.channels_last)
+        x = self.stem_attention(self.stem(x), self.slope)
+        x = self.blocks[0](x, self.slope) + x
+        for merge, upsample, block, d in zip(
+            self.merges, self.upsamples, self.blocks[1:], reversed(decoded), strict=True
+        ):
+            x = merge(torch.cat([x, upsample(d)], dim=1))
+            x = block(x, self.slope) + x
+        return target + self.to_rgb(x)
