@@ -35,8 +35,8 @@ def grey(rgb: Tensor) -> Tensor:
     linear = kornia.color.rgb_to_linear_rgb(rgb.float())
     red, green, blue = linear.unbind(-3)
     luminance = 0.212671 * red + 0.715160 * green + 0.072169 * blue
-    encoded: Tensor = kornia.color.linear_rgb_to_rgb(luminance.clamp(0, 1).unsqueeze(-3))
-    return encoded.expand_as(rgb).contiguous()
+    encoded: Tensor = kornia.color.linear_rgb_to_rgb(luminance.clamp(0, 1).unsqueeze(-3).expand_as(rgb))
+    return encoded
 
 
 def replace_luminance(target: Tensor, out: Tensor) -> Tensor:
@@ -57,32 +57,51 @@ def replace_luminance(target: Tensor, out: Tensor) -> Tensor:
 def lab_to_rgb_in_gamut(lab: Tensor, steps: int = 12) -> Tensor:
     """Convert CIELAB, ``(..., 3, H, W)``, to sRGB in [0, 1], keeping lightness and hue where the gamut ends.
 
-    A colour outside sRGB moves along its own hue towards the grey of its own L* until it fits, found by bisection in
-    ``steps`` halvings (the remaining chroma error is under 2^-steps of the chroma). Clipping channels instead
+    A colour outside sRGB moves along its own hue towards the grey of its own L* until it fits, found by bisection
+    in ``steps`` halvings (the remaining chroma error is under 2^-steps of the chroma). Clipping channels instead
     would change lightness and hue.
     """
-    margin = 0.5 / 255
     rgb = lab_to_rgb(lab, clip=False)
-    inside = _in_gamut(lab, rgb, margin)
-    if bool(inside.all()):
-        return rgb.clamp(0, 1)
-    outside = ~inside
-    channels_last = lab.movedim(-3, -1)
-    colours = channels_last[outside].T.unsqueeze(-1)  # 3×N×1: an image of the colours that do not fit
-    low = torch.zeros_like(colours[:1])
-    high = torch.ones_like(low)
+    outside = ~_in_gamut(rgb, lab)
+    if bool(outside.any()):
+        lightness, a, b = (channel[outside] for channel in lab.unbind(-3))
+        scale = _largest_chroma(lightness, a, b, steps)
+        colours = torch.stack([lightness, a * scale, b * scale]).unsqueeze(-1)  # 3×N×1: an image of N pixels
+        rgb.movedim(-3, -1)[outside] = lab_to_rgb(colours).squeeze(-1).T
+    return rgb.clamp_(0, 1)
+
+
+_MARGIN = 0.5 / 255
+"""How far a channel may be outside [0, 1] and still be called in gamut: what rounding to 8 bits hides."""
+_LEAST_LINEAR = -_MARGIN / 12.92
+_MOST_LINEAR = ((1 + _MARGIN + 0.055) / 1.055) ** 2.4
+
+
+def _in_gamut(rgb: Tensor, lab: Tensor) -> Tensor:
+    """Return where ``rgb`` is inside [0, 1] up to the margin and Z stayed positive, ``(..., H, W)``."""
+    z_root = (lab[..., 0, :, :] + 16) / 116 - lab[..., 2, :, :] / 200
+    return (rgb.amin(-3) >= -_MARGIN) & (rgb.amax(-3) <= 1 + _MARGIN) & (z_root >= 0)
+
+
+def _largest_chroma(lightness: Tensor, a: Tensor, b: Tensor, steps: int) -> Tensor:
+    """Return the largest factor on ``a`` and ``b`` under which each colour fits in sRGB, ``(N,)`` in [0, 1].
+
+    Linear RGB is a polynomial of the factor, so that the bisection needs no powers.
+    """
+    matrix = kornia.color.xyz_to_rgb(torch.eye(3, dtype=a.dtype, device=a.device).unsqueeze(-1)).squeeze(-1)
+    matrix = matrix * matrix.new_tensor([0.95047, 1.0, 1.08883])
+    y_root = (lightness.to(a.dtype) + 16) / 116
+    y = _cube(y_root)
+    low, high = torch.zeros_like(a), torch.ones_like(a)
     for _ in range(steps):
         middle = (low + high) / 2
-        scaled = torch.cat([colours[:1], colours[1:] * middle])
-        fits = _in_gamut(scaled, lab_to_rgb(scaled, clip=False), margin).unsqueeze(0)
+        z_root = y_root - b * middle / 200
+        linear = matrix @ torch.stack([_cube(y_root + a * middle / 500), y, _cube(z_root)])
+        fits = (linear.amin(0) >= _LEAST_LINEAR) & (linear.amax(0) <= _MOST_LINEAR) & (z_root >= 0)
         low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
-    fitted = lab_to_rgb(torch.cat([colours[:1], colours[1:] * low]))
-    result = rgb.movedim(-3, -1).clone()
-    result[outside] = fitted.squeeze(-1).T
-    return result.movedim(-1, -3).clamp(0, 1)
+    return low
 
 
-def _in_gamut(lab: Tensor, rgb: Tensor, margin: float) -> Tensor:
-    """Return where ``rgb`` is inside [0, 1] up to ``margin`` and Z stayed positive, ``(..., H, W)``."""
-    z_root = (lab[..., 0, :, :] + 16) / 116 - lab[..., 2, :, :] / 200
-    return ((rgb >= -margin) & (rgb <= 1 + margin)).all(dim=-3) & (z_root >= 0)
+def _cube(root: Tensor) -> Tensor:
+    """Invert CIELAB's cube root with its linear part near black."""
+    return torch.where(root > 0.2068966, root**3, (root - 4 / 29) / 7.787)

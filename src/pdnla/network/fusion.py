@@ -65,8 +65,17 @@ def pyramid_attention(queries: Tensor, keys: Tensor) -> Tensor:
         queries: ``(B, N, C')``.
         keys: ``(B, maps * 110, C')``, the pooled positions of each map in turn.
     """
-    logits = (queries @ keys.transpose(1, 2)).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+    logits = _clip(queries @ keys.transpose(1, 2))
     return logits.unflatten(-1, (-1, POSITIONS)).softmax(dim=-1).flatten(-2)
+
+
+def _clip(logits: Tensor) -> Tensor:
+    """Clip to ±64, skipping it and its gradient's passes over a large tensor where nothing is out of bounds."""
+    if logits.is_cpu and not torch.compiler.is_compiling():
+        low, high = torch.aminmax(logits.detach())
+        if low >= -LOGIT_LIMIT and high <= LOGIT_LIMIT:
+            return logits
+    return F.hardtanh(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
 
 
 def positions(x: Tensor) -> Tensor:

@@ -1,0 +1,396 @@
+"""``pdnla-colorize``: colour a photograph, or a folder of them, after a reference."""
+
+import enum
+import itertools
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pdnla.cli._run import run
+from pdnla.data.images import Picture, check_writable_suffix, list_images, read_image, write_image
+from pdnla.errors import UserError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help or a wrong path need none of it
+    from PIL.Image import Image
+
+    from pdnla.colorizer import Colorizer
+
+COMMAND = "pdnla-colorize"
+_BATCH_PIXELS = 64_000_000  # full-size pixels in a batch after which it is coloured, however few the pictures
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+class Precision(str, enum.Enum):
+    """The numbers the network computes in."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def main() -> None:
+    """Run the command with the arguments it was started with."""
+    run(COMMAND, lambda: app(standalone_mode=False, prog_name=COMMAND))
+
+
+@app.command()
+def colorize(
+    target: Annotated[Path, typer.Argument(help="Picture to colour, or a folder of pictures.")],
+    reference: Annotated[
+        Path,
+        typer.Argument(
+            help="Picture to take the colours from, or a folder with one for each target, matched by name."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Where the result goes: a file, whose suffix says the format, or a folder. "
+            "Without it: TARGET_colorized.png or TARGET_colorized/ beside the target.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", "-w", help="Weights of pdnla-train or pdnla-convert.", show_default=False),
+    ] = None,
+    size: Annotated[
+        int,
+        typer.Option(
+            min=16,
+            max=8192,
+            help="The network works on about SIZE × SIZE pixels; the result has the target's own size.",
+        ),
+    ] = 512,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="auto is bfloat16 where the hardware computes in it, else float32.")
+    ] = Precision.auto,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of like shape coloured at a time.")] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Colour again where there is a result already.")
+    ] = False,
+) -> int:
+    """Colour TARGET with the colours of REFERENCE, keeping its size and its light and dark as they are.
+
+    One picture:
+
+        pdnla-colorize old.jpg similar.jpg --weights pdnla.safetensors
+
+    A folder, each picture after the one of the same name in references/:
+
+        pdnla-colorize album/ references/ --weights pdnla.safetensors -o coloured/
+    """
+    if weights is None:
+        raise UserError(
+            "no weights given: train some with pdnla-train, or convert the published checkpoint with"
+            " pdnla-convert, and pass them with --weights"
+        )
+    if not weights.is_file():
+        raise UserError(f"--weights {weights}: there is no such file; check the path")
+    plan = plan_jobs(target, reference, out)
+    if plan.remark:
+        print(f"{COMMAND}: {plan.remark}", file=sys.stderr)
+    total = len(plan.jobs) + len(plan.unmatched)
+    with Progression(total, alone=not target.is_dir()) as progression:
+        for sentence in plan.unmatched:
+            progression.failed(sentence)
+        waiting = []
+        for job in plan.jobs:
+            if overwrite or not job.result.exists():
+                waiting.append(job)
+            else:
+                progression.skipped(job)
+        if waiting:
+            from pdnla.colorizer import Colorizer
+
+            colorizer = Colorizer(weights, device=device, precision=precision.value, size=size)
+            _colour(colorizer, waiting, batch_size, progression)
+    if target.is_dir():
+        print(progression.summary, flush=True)
+    if progression.failures == progression.total:
+        raise UserError(f"{target}: nothing in it could be coloured; the reasons are above")
+    return 1 if progression.failures else 0
+
+
+class Job(NamedTuple):
+    """One picture to colour: what to call it, and where its parts are."""
+
+    name: str
+    target: Path
+    reference: Path
+    result: Path
+
+
+class Plan(NamedTuple):
+    """The jobs, a sentence for each target that has no reference, and what the user should know."""
+
+    jobs: list[Job]
+    unmatched: list[str]
+    remark: str | None
+
+
+def plan_jobs(target: Path, reference: Path, out: Path | None) -> Plan:
+    """Pair targets with references and name the results; nothing is decoded or written.
+
+    Raises:
+        UserError: a path is missing or empty, no reference can be told for any target, or a result would take
+            the place of a target or a reference.
+    """
+    for path in (target, reference):
+        if not path.exists():
+            raise UserError(f"{path}: there is no such file or folder; check the path")
+    if target.is_dir():
+        folder = out or _beside(target)
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: is a file; a folder of targets needs a folder for its results")
+        for path in (target, reference):
+            if _same(folder, path):
+                raise UserError(f"{folder}: is where the pictures come from; choose another folder with -o")
+        targets = _images(target, without=(folder, reference))
+        results = [folder / name for name in result_names([path.relative_to(target) for path in targets])]
+        names = [str(path.relative_to(target)) for path in targets]
+    else:
+        folder = target
+        targets, results, names = [target], [_result_of_one(target, out)], [target.name]
+    paired: Pairing = Pairing([reference] * len(targets), None)
+    if reference.is_dir():
+        paired = pair(target, targets, reference, _images(reference, without=(folder, target)))
+    jobs, unmatched = [], []
+    for name, path, guide, result in zip(names, targets, paired.references, results, strict=True):
+        if isinstance(guide, Path):
+            jobs.append(Job(name, path, guide, result))
+        else:
+            unmatched.append(f"{path}: {guide}")
+    inputs = {path.resolve() for job in jobs for path in (job.target, job.reference)}
+    for job in jobs:
+        if job.result.resolve() in inputs:
+            raise UserError(f"{job.result}: is a picture to work from; choose another place with -o")
+    return Plan(jobs, unmatched, paired.remark)
+
+
+def result_names(targets: Sequence[Path]) -> list[Path]:
+    """Return a PNG's name for each relative path, all different even where upper and lower case are one.
+
+    It is the target's with the suffix .png; targets that differ in their suffix only keep it (a.jpg.png).
+    """
+    wanted = [path.with_suffix(".png") for path in targets]
+    count = Counter(str(path).casefold() for path in wanted)
+    taken = {name for name, times in count.items() if times == 1}
+    names = []
+    for path, name in zip(targets, wanted, strict=True):
+        if count[str(name).casefold()] > 1:
+            endings = itertools.chain([".png"], (f"_{number}.png" for number in itertools.count(2)))
+            tries = (path.with_name(path.name + ending) for ending in endings)
+            name = next(free for free in tries if str(free).casefold() not in taken)
+            taken.add(str(name).casefold())
+        names.append(name)
+    return names
+
+
+class Pairing(NamedTuple):
+    """A reference for each target, or the reason why there is none, and what is worth saying."""
+
+    references: Sequence[Path | str]
+    remark: str | None
+
+
+def pair(target: Path, targets: Sequence[Path], folder: Path, references: Sequence[Path]) -> Pairing:
+    """Find for each target the reference in ``folder`` of its name, whatever the suffix.
+
+    The place below the folders comes first (b/a.jpg goes with b/a.png), then the bare name (with c/a.png). Where
+    no name fits at all and there are as many references as targets, they are paired in sorted order.
+
+    Raises:
+        UserError: no name fits, and the counts differ.
+    """
+    by_place, by_name = defaultdict(list), defaultdict(list)
+    for path in references:
+        by_place[path.relative_to(folder).with_suffix("")].append(path)
+        by_name[path.stem].append(path)
+    found: list[Path | str] = []
+    for path in targets:
+        place = path.relative_to(target) if target.is_dir() else Path(path.name)
+        fitting = by_place[place.with_suffix("")] or by_name[path.stem]
+        if len(fitting) > 1:  # a.jpg and a.png: the one with the target's suffix, if there is one
+            fitting = [choice for choice in fitting if choice.name == path.name] or fitting
+        if len(fitting) == 1:
+            found.append(fitting[0])
+        elif fitting:
+            found.append(f"{fitting[0]} and {fitting[1]} both have its name; leave one of them")
+        else:
+            found.append(f"there is no reference named {path.stem} in {folder}; add one")
+    if any(isinstance(choice, Path) for choice in found) or any(by_name[path.stem] for path in targets):
+        return Pairing(found, None)
+    if len(references) != len(targets):
+        raise UserError(
+            f"{folder}: no reference has the name of a target, and there are {len(references)} references for"
+            f" {len(targets)} targets; name each like its target, or give one picture as the reference"
+        )
+    order = f"{targets[0].name} with {references[0].name}" + (" and so on" if len(targets) > 1 else "")
+    return Pairing(references, f"no reference has the name of a target; paired in sorted order, {order}")
+
+
+def _images(folder: Path, without: Sequence[Path]) -> list[Path]:
+    """Return the images below ``folder`` but not those below the folders in ``without`` that lie in it."""
+    top = folder.resolve()
+    inner = [path.resolve() for path in without]
+    inner = [path for path in inner if path != top and path.is_relative_to(top) and path.is_dir()]
+    images = list_images(folder)
+    kept = [path for path in images if not any(path.resolve().is_relative_to(other) for other in inner)]
+    if not kept:
+        raise UserError(f"{folder}: holds no image of its own; choose another folder")
+    return kept
+
+
+def _beside(folder: Path) -> Path:
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    return named.with_name(f"{named.name}_colorized")
+
+
+def _result_of_one(target: Path, out: Path | None) -> Path:
+    name = f"{target.stem}_colorized.png"
+    if out is None:
+        return target.with_name(name)
+    if out.is_dir():
+        return out / name
+    check_writable_suffix(out)
+    return out
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve()
+
+
+def _colour(colorizer: "Colorizer", jobs: Sequence[Job], batch_size: int, progression: "Progression") -> None:
+    """Colour ``jobs``; a picture that cannot be read or coloured is reported and left out.
+
+    Raises:
+        UserError: the one reference of many targets cannot be read, or a result cannot be written.
+    """
+    shared = jobs[0].reference if all(job.reference == jobs[0].reference for job in jobs) else None
+    if shared is not None:
+        colorizer.set_reference(read_image(shared))
+    for batch in _batches(jobs, batch_size, shared, progression):
+        for loaded, result in _colour_batch(colorizer, batch, progression):
+            write_image(loaded.job.result, result)
+            progression.coloured(loaded.job)
+
+
+class Loaded(NamedTuple):
+    """A job with its pictures in memory; no reference where all jobs share one."""
+
+    job: Job
+    target: Picture
+    reference: Picture | None
+
+
+def _batches(
+    jobs: Sequence[Job], batch_size: int, shared: Path | None, progression: "Progression"
+) -> Iterator[list[Loaded]]:
+    """Read pictures into batches of ``batch_size``, or fewer where the pictures are huge."""
+    batch: list[Loaded] = []
+    for job in jobs:
+        try:
+            batch.append(Loaded(job, read_image(job.target), None if shared else read_image(job.reference)))
+        except UserError as error:
+            progression.failed(str(error))
+            continue
+        pictures = [picture for _, *pair in batch for picture in pair if picture is not None]
+        pixels = sum(width * height for width, height in (picture.size for picture in pictures))
+        if len(batch) == batch_size or pixels > _BATCH_PIXELS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _colour_batch(
+    colorizer: "Colorizer", batch: Sequence[Loaded], progression: "Progression"
+) -> Iterator[tuple[Loaded, "Image"]]:
+    """Colour a batch; if it fails, its pictures one by one, so that one of them does not spoil the rest."""
+    references = [loaded.reference for loaded in batch if loaded.reference is not None]
+    try:
+        results = colorizer.colorize_many([loaded.target for loaded in batch], references or None)
+    except UserError as error:
+        if len(batch) == 1:
+            progression.failed(f"{batch[0].job.target}: {error}")
+            return
+        for loaded in batch:
+            yield from _colour_batch(colorizer, [loaded], progression)
+        return
+    yield from zip(batch, results, strict=True)
+
+
+class Progression:
+    """Counts and shows what is done: a bar on a terminal, a line for each picture otherwise.
+
+    Args:
+        total: how many pictures there are.
+        alone: the user named one picture, whose failure is the command's own.
+    """
+
+    def __init__(self, total: int, alone: bool) -> None:
+        self.total = total
+        self.alone = alone
+        self.colours = self.skips = self.failures = 0
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            columns = (TextColumn("colouring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self._console)
+            self._task = self._bar.add_task("", total=total)
+
+    def __enter__(self) -> "Progression":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def summary(self) -> str:
+        """What was done, in one line."""
+        return f"{self.colours} coloured, {self.skips} skipped, {self.failures} failed"
+
+    def coloured(self, job: Job) -> None:
+        """Say that a picture has its result."""
+        self.colours += 1
+        self._step(f"coloured {self._count()} {job.name} → {job.result}")
+
+    def skipped(self, job: Job) -> None:
+        """Say that a picture was left alone because it has a result."""
+        self.skips += 1
+        self._step(f"skipped {self._count()} {job.name}: {job.result} exists; --overwrite replaces it")
+
+    def failed(self, sentence: str) -> None:
+        """Say that a picture could not be coloured, and why.
+
+        Raises:
+            UserError: it is the only one.
+        """
+        if self.alone:
+            raise UserError(sentence)
+        self.failures += 1
+        self._step(f"failed {self._count()} {sentence}", complaint=True)
+
+    def _count(self) -> str:
+        return f"{self.colours + self.skips + self.failures}/{self.total}"
+
+    def _step(self, line: str, complaint: bool = False) -> None:
+        if self._bar is None:
+            print(line, file=sys.stderr if complaint else sys.stdout, flush=True)
+            return
+        if complaint or self.alone:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._bar.advance(self._task)

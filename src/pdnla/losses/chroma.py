@@ -1,0 +1,27 @@
+"""Distance of the results' chroma from the truth's."""
+
+from torch import Tensor, nn
+
+from pdnla.color import rgb_to_lab
+from pdnla.losses.supervision import Supervision
+
+
+def chroma_distance(result: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean of ``|Δa*| + |Δb*|`` over the pixels, in units of 100, of two sRGB pictures in [-1, 1]."""
+    difference = rgb_to_lab((result + 1) / 2)[:, 1:] - rgb_to_lab((truth + 1) / 2)[:, 1:]
+    return difference.abs().sum(dim=1).mean() / 100
+
+
+class ChromaLoss(nn.Module):
+    """Chroma distance of ``out``, and ``mid`` times that of ``mid``, from the truth.
+
+    Chroma is all that a user keeps of the result, so it is asked for by name beside the pixels.
+    """
+
+    def __init__(self, mid: float = 0.5) -> None:
+        super().__init__()
+        self.mid = mid
+
+    def forward(self, batch: Supervision) -> Tensor:
+        """Return the distance, a scalar."""
+        return chroma_distance(batch.out, batch.truth) + self.mid * chroma_distance(batch.mid, batch.truth)

@@ -1,0 +1,28 @@
+"""Distance of the results' pixels from the truth's."""
+
+import torch
+from torch import Tensor, nn
+
+from pdnla.losses.supervision import Supervision
+
+
+def charbonnier(result: Tensor, truth: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Return ``mean(sqrt((result - truth)^2 + epsilon^2) - epsilon)``, a scalar in float32.
+
+    A smooth L1 (Charbonnier et al. 1994): about ``|d|`` beyond ``epsilon``, quadratic within; 0 where both agree.
+    """
+    difference = result.float() - truth.float()
+    return (torch.sqrt(difference.square() + epsilon**2) - epsilon).mean()
+
+
+class PixelLoss(nn.Module):
+    """Charbonnier distance of ``out``, and ``mid`` times that of ``mid``, from the truth (sRGB in [-1, 1])."""
+
+    def __init__(self, mid: float = 0.5, epsilon: float = 1e-3) -> None:
+        super().__init__()
+        self.mid, self.epsilon = mid, epsilon
+
+    def forward(self, batch: Supervision) -> Tensor:
+        """Return the distance, a scalar."""
+        out = charbonnier(batch.out, batch.truth, self.epsilon)
+        return out + self.mid * charbonnier(batch.mid, batch.truth, self.epsilon)
