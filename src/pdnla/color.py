@@ -1,8 +1,8 @@
 """Colour spaces: what luminance and chroma mean everywhere in the project.
 
-Luminance is CIELAB's L* (D65, 2° observer) of sRGB, chroma its a* and b*. A *grey* picture is three equal sRGB
-channels with the same L* as the picture it came from. Tensors are ``(..., 3, H, W)``; conversions run in float32
-even under autocast, because the cube roots lose dark colours in half precision.
+Luminance is CIELAB's L* (D65, 2° observer) of sRGB, chroma its a* and b*. A *grey* picture is three equal
+sRGB channels with the same L* as the picture it came from. Tensors are ``(..., 3, H, W)``; conversions run in
+float32 even under autocast, because the cube roots lose dark colours in half precision.
 """
 
 import kornia.color
@@ -21,14 +21,14 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
-    """Convert CIELAB, ``(..., 3, H, W)``, to sRGB; ``clip`` limits the result to [0, 1], channel by channel."""
+    """Convert CIELAB, ``(..., 3, H, W)``, to sRGB; ``clip`` limits each channel to [0, 1]."""
     with torch.autocast(lab.device.type, enabled=False):
         rgb: Tensor = kornia.color.lab_to_rgb(lab.float() if lab.dtype != torch.float64 else lab, clip=clip)
     return rgb
 
 
 def grey(rgb: Tensor) -> Tensor:
-    """Return the grey picture with the luminance L* of ``rgb``: sRGB in [0, 1], ``(..., 3, H, W)`` in and out.
+    """Return the grey picture with the L* of ``rgb``: sRGB in [0, 1], ``(..., 3, H, W)`` in and out.
 
     A picture that is grey already comes back as it was, to rounding.
     """
@@ -57,9 +57,9 @@ def replace_luminance(target: Tensor, out: Tensor) -> Tensor:
 def lab_to_rgb_in_gamut(lab: Tensor, steps: int = 12) -> Tensor:
     """Convert CIELAB, ``(..., 3, H, W)``, to sRGB in [0, 1], keeping lightness and hue where the gamut ends.
 
-    A colour outside sRGB moves along its own hue towards the grey of its own L* until it fits, found by bisection
-    in ``steps`` halvings (the remaining chroma error is under 2^-steps of the chroma). Clipping channels instead
-    would change lightness and hue.
+    A colour outside sRGB moves along its own hue towards the grey of its own L* until it fits, found by
+    bisection in ``steps`` halvings (the remaining chroma error is under 2^-steps of the chroma). Clipping
+    channels instead would change lightness and hue.
     """
     rgb = lab_to_rgb(lab, clip=False)
     outside = ~_in_gamut(rgb, lab)

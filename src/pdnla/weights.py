@@ -112,8 +112,9 @@ def load_pickle(path: Path) -> Mapping[str, Any]:
         UserError: the file is truncated, is none of ``torch.save``, or holds any other object.
     """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        # Opened here, because torch would go by the name's ending.
+        with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):
             raise UserError(

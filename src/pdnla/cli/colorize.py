@@ -42,11 +42,12 @@ def main() -> None:
 
 @app.command()
 def colorize(
-    target: Annotated[Path, typer.Argument(help="Picture to colour, or a folder of pictures.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Picture to colour, or a folder.")],
     reference: Annotated[
         Path,
         typer.Argument(
-            help="Picture to take the colours from, or a folder with one for each target, matched by name."
+            metavar="REFERENCE",
+            help="Picture to take the colours from, or a folder with one for each target, matched by name.",
         ),
     ],
     out: Annotated[
@@ -206,8 +207,8 @@ class Pairing(NamedTuple):
 def pair(target: Path, targets: Sequence[Path], folder: Path, references: Sequence[Path]) -> Pairing:
     """Find for each target the reference in ``folder`` of its name, whatever the suffix.
 
-    The place below the folders comes first (b/a.jpg goes with b/a.png), then the bare name (with c/a.png). Where
-    no name fits at all and there are as many references as targets, they are paired in sorted order.
+    The place below the folders comes first (b/a.jpg goes with b/a.png), then the bare name (with c/a.png).
+    Where no name fits at all and there are as many references as targets, they are paired in sorted order.
 
     Raises:
         UserError: no name fits, and the counts differ.

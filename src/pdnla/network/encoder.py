@@ -21,9 +21,11 @@ def edges(image: Tensor) -> Tensor:
 
     Thresholds make it a constant for gradients, and half precision would move them: it runs in float32.
     """
+    # On CPUs a convolution rounds differently in a batch, which can turn an edge on or off: one image at a time.
+    singly = image.is_cpu and not torch.compiler.is_compiling()
     with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-        _, edge_map = kornia.filters.canny(image.float(), hysteresis=False)
-    return edge_map.to(image.dtype)
+        parts = image.float().split(1 if singly else len(image))
+        return torch.cat([kornia.filters.canny(part, hysteresis=False)[1] for part in parts]).to(image.dtype)
 
 
 class Encoder(nn.Module):

@@ -116,12 +116,13 @@ class BidirectionalNonLocalFusion(nn.Module):
 
     @staticmethod
     def kernel_sums(phi: Tensor, psi: Tensor) -> Tensor:
-        """Return ``alpha_o^2 * sum(phi^o * psi)`` for each order, ``(3, B, 8)``, in float32.
+        """Return ``alpha_o^2 * sum(phi^o * psi)`` for each order, ``(3, B, 8)``, in float32 at the least.
 
         The sums run over hundreds of thousands of elements, which half precision cannot add up.
         """
         with torch.autocast(phi.device.type, enabled=False):
-            phi, psi = phi.float().unflatten(1, (GROUPS, -1)), psi.float().unflatten(1, (GROUPS, -1))
+            wide = torch.promote_types(phi.dtype, torch.float32)
+            phi, psi = phi.to(wide).unflatten(1, (GROUPS, -1)), psi.to(wide).unflatten(1, (GROUPS, -1))
             sums = []
             for order in range(ORDERS):
                 weight = (2 * GAMMA) ** order / math.factorial(order) * math.exp(-2 * GAMMA)

@@ -1,0 +1,40 @@
+"""How every command ends: what it may print and the exit status it leaves with."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import typer
+
+from pdnla.errors import UserError
+
+BAD_USAGE = 2
+INTERRUPTED = 130
+
+
+def run(command: str, function: Callable[[], int | None]) -> NoReturn:
+    """Run ``function`` and leave with the status it returns (None is 0).
+
+    What the user can mend, a :class:`UserError` or an option that typer refuses, becomes one line on stderr
+    and status 2. Ctrl-C becomes status 130. Any other exception is a fault of ours and keeps its traceback.
+    """
+    try:
+        status = function() or 0
+    except UserError as error:
+        status = _complain(command, str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except Exception as error:
+        # Typer's usage errors are click's, or those of the copy of click that newer versions carry.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        status = _complain(command, f"{message().rstrip('.')}; see {command} --help")
+    if status == INTERRUPTED:
+        print(f"{command}: interrupted", file=sys.stderr)
+    sys.exit(status)
+
+
+def _complain(command: str, sentence: str) -> int:
+    print(f"{command}: {' '.join(sentence.split())}", file=sys.stderr)
+    return BAD_USAGE

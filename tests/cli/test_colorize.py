@@ -1,0 +1,465 @@
+"""The command: what goes with what, where results go, what happens to broken files, exit statuses."""
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import pdnla.colorizer
+from pdnla.errors import UserError
+
+cli = importlib.import_module("pdnla.cli.colorize")
+
+RED, BLUE = (200, 30, 30), (20, 30, 220)
+
+
+class Colours(NamedTuple):
+    mid: Tensor
+    out: Tensor
+
+
+class MeanColour(nn.Module):
+    """A stand-in for the network: every pixel gets the reference's mean colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def encode_reference(self, reference: Tensor) -> tuple[Tensor]:
+        return (reference.mean(dim=(2, 3), keepdim=True),)
+
+    def forward(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Colours:
+        code = reference if isinstance(reference, tuple) else self.encode_reference(reference)
+        out = (code[0] * self.scale).expand_as(target)
+        white = (target > 0.99).all(dim=3).all(dim=2).all(dim=1)  # stands for what breaks the network
+        out = torch.where(white.reshape(-1, 1, 1, 1), torch.nan, out)
+        return Colours(out, out)
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the command in an empty folder, with weights of the stand-in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pdnla.colorizer, "load_network", lambda path: MeanColour())
+    weights = tmp_path.parent / "weights.safetensors"
+    weights.touch()
+
+    def run(*arguments: object, weights: Path | None = weights) -> Done:
+        given = ["--size", "32", "--device", "cpu", *(str(argument) for argument in arguments)]
+        if weights is not None:
+            given += ["--weights", str(weights)]
+        monkeypatch.setattr(sys, "argv", ["pdnla-colorize", *given])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Done(int(caught.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def picture(path: str, colour: tuple[int, int, int] | int = 120, size: tuple[int, int] = (20, 14)) -> Path:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L" if isinstance(colour, int) else "RGB", size, colour).save(path)
+    return Path(path)
+
+
+def hue(path: str | Path) -> str:
+    red, _, blue = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3).mean(axis=0)
+    return "red" if red > blue + 30 else "blue" if blue > red + 30 else "grey"
+
+
+def files(folder: str | Path = ".") -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def refused(done: Done, *said: str) -> None:
+    assert done.status == 2
+    assert done.err.startswith("pdnla-colorize: ")
+    assert done.err.count("\n") == 1
+    for words in said:
+        assert words in done.err
+
+
+def test_one_picture_gets_its_result_beside_it(command: Command) -> None:
+    done = command(picture("in/old.jpg"), picture("ref.png", RED))
+    assert done == (0, "coloured 1/1 old.jpg → in/old_colorized.png\n", "")
+    assert files() == ["in/old.jpg", "in/old_colorized.png", "ref.png"]
+    assert hue("in/old_colorized.png") == "red"
+    assert Image.open("in/old_colorized.png").size == (20, 14)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [("jpg", "JPEG"), ("TIF", "TIFF"), ("webp", "WEBP"), ("png", "PNG")]
+)
+def test_the_suffix_of_the_result_decides_its_format(command: Command, suffix: str, kind: str) -> None:
+    done = command(picture("a.png"), picture("r.png", BLUE), "-o", f"new/folder/b.{suffix}")
+    assert done.status == 0
+    assert Image.open(f"new/folder/b.{suffix}").format == kind
+
+
+def test_one_picture_into_a_folder(command: Command) -> None:
+    Path("results").mkdir()
+    assert command(picture("a.png"), picture("r.png", BLUE), "-o", "results").status == 0
+    assert files("results") == ["a_colorized.png"]
+
+
+def test_a_folder_keeps_its_tree_beside_it(command: Command) -> None:
+    for name in ("b.jpg", "a.png", "deep/er/a.png"):
+        picture(f"album/{name}")
+    done = command("album", picture("r.png", BLUE))
+    assert done.status == 0
+    assert files("album_colorized") == ["a.png", "b.png", "deep/er/a.png"]
+    assert done.out.splitlines() == [
+        "coloured 1/3 a.png → album_colorized/a.png",
+        "coloured 2/3 b.jpg → album_colorized/b.png",
+        "coloured 3/3 deep/er/a.png → album_colorized/deep/er/a.png",
+        "3 coloured, 0 skipped, 0 failed",
+    ]
+    assert {hue(path) for path in Path("album_colorized").rglob("*.png")} == {"blue"}
+
+
+def test_a_folder_named_by_a_dot_gets_its_result_beside_it(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture("album/a.png")
+    picture("r.png", RED)
+    monkeypatch.chdir("album")
+    assert command(".", "../r.png").status == 0
+    assert files("../album_colorized") == ["a.png"]
+
+
+def test_targets_of_one_name_do_not_overwrite_each_other(command: Command) -> None:
+    for name in ("a.png", "a.jpg", "a.jpg.png", "b.png", "B.jpg"):
+        picture(f"album/{name}")
+    assert command("album", picture("r.png", RED)).status == 0
+    assert files("album_colorized") == ["B.jpg.png", "a.jpg.png", "a.jpg_2.png", "a.png.png", "b.png.png"]
+
+
+def test_result_names_are_always_different() -> None:
+    targets = [
+        Path(name) for name in ("a.png", "a.jpg", "a.jpg.png", "A.JPG", "x/a.png", "c.d.png", "c.e.png")
+    ]
+    names = [str(name).casefold() for name in cli.result_names(targets)]
+    assert len(set(names)) == len(targets)
+    assert all(name.endswith(".png") for name in names)
+
+
+def test_results_inside_the_folder_are_no_targets(command: Command) -> None:
+    picture("album/a.png")
+    picture("r.png", RED)
+    for _ in range(2):
+        assert command("album", "r.png", "-o", "album/done", "--overwrite").status == 0
+    assert files("album") == ["a.png", "done/a.png"]
+
+
+def test_references_inside_the_folder_are_no_targets(command: Command) -> None:
+    picture("album/a.png")
+    picture("album/references/a.png", RED)
+    assert command("album", "album/references").status == 0
+    assert files("album_colorized") == ["a.png"]
+
+
+def test_references_are_matched_by_name(command: Command) -> None:
+    for name in ("a.png", "b.jpg", "x/a.png"):
+        picture(f"album/{name}")
+    picture("refs/a.tif", RED)
+    picture("refs/other/b.png", BLUE)
+    picture("refs/x/a.png", BLUE)
+    picture("refs/unused.png", RED)
+    assert command("album", "refs").status == 0
+    assert [hue(f"album_colorized/{name}") for name in ("a.png", "b.png", "x/a.png")] == [
+        "red",
+        "blue",
+        "blue",
+    ]
+
+
+def test_a_single_target_finds_its_reference_in_a_folder(command: Command) -> None:
+    picture("refs/a.png", BLUE)
+    picture("refs/b.png", RED)
+    assert command(picture("b.jpg"), "refs").status == 0
+    assert hue("b_colorized.png") == "red"
+
+
+def test_without_a_matching_name_equal_counts_are_paired_in_order(command: Command) -> None:
+    picture("album/1.png")
+    picture("album/2.png")
+    picture("refs/x.png", RED)
+    picture("refs/y.png", BLUE)
+    done = command("album", "refs")
+    assert done.status == 0
+    assert "paired in sorted order, 1.png with x.png" in done.err
+    assert [hue(f"album_colorized/{name}.png") for name in "12"] == ["red", "blue"]
+
+
+def test_some_without_a_reference_are_reported_and_the_rest_is_done(command: Command) -> None:
+    for name in "abc":
+        picture(f"album/{name}.png")
+    picture("refs/a.png", RED)
+    picture("refs/c.png", RED)
+    picture("refs/c.jpg", BLUE)
+    picture("refs/z.png", BLUE)
+    done = command("album", "refs")
+    assert done.status == 1
+    assert "album/b.png: there is no reference named b in refs; add one" in done.err
+    assert files("album_colorized") == ["a.png", "c.png"]
+    assert hue("album_colorized/c.png") == "red"  # of two of its name, the one with its suffix
+    assert done.out.splitlines()[-1] == "2 coloured, 0 skipped, 1 failed"
+
+
+def test_two_references_of_one_name_are_not_guessed_between(command: Command) -> None:
+    picture("album/a.webp")
+    picture("album/b.png")
+    for name in ("a.png", "a.jpg", "b.png"):
+        picture(f"refs/{name}", RED)
+    done = command("album", "refs")
+    assert done.status == 1
+    assert "album/a.webp: refs/a.jpg and refs/a.png both have its name" in done.err
+    assert files("album_colorized") == ["b.png"]
+
+
+def test_no_match_and_different_counts_are_refused(command: Command) -> None:
+    picture("album/1.png")
+    picture("refs/x.png", RED)
+    picture("refs/y.png", BLUE)
+    refused(command("album", "refs"), "no reference has the name of a target", "2 references for 1 targets")
+    assert not Path("album_colorized").exists()
+
+
+def test_a_broken_file_is_reported_and_the_rest_is_done(command: Command) -> None:
+    for name in "ac":
+        picture(f"album/{name}.png")
+    Path("album/b.jpg").write_bytes(b"not an image")
+    Path("album/d.png").write_bytes(b"")
+    done = command("album", picture("r.png", RED), "--batch-size", 3)
+    assert done.status == 1
+    assert [line.split(":")[0] for line in done.err.splitlines()] == [
+        "failed 1/4 album/b.jpg",
+        "failed 2/4 album/d.png",
+    ]
+    assert files("album_colorized") == ["a.png", "c.png"]
+    assert done.out.splitlines()[-1] == "2 coloured, 0 skipped, 2 failed"
+
+
+def test_a_broken_reference_of_one_target_spares_the_others(command: Command) -> None:
+    for name in "ab":
+        picture(f"album/{name}.png")
+        picture(f"refs/{name}.png", RED)
+    Path("refs/a.png").write_bytes(b"not an image")
+    done = command("album", "refs")
+    assert done.status == 1
+    assert "refs/a.png: is not an image" in done.err
+    assert files("album_colorized") == ["b.png"]
+
+
+def test_a_picture_that_breaks_the_network_spares_the_rest_of_its_batch(command: Command) -> None:
+    for name, grey in [("a", 100), ("b", 255), ("c", 90)]:
+        picture(f"album/{name}.png", grey)
+    done = command("album", picture("r.png", RED), "--batch-size", 3)
+    assert done.status == 1
+    assert "album/b.png: the network's result is not finite" in done.err
+    assert files("album_colorized") == ["a.png", "c.png"]
+
+
+def test_a_folder_of_broken_files_is_refused(command: Command) -> None:
+    Path("album").mkdir()
+    Path("album/a.png").write_bytes(b"x")
+    done = command("album", picture("r.png", RED))
+    assert done.status == 2
+    assert done.err.splitlines()[-1].startswith("pdnla-colorize: album: nothing in it could be coloured")
+
+
+def test_existing_results_are_skipped_undecoded_unless_overwritten(command: Command) -> None:
+    picture("album/a.png")
+    Path("album/b.png").write_bytes(b"broken, but it has a result")
+    Path("album_colorized").mkdir()
+    Path("album_colorized/b.png").write_bytes(b"old")
+    picture("r.png", RED)
+    done = command("album", "r.png")
+    assert done.status == 0
+    assert "b.png: album_colorized/b.png exists" in done.out
+    assert done.out.splitlines()[-1] == "1 coloured, 1 skipped, 0 failed"
+    assert Path("album_colorized/b.png").read_bytes() == b"old"
+    picture("album/b.png")
+    assert command("album", "r.png", "--overwrite").out.splitlines()[-1] == "2 coloured, 0 skipped, 0 failed"
+    assert hue("album_colorized/b.png") == "red"
+
+
+def test_an_existing_result_of_one_picture_is_skipped(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture("a.png")
+    picture("r.png", RED)
+    Path("out.png").write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "read_image", lambda path: pytest.fail("decoded"))
+        done = command("a.png", "r.png", "-o", "out.png")
+    assert done.status == 0
+    assert "out.png exists; --overwrite replaces it" in done.out
+    assert Path("out.png").read_bytes() == b"old"
+    assert command("a.png", "r.png", "-o", "out.png", "--overwrite").status == 0
+    assert hue("out.png") == "red"
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_batches_give_the_same_results(command: Command, batch_size: int) -> None:
+    for index, size in enumerate([(20, 14), (40, 28), (14, 20), (20, 15)]):
+        picture(f"album/{index}.png", 60 + 40 * index, size)
+        picture(f"refs/{index}.png", (RED, BLUE)[index % 2])
+    assert command("album", "refs", "--batch-size", batch_size).status == 0
+    assert [hue(f"album_colorized/{index}.png") for index in range(4)] == ["red", "blue"] * 2
+    assert [Image.open(f"album_colorized/{i}.png").size for i in range(4)] == [
+        (20, 14),
+        (40, 28),
+        (14, 20),
+        (20, 15),
+    ]
+
+
+def test_huge_pictures_do_not_wait_for_a_full_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cli, "_BATCH_PIXELS", 500)
+    jobs = [cli.Job(str(i), picture(f"{tmp_path}/{i}.png"), tmp_path, tmp_path) for i in range(5)]
+    batches = cli._batches(jobs, 100, tmp_path, cli.Progression(5, alone=False))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+
+
+def test_bad_usage_is_one_sentence_and_status_2(command: Command) -> None:
+    picture("a.png")
+    picture("r.png", RED)
+    Path("empty").mkdir()
+    Path("broken.png").write_bytes(b"x")
+    refused(command("missing.png", "r.png"), "missing.png: there is no such file")
+    refused(command("a.png", "missing.png"), "missing.png: there is no such file")
+    refused(command("empty", "r.png"), "empty: holds no image")
+    refused(command("a.png", "empty"), "empty: holds no image")
+    refused(command("broken.png", "r.png"), "broken.png: is not an image")
+    refused(command("a.png", "broken.png"), "broken.png: is not an image")
+    refused(command("a.png", "r.png", "-o", "x.gif"), "x.gif", ".png, .jpg")
+    refused(command("a.png", "r.png", "-o", "x"), "no suffix")
+    refused(command("a.png", "r.png", "-o", "a.png", "--overwrite"), "a.png: is a picture to work from")
+    refused(command("a.png", "r.png", "-o", "./r.png", "--overwrite"), "r.png: is a picture to work from")
+    refused(command("a.png", "r.png", "--batch-size", 0), "--batch-size", "--help")
+    refused(command("a.png", "r.png", "--size", 8), "--size")
+    refused(command("a.png", "r.png", "--size", 10_000), "--size")
+    refused(command("a.png", "r.png", "--precision", "float8"), "--precision", "bfloat16")
+    refused(command("a.png", "r.png", "--device", "cuda:99"), "cuda:99 is not there")
+    refused(command("a.png", "r.png", "--nonsense"), "--nonsense")
+    refused(command("a.png"), "REFERENCE")
+    refused(command("a.png", "r.png", weights=None), "pdnla-train", "pdnla-convert", "--weights")
+    refused(command("a.png", "r.png", weights=Path("none.safetensors")), "none.safetensors")
+    assert files() == ["a.png", "broken.png", "r.png"]
+
+
+def test_a_folder_is_not_coloured_into_itself_or_its_references(command: Command) -> None:
+    picture("album/a.png")
+    picture("refs/a.png", RED)
+    picture("a.png", RED)
+    Path("file").touch()
+    for out in ("album", "./refs/../album", "refs"):
+        refused(command("album", "refs", "-o", out, "--overwrite"), "is where the pictures come from")
+    refused(command("album", "a.png", "-o", ".", "--overwrite"), "a.png: is a picture to work from")
+    refused(command("album", "refs", "-o", "file"), "file: is a file")
+
+
+def test_ctrl_c_leaves_nothing_half_written(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture("album/a.png")
+    picture("album/b.png")
+    write_bytes = Path.write_bytes
+
+    def interrupted(self: Path, content: bytes) -> int:
+        write_bytes(self, content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", interrupted)
+        done = command("album", picture("r.png", RED))
+    assert done.status == 130
+    assert done.err.splitlines()[-1] == "pdnla-colorize: interrupted"
+    assert files("album_colorized") == []
+
+
+def test_a_full_disk_ends_the_run_in_one_sentence(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture("album/a.png")
+    picture("album/b.png")
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        refused(command("album", picture("r.png", RED)), "album_colorized/a.png", "disk is full")
+    assert files("album_colorized") == []
+
+
+def test_faults_of_ours_keep_their_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(path: Path) -> nn.Module:
+        raise ZeroDivisionError("ours")
+
+    picture("a.png")
+    picture("r.png", RED)
+    monkeypatch.setattr(pdnla.colorizer, "load_network", fault)
+    monkeypatch.setattr(sys, "argv", ["pdnla-colorize", "a.png", "r.png", "--weights", str(Path("a.png"))])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_a_bar_is_shown_on_a_terminal(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "[bold]b.png"):
+        picture(f"album/{name}")
+    Path("album/[red]c.png").write_bytes(b"x")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
+    monkeypatch.setenv("COLUMNS", "200")
+    done = command("album", picture("r.png", RED))
+    assert done.status == 1
+    assert done.out == "2 coloured, 0 skipped, 1 failed\n"
+    assert "album/[red]c.png: is not an image" in done.err
+    assert "3/3" in done.err
+
+
+def test_help_shows_an_example() -> None:
+    script = (
+        "import sys, pdnla.cli.colorize as c\n"
+        "sys.argv = ['pdnla-colorize', '--help']\n"
+        "try: c.main()\n"
+        "except SystemExit as end: print('status', end.code)\n"
+    )
+    environment = os.environ | {"COLUMNS": "120"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+    )
+    assert "status 0" in done.stdout
+    assert "pdnla-colorize old.jpg similar.jpg --weights pdnla.safetensors" in done.stdout
+    assert "TARGET" in done.stdout
+    assert "REFERENCE" in done.stdout
+
+
+def test_run_turns_what_the_user_can_mend_into_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    run = importlib.import_module("pdnla.cli._run").run
+
+    def mistake() -> int:
+        raise UserError("one\nsentence")
+
+    for function, status in [(mistake, 2), (lambda: None, 0), (lambda: 1, 1)]:
+        with pytest.raises(SystemExit) as caught:
+            run("pdnla-x", function)
+        assert caught.value.code == status
+    assert capsys.readouterr().err == "pdnla-x: one sentence\n"

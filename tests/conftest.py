@@ -1,0 +1,63 @@
+"""What several tests share: the published network's numbers and weights rebuilt from their rule."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Any]:
+    """Return the published network's results; a large tensor is kept as every n-th of its values, n odd or 1."""
+    with np.load(GOLDEN / "official_c4.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.fixture(scope="session")
+def published() -> dict[str, Tensor]:
+    """Return the state dict under the published names, filled by the rule in ``official_c4.json``."""
+    rule = json.loads((GOLDEN / "official_c4.json").read_text())
+    order = {name: index for index, name in enumerate(sorted(rule["names"]))}
+    taps = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+    state = {}
+    for name in rule["names"]:
+        if name.endswith(".kernel"):
+            state[name] = torch.tensor(taps, dtype=torch.float32)
+        elif name not in rule["parameters"]:
+            state[name] = torch.tensor([0.25])  # the one shared PReLU, under another of its names
+        else:
+            part = rule["parameters"][name]
+            assert part["index"] == order[name]
+            noise = np.random.RandomState(rule["seed"] + part["index"]).standard_normal(part["shape"])  # noqa: NPY002
+            state[name] = torch.tensor((part["offset"] + part["std"] * noise).astype(np.float32))
+    return state
+
+
+@pytest.fixture(scope="session")
+def published_file(published: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file in the published checkpoint's format."""
+    path = tmp_path_factory.mktemp("published") / "official_c4.pt"
+    torch.save({"args": argparse.Namespace(channel=4, size=256, iter=0), "PDNLA_ema": published}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden_images(golden: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return the golden target and reference, ``(1, 3, 64, 96)`` in [-1, 1]."""
+    target, reference = (
+        torch.tensor(golden[f"{name}_uint8"].astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        for name in ("target", "reference")
+    )
+    return target.expand(-1, 3, -1, -1).contiguous(), reference.contiguous()
