@@ -69,9 +69,7 @@ def attention(query: Tensor, source: Tensor, key: Tensor, value: Tensor) -> Tens
 def bidirectional_fusion(w: Weights, name: str, t: Tensor, u: Tensor) -> Tensor:
     theta, phi, psi = (F.conv2d(x, w[f"{name}.{p}.weight"]) for x, p in ((t, "t"), (u, "p"), (u, "g")))
     results = []
-    for group_theta, group_phi, group_psi in zip(
-        theta.chunk(8, 1), phi.chunk(8, 1), psi.chunk(8, 1), strict=True
-    ):
+    for group_theta, group_phi, group_psi in zip(theta.chunk(8, 1), phi.chunk(8, 1), psi.chunk(8, 1), strict=True):
         x = torch.zeros_like(group_theta)
         for order in range(3):
             alpha = math.sqrt((2e-4) ** order / math.factorial(order) * math.exp(-2e-4))
@@ -89,12 +87,8 @@ def dual_modal_fusion(
     q2 = F.conv2d(r, w[f"{name}.conv_q2.weight"], padding=1)
     xs, ys = [], []
     for j in range(4):
-        a = attention(
-            q1, references[j], w[f"{name}.conv_k1_list.{j}.weight"], w[f"{name}.conv_v1_list.{j}.weight"]
-        )
-        b = attention(
-            q2, targets[j], w[f"{name}.conv_k2_list.{j}.weight"], w[f"{name}.conv_v2_list.{j}.weight"]
-        )
+        a = attention(q1, references[j], w[f"{name}.conv_k1_list.{j}.weight"], w[f"{name}.conv_v1_list.{j}.weight"])
+        b = attention(q2, targets[j], w[f"{name}.conv_k2_list.{j}.weight"], w[f"{name}.conv_v2_list.{j}.weight"])
         xs.append(F.conv2d(torch.cat([g, a], 1), w[f"{name}.conv_mask1.weight"]))
         ys.append(F.conv2d(torch.cat([r, b], 1), w[f"{name}.conv_mask2.weight"]))
     t = torch.tanh(F.conv2d(torch.cat(xs, 1), w[f"{name}.conv_fuse11.weight"])) + g

@@ -40,7 +40,7 @@ def published() -> dict[str, Tensor]:
         else:
             part = rule["parameters"][name]
             assert part["index"] == order[name]
-            noise = np.random.RandomState(rule["seed"] + part["index"]).standard_normal(part["shape"])  # noqa: NPY002
+            noise = np.random.RandomState(rule["seed"] + part["index"]).standard_normal(part["shape"])
             state[name] = torch.tensor((part["offset"] + part["std"] * noise).astype(np.float32))
     return state
 

@@ -82,9 +82,7 @@ def photograph(size: tuple[int, int] = (200, 150)) -> Image.Image:
     return Image.fromarray(data.astronaut()).crop((100, 0, 400, 225)).resize(size)
 
 
-@pytest.mark.parametrize(
-    "size", [(1, 1), (7, 3), (1, 700), (900, 2), (15, 17), (64, 64), (200, 150), (301, 97)]
-)
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (1, 700), (900, 2), (15, 17), (64, 64), (200, 150), (301, 97)])
 def test_any_size_comes_back_in_its_own_size_and_lightness(size: tuple[int, int]) -> None:
     target = photograph(size)
     result = fake(MeanColour(), size=64)(target, RED)
@@ -175,8 +173,7 @@ def test_alpha_is_kept() -> None:
 def test_the_colour_is_the_references() -> None:
     target = Image.new("L", (60, 40), 120)
     red, blue = (
-        np.asarray(fake(MeanColour(), size=32)(target, ref)).reshape(-1, 3).mean(axis=0)
-        for ref in (RED, BLUE)
+        np.asarray(fake(MeanColour(), size=32)(target, ref)).reshape(-1, 3).mean(axis=0) for ref in (RED, BLUE)
     )
     assert red[0] > red[2] + 50
     assert blue[2] > blue[0] + 50
@@ -321,8 +318,7 @@ def test_strips_are_seamless() -> None:
     whole = plane.rows(0, 157, full * 100)
     for step in (1, 7, 64):
         strips = [
-            plane.rows(top, min(top + step, 157), full[:, :, top : top + step] * 100)
-            for top in range(0, 157, step)
+            plane.rows(top, min(top + step, 157), full[:, :, top : top + step] * 100) for top in range(0, 157, step)
         ]
         assert torch.equal(torch.cat(strips, dim=2), whole)
 

@@ -15,9 +15,7 @@ from pdnla.weights import save_weights
 
 
 def same(a: PDNLA, b: PDNLA) -> bool:
-    return all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 @pytest.fixture
@@ -26,9 +24,7 @@ def net() -> PDNLA:
     return PDNLA(4)
 
 
-def test_safetensors_round_trip_keeps_every_value_and_says_where_they_came_from(
-    net: PDNLA, tmp_path: Path
-) -> None:
+def test_safetensors_round_trip_keeps_every_value_and_says_where_they_came_from(net: PDNLA, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_weights(net, path, "a test")
     loaded = load_network(path)
@@ -44,9 +40,7 @@ def test_safetensors_round_trip_keeps_every_value_and_says_where_they_came_from(
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
-def test_kinds_are_told_apart_by_content_not_by_name(
-    net: PDNLA, published_file: Path, tmp_path: Path
-) -> None:
+def test_kinds_are_told_apart_by_content_not_by_name(net: PDNLA, published_file: Path, tmp_path: Path) -> None:
     disguised = tmp_path / "w.pt"
     save_weights(net, tmp_path / "w.safetensors", "a test")
     (tmp_path / "w.safetensors").rename(disguised)
@@ -86,9 +80,7 @@ def test_a_pickle_that_would_run_code_runs_nothing(
     assert not Path("exploded").exists()
 
 
-def test_published_checkpoint_that_does_not_fit_lists_a_few_names(
-    published: dict[str, Tensor], tmp_path: Path
-) -> None:
+def test_published_checkpoint_that_does_not_fit_lists_a_few_names(published: dict[str, Tensor], tmp_path: Path) -> None:
     state = dict(published)
     for name in [n for n in state if n.startswith("gen.NLB.0")]:
         del state[name]
@@ -106,9 +98,7 @@ def test_published_checkpoint_that_does_not_fit_lists_a_few_names(
     assert len(message) < 700
 
 
-def test_published_slopes_that_are_not_shared_are_refused(
-    published: dict[str, Tensor], tmp_path: Path
-) -> None:
+def test_published_slopes_that_are_not_shared_are_refused(published: dict[str, Tensor], tmp_path: Path) -> None:
     state = {**published, "ocn.ocb3.body.0.body.1.weight": torch.tensor([0.3])}
     torch.save({"args": argparse.Namespace(channel=4), "PDNLA_ema": state}, tmp_path / "p.pt")
     with pytest.raises(UserError, match="PReLU slopes differ"):
@@ -150,6 +140,8 @@ def test_foreign_files_are_told_from_broken_ones(tmp_path: Path) -> None:
 
 def test_a_later_format_is_named(net: PDNLA, tmp_path: Path) -> None:
     metadata = {"format": "pdnla", "format_version": "2", "channel": "4"}
-    safetensors.torch.save_file({n: t.contiguous() for n, t in net.state_dict().items()}, tmp_path / "w.safetensors", metadata)
+    safetensors.torch.save_file(
+        {n: t.contiguous() for n, t in net.state_dict().items()}, tmp_path / "w.safetensors", metadata
+    )
     with pytest.raises(UserError, match="format 2, and this pdnla reads 1"):
         load_network(tmp_path / "w.safetensors")

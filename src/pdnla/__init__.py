@@ -1,8 +1,23 @@
 """PDNLA-Net: colour a grey photograph with the colours of what corresponds in a reference photograph."""
 
+import importlib
+from typing import TYPE_CHECKING
+
 from pdnla.errors import UserError
-from pdnla.network import PDNLA
-from pdnla.weights import load_network
+
+if TYPE_CHECKING:
+    from pdnla.colorizer import Colorizer
+    from pdnla.network import PDNLA
+    from pdnla.weights import load_network
 
 __version__ = "0.1.0"
-__all__ = ["PDNLA", "UserError", "load_network"]
+__all__ = ["PDNLA", "Colorizer", "UserError", "load_network"]
+
+# Torch takes seconds to import, which `pdnla-colorize --help` need not wait for.
+_HOMES = {"PDNLA": "pdnla.network", "Colorizer": "pdnla.colorizer", "load_network": "pdnla.weights"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -14,14 +14,12 @@ from torch.nn import functional
 
 from pdnla import color
 from pdnla.data.images import Picture, picture_from_pil
+from pdnla.devices import choose_device, choose_precision
 from pdnla.errors import UserError
-from pdnla.network import PDNLA
+from pdnla.network import PDNLA, STRIDE
 from pdnla.weights import load_network
 
-STRIDE = 16
-_LONGEST = (
-    8  # the longer working side is at most so many times `size`: beyond it, a strip is squeezed instead
-)
+_LONGEST = 8  # the longer working side is at most so many times `size`: beyond it, a strip is squeezed instead
 _STRIP_PIXELS = 1 << 18  # full-size pixels coloured at a time: what bounds the memory of a huge picture
 _EPSILON = 1e-3  # of the guided filter: variance of L*/100 under which a neighbourhood counts as flat
 
@@ -57,8 +55,8 @@ class Colorizer:
         if size < STRIDE:
             raise UserError(f"size {size} is too small; use at least {STRIDE}, 512 for the published network")
         self.size = size
-        self.device = _find_device(device)
-        self.dtype = _find_precision(precision, self.device)
+        self.device = choose_device(device)
+        self.dtype = choose_precision(precision, self.device)
         network = load_network(weights) if isinstance(weights, str | Path) else copy.deepcopy(weights)
         self.network = network.eval().to(self.device)
         self._code: object | None = None
@@ -123,9 +121,7 @@ class Colorizer:
                 chroma = self._chroma(grey, colours)
                 lightness = color.rgb_to_lab(grey)[:, :1]
                 for row, index in enumerate(indices):
-                    plane = ChromaPlane.fit(
-                        lightness[row : row + 1], chroma[row : row + 1], pictures[index].size
-                    )
+                    plane = ChromaPlane.fit(lightness[row : row + 1], chroma[row : row + 1], pictures[index].size)
                     results[index] = _paint(pictures[index], plane, self.device)
         return [results[index] for index in range(len(pictures))]
 
@@ -237,15 +233,11 @@ class ChromaPlane(NamedTuple):
         rows = torch.lerp(self.coefficients[:, :, above], self.coefficients[:, :, below], weight)
         if rows.shape[-1] == full_width:
             return rows
-        return functional.interpolate(
-            rows, size=(bottom - top, full_width), mode="bilinear", align_corners=False
-        )
+        return functional.interpolate(rows, size=(bottom - top, full_width), mode="bilinear", align_corners=False)
 
 
 def _shrink(x: Tensor, height: int, width: int) -> Tensor:
-    return functional.interpolate(
-        x, size=(height, width), mode="bilinear", align_corners=False, antialias=True
-    )
+    return functional.interpolate(x, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _window_mean(x: Tensor) -> Tensor:
@@ -290,39 +282,6 @@ def _rows(picture: Picture, top: int, bottom: int) -> Tensor:
     """Return rows of ``picture`` as sRGB in [0, 1], ``(1, 3, bottom - top, W)``."""
     rows = torch.from_numpy(picture.rows(top, bottom)).permute(2, 0, 1).unsqueeze(0)
     return rows.expand(1, 3, -1, -1)
-
-
-def _find_device(device: str | torch.device) -> torch.device:
-    if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        available = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise UserError(f"device {device} is not there; use auto or one of {', '.join(available)}") from error
-    return found
-
-
-def _find_precision(precision: str, device: torch.device) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if precision == "auto":
-        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
-    if precision not in known:
-        raise UserError(f"precision {precision} is not known; use auto, {' or '.join(known)}")
-    return known[precision]
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    """Return whether ``device`` multiplies bfloat16 natively; emulated, it would be slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        checks = (
-            getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        )
-        return any(check is not None and bool(check()) for check in checks)
-    return False
 
 
 def _name(dtype: torch.dtype) -> str:

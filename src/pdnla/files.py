@@ -17,7 +17,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     On any failure the temporary file is removed and ``path`` stays as it was. The folder is made if missing.
 
     Raises:
-        UserError: the folder cannot be made or written to, or the disk is full.
+        UserError: the folder cannot be made, or the file cannot be written: the disk is full, say.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -32,9 +32,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise UserError(f"{path}: the disk is full; free some space or choose another place") from error
-        if temporary is None or isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
-            raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
-        raise
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -122,7 +122,16 @@ def load_pickle(path: Path) -> Mapping[str, Any]:
                 " Pass a checkpoint that holds tensors alone"
             ) from error
         raise UserError(f"{path}: is truncated or not a weights file; copy it again") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError, TypeError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        OSError,
+        AttributeError,
+        IndexError,
+        TypeError,
+    ) as error:
         raise UserError(f"{path}: is truncated or not a weights file; copy it again") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds a {type(content).__name__}, not weights; pass a weights file")
@@ -137,7 +146,11 @@ def _from_training(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Te
         if slope in state:
             step = content.get("global_step", "unknown")
             kind = "averaged" if part == "ema" else "plain"
-            return state, state[slope].shape[0], f"training checkpoint {path.name}, step {step}, {kind} weights"
+            return (
+                state,
+                state[slope].shape[0],
+                f"training checkpoint {path.name}, step {step}, {kind} weights",
+            )
     raise UserError(f"{path}: is a training checkpoint of another model; pass one of pdnla-train")
 
 
@@ -245,9 +258,7 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], pat
     )
 
 
-def _compare(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: str | Path
-) -> None:
+def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: str | Path) -> None:
     problems = []
     for label, names in (
         ("missing", sorted(expected.keys() - found.keys())),

@@ -107,9 +107,7 @@ def test_one_picture_gets_its_result_beside_it(command: Command) -> None:
     assert Image.open("in/old_colorized.png").size == (20, 14)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "kind"), [("jpg", "JPEG"), ("TIF", "TIFF"), ("webp", "WEBP"), ("png", "PNG")]
-)
+@pytest.mark.parametrize(("suffix", "kind"), [("jpg", "JPEG"), ("TIF", "TIFF"), ("webp", "WEBP"), ("png", "PNG")])
 def test_the_suffix_of_the_result_decides_its_format(command: Command, suffix: str, kind: str) -> None:
     done = command(picture("a.png"), picture("r.png", BLUE), "-o", f"new/folder/b.{suffix}")
     assert done.status == 0
@@ -137,9 +135,7 @@ def test_a_folder_keeps_its_tree_beside_it(command: Command) -> None:
     assert {hue(path) for path in Path("album_colorized").rglob("*.png")} == {"blue"}
 
 
-def test_a_folder_named_by_a_dot_gets_its_result_beside_it(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_named_by_a_dot_gets_its_result_beside_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     picture("album/a.png")
     picture("r.png", RED)
     monkeypatch.chdir("album")
@@ -155,9 +151,7 @@ def test_targets_of_one_name_do_not_overwrite_each_other(command: Command) -> No
 
 
 def test_result_names_are_always_different() -> None:
-    targets = [
-        Path(name) for name in ("a.png", "a.jpg", "a.jpg.png", "A.JPG", "x/a.png", "c.d.png", "c.e.png")
-    ]
+    targets = [Path(name) for name in ("a.png", "a.jpg", "a.jpg.png", "A.JPG", "x/a.png", "c.d.png", "c.e.png")]
     names = [str(name).casefold() for name in cli.result_names(targets)]
     assert len(set(names)) == len(targets)
     assert all(name.endswith(".png") for name in names)
@@ -304,9 +298,7 @@ def test_existing_results_are_skipped_undecoded_unless_overwritten(command: Comm
     assert hue("album_colorized/b.png") == "red"
 
 
-def test_an_existing_result_of_one_picture_is_skipped(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_existing_result_of_one_picture_is_skipped(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     picture("a.png")
     picture("r.png", RED)
     Path("out.png").write_bytes(b"old")
@@ -443,9 +435,7 @@ def test_help_shows_an_example() -> None:
         "except SystemExit as end: print('status', end.code)\n"
     )
     environment = os.environ | {"COLUMNS": "120"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
     assert "status 0" in done.stdout
     assert "pdnla-colorize old.jpg similar.jpg --weights pdnla.safetensors" in done.stdout
     assert "TARGET" in done.stdout

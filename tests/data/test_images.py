@@ -56,9 +56,7 @@ def rgb_profile(swapped: bool = False) -> bytes:
     }
     if swapped:
         xyz[b"rXYZ"], xyz[b"gXYZ"] = xyz[b"gXYZ"], xyz[b"rXYZ"]
-    tags = {
-        key: b"XYZ " + bytes(4) + struct.pack(">3i", *(round(v * 65536) for v in xyz[key])) for key in xyz
-    }
+    tags = {key: b"XYZ " + bytes(4) + struct.pack(">3i", *(round(v * 65536) for v in xyz[key])) for key in xyz}
     tags |= {key: tone_curve(2.2) for key in (b"rTRC", b"gTRC", b"bTRC")}
     return icc_profile(b"RGB ", tags)
 
@@ -146,9 +144,7 @@ def test_alpha_is_kept(mode: str) -> None:
     assert picture.colour.mode == ("L" if mode[0] == "L" else "RGB")
 
 
-@pytest.mark.parametrize(
-    ("mode", "transparent"), [("L", 128), ("RGB", (8, 20, 128)), ("1", 255), ("I;16", 500)]
-)
+@pytest.mark.parametrize(("mode", "transparent"), [("L", 128), ("RGB", (8, 20, 128)), ("1", 255), ("I;16", 500)])
 def test_a_transparent_colour_becomes_alpha(tmp_path: Path, mode: str, transparent: int) -> None:
     image = smooth().convert("L" if mode == "I;16" else mode)
     if mode == "I;16":
@@ -257,9 +253,7 @@ def test_grey_profiles_are_converted_to_srgb(tmp_path: Path, bits: int, kind: st
         "parametric": b"para" + bytes(4) + struct.pack(">HHi", 0, 0, round(1.8 * 65536)),
     }
     profile = icc_profile(b"GRAY", {b"kTRC": curves[kind]})
-    values = (
-        np.linspace(0, 2**bits - 1, 256).round().astype(np.uint8 if bits == 8 else np.uint16).reshape(16, 16)
-    )
+    values = np.linspace(0, 2**bits - 1, 256).round().astype(np.uint8 if bits == 8 else np.uint16).reshape(16, 16)
     Image.fromarray(values).save(tmp_path / "a.png", icc_profile=profile)
     linear = (values / (2**bits - 1)) ** 1.8
     expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
@@ -269,9 +263,7 @@ def test_grey_profiles_are_converted_to_srgb(tmp_path: Path, bits: int, kind: st
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("profile", ["noise", "cut", "of another kind"])
-def test_a_broken_profile_is_ignored_with_a_warning(
-    mode: str, profile: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_broken_profile_is_ignored_with_a_warning(mode: str, profile: str, caplog: pytest.LogCaptureFixture) -> None:
     other = rgb_profile() if mode == "L" else icc_profile(b"GRAY", {b"kTRC": tone_curve(2.2)})
     broken = {"noise": bytes(range(256)), "cut": rgb_profile()[:150], "of another kind": other}[profile]
     image = smooth().convert(mode)
@@ -313,9 +305,7 @@ def test_missing_files_and_folders_are_one_sentence(tmp_path: Path) -> None:
 def test_a_hundred_megapixels_are_read_without_lifting_pillows_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    monkeypatch.setattr(
-        Image, "MAX_IMAGE_PIXELS", 600
-    )  # between one and two times the limit, as 100 megapixels
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)  # between one and two times the limit, as 100 megapixels
     Image.new("L", (30, 30)).save(tmp_path / "scan.png")
     assert read_image(tmp_path / "scan.png").size == (30, 30)
     assert not recwarn.list

@@ -53,9 +53,7 @@ STAGES = [
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_stage_matches_the_published_network(
-    stage: str, results: dict[str, Tensor], golden: dict[str, Any]
-) -> None:
+def test_stage_matches_the_published_network(stage: str, results: dict[str, Tensor], golden: dict[str, Any]) -> None:
     expected = torch.from_numpy(golden[stage]).flatten()
     found = results[stage].flatten()
     step = max(1, -(-len(found) // 4096))

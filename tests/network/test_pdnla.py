@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from plain_pdnla import PlainPDNLA
 from torch import Tensor
 
 from pdnla.network import PDNLA
 from pdnla.network.encoder import edges
 from pdnla.network.fusion import pyramid_average_pooling
 from pdnla.weights import _published_shape, published_names
+from plain_pdnla import PlainPDNLA
 
 
 def photograph(batch: int, channels: int, height: int, width: int, seed: int) -> Tensor:
@@ -37,7 +37,10 @@ def net() -> PDNLA:
 def test_equals_the_plain_transcription_at_any_width_and_size(channel: int, height: int, width: int) -> None:
     torch.manual_seed(channel)
     net = PDNLA(channel).eval().double()
-    target, reference = photograph(2, 1, height, width, 1).double(), photograph(2, 3, height, width, 2).double()
+    target, reference = (
+        photograph(2, 1, height, width, 1).double(),
+        photograph(2, 3, height, width, 2).double(),
+    )
     with torch.inference_mode():
         mid, out = plain_of(net)(target, reference)
         found = net(target, reference)
@@ -104,9 +107,7 @@ def test_memory_layout_of_the_inputs_changes_nothing(net: PDNLA) -> None:
     target, reference = photograph(2, 1, 32, 32, 5), photograph(2, 3, 32, 32, 6)
     with torch.inference_mode():
         contiguous = net(target, reference).out
-        last = net(
-            target.to(memory_format=torch.channels_last), reference.to(memory_format=torch.channels_last)
-        ).out
+        last = net(target.to(memory_format=torch.channels_last), reference.to(memory_format=torch.channels_last)).out
     assert (contiguous - last).abs().max() < 1e-5
 
 

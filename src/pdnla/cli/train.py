@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -97,10 +96,10 @@ def trainer_precision(precision: str, accelerator: str) -> str:
         return precision
     import torch
 
-    from pdnla.colorizer import _find_device, _find_precision
+    from pdnla.devices import choose_device, choose_precision
 
-    device = _find_device("cpu" if accelerator == "cpu" else "auto")
-    return "bf16-mixed" if _find_precision("auto", device) == torch.bfloat16 else "32-true"
+    device = choose_device("cpu" if accelerator == "cpu" else "auto")
+    return "bf16-mixed" if choose_precision("auto", device) == torch.bfloat16 else "32-true"
 
 
 def record(config: DictConfig, folder: Path) -> None:
@@ -214,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

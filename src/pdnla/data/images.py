@@ -169,11 +169,8 @@ def write_image(path: str | Path, image: Image.Image) -> None:
     except (OSError, ValueError, struct.error) as error:
         picture = f"this {image.width}×{image.height} picture"
         raise UserError(f"{path}: {format_name} cannot hold {picture} ({error}); choose .png") from error
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(encoded.getbuffer())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.getbuffer())
 
 
 def check_writable_suffix(path: Path) -> str:

@@ -19,7 +19,15 @@ from pdnla.network import STRIDE
 
 log = logging.getLogger(__name__)
 
-BUILTIN = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "ihc.png", "retina.jpg", "rocket.jpg")
+BUILTIN = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "retina.jpg",
+    "rocket.jpg",
+)
 BUILTIN_VALIDATION = ("motorcycle_left.png", "motorcycle_right.png")
 
 
@@ -61,8 +69,14 @@ class PseudoPairData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if size < STRIDE or size % STRIDE:
-            raise UserError(f"data.size={size}: must be a multiple of {STRIDE}, such as {max(1, size // STRIDE) * STRIDE}")
-        for name, value in (("batch_size", batch_size), ("validation_count", validation_count), ("repeats", repeats)):
+            raise UserError(
+                f"data.size={size}: must be a multiple of {STRIDE}, such as {max(1, size // STRIDE) * STRIDE}"
+            )
+        for name, value in (
+            ("batch_size", batch_size),
+            ("validation_count", validation_count),
+            ("repeats", repeats),
+        ):
             if value < 1:
                 raise UserError(f"data.{name}={value}: must be at least 1")
         if zoom < 1:
@@ -90,8 +104,8 @@ class PseudoPairData(pl.LightningDataModule):
         draws = len(self.training_paths) * self.repeats
         if draws < self.batch_size * devices:
             raise UserError(
-                f"data.batch_size={self.batch_size} on {devices} device(s) is more than the {draws} photographs to train"
-                " on; choose a smaller batch or set data.repeats"
+                f"data.batch_size={self.batch_size} on {devices} device(s) is more than the {draws} photographs to"
+                " train on; choose a smaller batch or set data.repeats"
             )
         if not colourful(self.training_paths, 1, self.seed):
             raise UserError(

@@ -28,9 +28,9 @@ _ATTEMPTS = 64
 
 
 class Draw(NamedTuple):
-    """One crop of one photograph: its index and the seed that everything random about it follows from."""
+    """One crop of one photograph: its number and the seed that everything random about it follows from."""
 
-    index: int
+    photograph: int
     seed: int
 
 
@@ -76,7 +76,7 @@ def is_grey(rgb: Image.Image) -> bool:
 
 
 def random_crop(rgb: Image.Image, size: int, zoom: float, rng: np.random.Generator) -> Image.Image:
-    """Cut a square of ``size`` from anywhere in a picture whose shorter side is up to ``zoom`` times that; may mirror."""
+    """Cut a square of 1 to 1/``zoom`` of the shorter side from anywhere, bring it to ``size``; mirror every other."""
     side = min(rgb.size) / rng.uniform(1.0, zoom)
     left, top = (rng.uniform(0, extent - side) for extent in rgb.size)
     crop = _resized(rgb, (left, top, left + side, top + side), size)
@@ -100,7 +100,7 @@ def to_tensor(rgb: Image.Image) -> Tensor:
 
 
 class TrainingCrops(Dataset[Crop]):
-    """Random square crops of photographs; item ``Draw(index, seed)``.
+    """Random square crops of photographs; item ``Draw(photograph, seed)``.
 
     A grey or unreadable photograph gives way to another one, chosen by the draw's seed, and is counted.
 
@@ -116,14 +116,14 @@ class TrainingCrops(Dataset[Crop]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, draw: Draw) -> Crop:  # type: ignore[override]
+    def __getitem__(self, draw: Draw) -> Crop:
         """Return the crop of a draw.
 
         Raises:
             UserError: photograph after photograph is grey or unreadable.
         """
         rng = np.random.default_rng(draw.seed)
-        index, grey, unreadable = draw.index, 0, 0
+        index, grey, unreadable = draw.photograph, 0, 0
         for _ in range(_ATTEMPTS):
             path = self.paths[index]
             try:

@@ -27,9 +27,9 @@ class PseudoPairs:
     """Make pairs of photographs, on their device, all randomness from a seed for each pair.
 
     Args:
-        warp: how far the two inner control points of the thin-plate spline move, as a part of the side (published: 0.25).
-        noise: largest amplitude of the uniform noise on the reference, in [0, 1] sRGB; each reference gets an amplitude
-            between 0 and this (published: up to 50/255).
+        warp: how far the two inner control points of the thin-plate spline move, in sides (published: 0.25).
+        noise: largest amplitude of the uniform noise on the reference, in [0, 1] sRGB; each reference
+            gets an amplitude between 0 and this (published: up to 50/255).
         mirror: probability that the reference is mirrored.
         recolour: probability that the truth's a* and b* are mixed at random, so that its colours can only be known from
             the reference.
@@ -48,7 +48,7 @@ class PseudoPairs:
         self.recolour, self.recolour_strength = recolour, recolour_strength
 
     def __call__(self, photographs: Tensor, seeds: Sequence[int]) -> Pairs:
-        """Make pairs of sRGB photographs in [0, 1], ``(B, 3, H, W)``; all about pair i follows from ``seeds[i]`` alone."""
+        """Make pairs of sRGB photographs in [0, 1], ``(B, 3, H, W)``; pair i follows from ``seeds[i]`` alone."""
         chance = [self._draw(seed) for seed in seeds]
         truth = self._recoloured(photographs, torch.stack([c.mixing for c in chance]))
         reference = warp(truth, torch.stack([c.offsets for c in chance]))

@@ -1,7 +1,7 @@
 """Stage 2: four levels of fusion and upsampling, coarse to fine, to I_mid."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,9 @@ class Decoder(nn.Module):
         self.fusions = nn.ModuleList(PyramidDualModalFusion(c, 2 * width, sources) for c in coarse_to_fine)
         self.upsamples = nn.ModuleList(Upsample(c, c // 2) for c in coarse_to_fine)
         self.convs = nn.ModuleList(
-            EqualConv2d(c, c // 2, 3, padding=1, bias=False) if c > sources[0] else EqualConv2d(width, width, 3, padding=1)
+            EqualConv2d(c, c // 2, 3, padding=1, bias=False)
+            if c > sources[0]
+            else EqualConv2d(width, width, 3, padding=1)
             for c in coarse_to_fine
         )
         self.to_rgb = EqualConv2d(width, 3, 1, activate=False)
@@ -45,11 +47,11 @@ class Decoder(nn.Module):
         """Compute what every level needs of the reference from its features f_c1..f_c4."""
         pooled = self._pool(features)
         levels = zip(self.fusions, reversed(features), strict=True)
-        return ReferenceCode(features, tuple(fusion.encode_reference(f, pooled) for fusion, f in levels))
+        return ReferenceCode(
+            features, tuple(cast(PyramidDualModalFusion, fusion).encode_reference(f, pooled) for fusion, f in levels)
+        )
 
-    def forward(
-        self, features: Sequence[Tensor], reference: ReferenceCode
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
+    def forward(self, features: Sequence[Tensor], reference: ReferenceCode) -> tuple[tuple[Tensor, ...], Tensor]:
         """Map the target's features f_g1..f_g4 and the reference to d1..d4 and I_mid, ``(B, 3, H, W)``."""
         pooled = self._pool(features)
         finer = [*reversed(features[:-1]), None]

@@ -24,9 +24,7 @@ GROUPS = 8
 
 def _bins(length: int) -> list[tuple[int, int]]:
     """Return the start and end of adaptive pooling's bins along an axis, for each grid of the pyramid in turn."""
-    return [
-        (index * length // side, -(-(index + 1) * length // side)) for side in PYRAMID for index in range(side)
-    ]
+    return [(index * length // side, -(-(index + 1) * length // side)) for side in PYRAMID for index in range(side)]
 
 
 def pyramid_average_pooling(x: Tensor, ring: int = 0) -> Tensor:

@@ -23,8 +23,9 @@ class Colorization(NamedTuple):
 class Stages(NamedTuple):
     """Every stage's result, for losses and for looking at them.
 
-    ``target_features`` are f_g1..f_g4, ``reference_features`` f_c1..f_c4 (``(B, 2^i w, H / 2^i, W / 2^i)``), ``decoded``
-    d1..d4 (8w, 4w, 2w, w channels at 1/8, 1/4, 1/2, 1 of the size); ``mid`` and ``out`` as in :class:`Colorization`.
+    ``target_features`` are f_g1..f_g4, ``reference_features`` f_c1..f_c4 (``(B, 2^i w, H / 2^i, W / 2^i)``),
+    ``decoded`` d1..d4 (8w, 4w, 2w, w channels at 1/8, 1/4, 1/2, 1 of the size); ``mid`` and ``out`` as in
+    :class:`Colorization`.
     """
 
     target_features: tuple[Tensor, ...]
@@ -35,7 +36,7 @@ class Stages(NamedTuple):
 
 
 class PDNLA(nn.Module):
-    """Pyramid Dual Non-local Attention network (Wang et al., IEEE TIP 2023), for any width.
+    """Pyramid Dual Non-local Attention network (Wang et al., IEEE TIP 2023), of any width.
 
     >>> net = PDNLA(channel=8).eval()
     >>> out = net(target, reference).out                      # both (B, 3, H, W) in [-1, 1]
@@ -60,7 +61,7 @@ class PDNLA(nn.Module):
         self.reference_encoder = Encoder(width)
         self.decoder = Decoder(width)
         self.refiner = Refiner(channel)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, target: Tensor, reference: Tensor | ReferenceCode) -> Colorization:
         """Colour ``target`` with the colours of what corresponds in ``reference``.

@@ -1,6 +1,7 @@
 """Stage 3: refinement at full size, from I_mid and the decoder outputs to I_out."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -60,15 +61,16 @@ class ProjectedUpsample(nn.Module):
     def __init__(self, width: int, doublings: int) -> None:
         super().__init__()
         channels = [width << i for i in range(doublings, -1, -1)] if doublings else [width, width]
-        pairs = zip(channels[:-1], channels[1:], strict=True)
+        pairs = pairwise(channels)
         self.projections = nn.ModuleList(nn.Conv2d(i, o, 1, bias=False) for i, o in pairs)
         self.doublings = doublings
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, 2^k w, H, W)`` to ``(B, w, 2^k H, 2^k W)`` with k the number of doublings."""
-        weight = self.projections[0].weight.flatten(1)
-        for projection in self.projections[1:]:
-            weight = projection.weight.flatten(1) @ weight
+        weights = [projection.get_parameter("weight").flatten(1) for projection in self.projections]
+        weight = weights[0]
+        for finer in weights[1:]:
+            weight = finer @ weight
         x = F.conv2d(x, weight[..., None, None])
         for _ in range(self.doublings):
             x = F.interpolate(x, scale_factor=2, mode="bilinear")

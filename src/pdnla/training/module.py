@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -109,6 +108,12 @@ class ColorizationModule(pl.LightningModule):
         """Log the speed of the step, this device's images per second."""
         seconds = time.perf_counter() - self._step_started
         self.log("perf/images_per_second", len(batch.pairs.target) / seconds)
+
+    def on_train_end(self) -> None:
+        """Say how many photographs were left out."""
+        grey, unreadable = self.left_out["grey"], self.left_out["unreadable"]
+        if grey or unreadable:
+            self.print(f"left out while drawing: {grey} grey photographs, {unreadable} that could not be read")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure the averaged network's results, and grey ones beside them, against the truth."""

@@ -1,0 +1,48 @@
+"""Which device to compute on, and in which precision."""
+
+import torch
+
+from pdnla.errors import UserError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """Return a torch device; ``auto`` is a CUDA device if there is one, else the CPU.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        available = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise UserError(f"device {device} is not there; use auto or one of {', '.join(available)}") from error
+    return found
+
+
+def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type to compute in: ``float32``, ``bfloat16``, or ``auto``, bfloat16 where the hardware has it.
+
+    Raises:
+        UserError: there is no such precision.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision} is not known; use auto, {' or '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Return whether ``device`` multiplies bfloat16 natively; emulated, it would be slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        checks = (getattr(torch.cpu, name, None) for name in names)
+        return any(check is not None and bool(check()) for check in checks)
+    return False

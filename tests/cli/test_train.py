@@ -1,0 +1,187 @@
+"""``pdnla-train``: every configuration composes, mistakes get one sentence, a run leaves what it promises."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+
+from pdnla import PDNLA, load_network
+from pdnla.cli.train import config_folder, main
+from pdnla.weights import save_weights
+
+FAST = [
+    "model=pdnla_tiny",
+    "model.channel=4",
+    "trainer=cpu",
+    "trainer.precision=32-true",
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=2",
+    "trainer.enable_progress_bar=false",
+    "data.size=32",
+    "data.batch_size=2",
+    "data.workers=0",
+]
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
+GROUPS = ("model", "data", "loss", "optim", "trainer", "logger", "callbacks", "experiment")
+CHOICES = list(chain.from_iterable([f"{group}={name}" for name in options(group)] for group in GROUPS))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_configuration_composes(choice: str) -> None:
+    override = f"+{choice}" if choice.startswith("callbacks") else choice
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", [choice if "=" in override else override])
+    for part in ("model", "loss", "optim", "data", "trainer", "callbacks"):
+        assert config[part]
+
+
+@pytest.mark.parametrize(("name", "channel"), [("pdnla", 32), ("pdnla_small", 16), ("pdnla_tiny", 8)])
+def test_models_have_their_widths(name: str, channel: int) -> None:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", [f"model={name}"])
+    assert config.model.channel == channel
+    assert isinstance(instantiate(config.model, channel=4), PDNLA)
+
+
+def command(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the command in this process and return its exit status."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["pdnla-train", *arguments])
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as left:
+        main()
+    code = left.value.code
+    return code if isinstance(code, int) else 0
+
+
+def test_a_run_leaves_its_record_pictures_and_a_checkpoint_that_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command([*FAST, "hydra.run.dir=one"], tmp_path, monkeypatch) == 0
+    run = tmp_path / "one"
+    config = (run / "config.yaml").read_text()
+    assert config.startswith("# pdnla ")
+    assert yaml.safe_load(config)["model"]["channel"] == 4
+    assert (run / "metrics.csv").exists()
+    assert (run / "pictures" / "step_0000002.png").exists()
+    assert load_network(run / "last.ckpt").channel == 4
+
+    again = [*FAST, "hydra.run.dir=two", f"ckpt_path={run / 'last.ckpt'}", "trainer.max_steps=3"]
+    assert command(again, tmp_path, monkeypatch) == 0
+
+    started = [*FAST, "hydra.run.dir=three", f"weights={run / 'last.ckpt'}", "logger=none"]
+    assert command(started, tmp_path, monkeypatch) == 0
+    assert not (tmp_path / "three" / "metrics.csv").exists()
+
+
+def test_a_sweep_runs_each_combination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = ["-m", *FAST, "optim.lr=1e-3,5e-4", "hydra.sweep.dir=sweep"]
+    assert command(sweep, tmp_path, monkeypatch) == 0
+    rates = [
+        yaml.safe_load((tmp_path / "sweep" / run / "config.yaml").read_text())["optim"]["lr"] for run in ("0", "1")
+    ]
+    assert [float(rate) for rate in rates] == [1e-3, 5e-4]
+
+
+def test_tensorboard_gets_numbers_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command([*FAST, "hydra.run.dir=run", "logger=tensorboard"], tmp_path, monkeypatch) == 0
+    assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+BAD = [
+    (["optm.lr=1"], "optm.lr is no option; the nearest is optim.lr"),
+    (["optim.lrr=1"], "optim.lrr is no option; the nearest is optim.lr"),
+    (["trainer.max_step=1"], "trainer.max_step is no option; the nearest is trainer.max_steps"),
+    (["model=pdnla_tinny"], "model=pdnla_tinny does not exist; model can be pdnla, pdnla_small, pdnla_tiny"),
+    (["modle=pdnla"], "modle is no option; the nearest is model"),
+    (["data=folder"], "data.root is not set and has no default; add data.root=... to the command"),
+    (["data=folder", "data.root=absent"], "absent: there is no such folder"),
+    (["data=folder", "data.root=empty"], "empty: holds no image"),
+    (["data.batch_size=1000"], "data.batch_size=1000 on 1 device(s) is more than the"),
+    (["data.size=40"], "data.size=40: must be a multiple of 16"),
+    (["trainer=gpu", "trainer.devices=9"], "trainer: "),
+    (["model.channel=5"], "channel must be an even number of at least 4, not 5"),
+    (["weights=w6.safetensors"], "has channel 6 and the model 4"),
+    (["ckpt_path=w6.safetensors"], "holds weights alone; use weights=w6.safetensors"),
+    (["ckpt_path=absent.ckpt"], "absent.ckpt: there is no such weights file"),
+    (["loss.weights.chroma=x"], "loss.weights.chroma"),
+    (["optim.lr="], "optim.lr"),
+    (["a b"], "see pdnla-train --help"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_mistakes_get_one_sentence_and_status_2(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    save_weights(PDNLA(6), tmp_path / "w6.safetensors", "a test")
+    changed = {override.split("=")[0] for override in arguments}
+    kept = [override for override in FAST if override.split("=")[0] not in changed]
+    assert command([*kept, *arguments], tmp_path, monkeypatch) == 2
+    errors = capfd.readouterr().err
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("pdnla-train: ")
+    assert sentence in last
+    assert "Traceback" not in errors
+
+
+def test_a_full_disk_ends_a_run_with_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import pytorch_lightning as pl
+
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device", "last.ckpt")
+
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", full)
+    assert command([*FAST, "hydra.run.dir=run"], tmp_path, monkeypatch) == 2
+    assert "the disk is full; free some space" in capfd.readouterr().err
+
+
+def test_the_wheel_composes_its_configuration_in_an_empty_folder(tmp_path: Path) -> None:
+    project = Path(__file__).parents[2]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
+    subprocess.run(build, cwd=project, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "PYTHONSAFEPATH": "1"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "pdnla.cli.train", "--cfg", "job", "model=pdnla_tiny"],
+        cwd=empty,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert yaml.safe_load(shown.stdout)["model"]["channel"] == 8
+    where = subprocess.run(
+        [sys.executable, "-c", "import pdnla; print(pdnla.__file__)"],
+        cwd=empty,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert where.stdout.startswith(str(tmp_path / "site"))
+    assert not list(empty.iterdir())

@@ -1,0 +1,48 @@
+"""Files are written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from pdnla import UserError
+from pdnla.files import replacing
+
+
+def test_a_new_file_appears_whole_in_a_folder_made_for_it(tmp_path: Path) -> None:
+    with replacing(tmp_path / "new" / "a.txt") as temporary:
+        temporary.write_text("all")
+        assert not (tmp_path / "new" / "a.txt").exists()
+    assert [(p.name, p.read_text()) for p in (tmp_path / "new").iterdir()] == [("a.txt", "all")]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), OSError(28, "No space left"), OSError(5, "I/O error")])
+def test_a_failure_leaves_the_old_file_and_nothing_else(error: Exception, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    expected = UserError if isinstance(error, OSError) else RuntimeError
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("ne")
+            raise error
+
+    with pytest.raises(expected):
+        fail()
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_a_full_disk_and_a_place_that_is_no_folder_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+
+    def full() -> None:
+        with replacing(tmp_path / "a.txt"):
+            raise OSError(28, "No space left on device")
+
+    def below_a_file() -> None:
+        with replacing(tmp_path / "file" / "a.txt"):
+            pass
+
+    with pytest.raises(UserError, match=r"a\.txt: the disk is full"):
+        full()
+    with pytest.raises(UserError, match=r"a\.txt: cannot be written \(.*choose another place"):
+        below_a_file()
