@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pdnla import PDNLA
+from pdnla.weights import published_names, published_shape
+
 Weights = Mapping[str, Tensor]
 
 
@@ -159,3 +162,10 @@ class PlainPDNLA(nn.Module):
         targets, references = encoder(w, "enc1", target), encoder(w, "enc2", reference)
         decoded, mid = decoder(w, targets, references)
         return mid, refiner(w, target, mid, decoded)
+
+
+def plain_of(net: PDNLA) -> PlainPDNLA:
+    """Return the transcription with the weights of ``net``."""
+    state = net.state_dict()
+    names = published_names(state)
+    return PlainPDNLA({names[name]: value.reshape(published_shape(name, value)) for name, value in state.items()})

@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING
 from pdnla.errors import UserError
 
 if TYPE_CHECKING:
-    from pdnla.colorizer import Colorizer
+    from pdnla.colorizer import Colorizer, colorize
     from pdnla.network import PDNLA
     from pdnla.weights import load_network
 
 __version__ = "0.1.0"
-__all__ = ["PDNLA", "Colorizer", "UserError", "load_network"]
+__all__ = ["PDNLA", "Colorizer", "UserError", "colorize", "load_network"]
 
 # Torch takes seconds to import, which `pdnla-colorize --help` need not wait for.
-_HOMES = {"PDNLA": "pdnla.network", "Colorizer": "pdnla.colorizer", "load_network": "pdnla.weights"}
+_HOMES = {
+    "PDNLA": "pdnla.network",
+    "Colorizer": "pdnla.colorizer",
+    "colorize": "pdnla.colorizer",
+    "load_network": "pdnla.weights",
+}
 
 
 def __getattr__(name: str) -> object:

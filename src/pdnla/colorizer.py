@@ -5,7 +5,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -147,6 +147,14 @@ class Colorizer:
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16)
+
+
+def colorize(target: Image.Image, reference: Image.Image, weights: str | Path | PDNLA, **options: Any) -> Image.Image:
+    """Return ``target`` in the colours of ``reference``; ``options`` are :class:`Colorizer`'s.
+
+    For more than one picture make a :class:`Colorizer` once.
+    """
+    return Colorizer(weights, **options)(target, reference)
 
 
 def working_size(size: tuple[int, int], target: int) -> tuple[int, int]:

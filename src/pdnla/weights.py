@@ -175,7 +175,7 @@ def from_published(content: Mapping[str, Any], path: str | Path) -> tuple[dict[s
         raise UserError(f"{path}: {error}; pass the authors' checkpoint as published") from error
     names = published_names(expected)
     copies = {name for name in published if name.endswith(".kernel") or name.endswith("body.1.weight")}
-    shaped = {theirs: _published_shape(ours, expected[ours]) for ours, theirs in names.items()}
+    shaped = {theirs: published_shape(ours, expected[ours]) for ours, theirs in names.items()}
     _compare(
         {name: tuple(tensor.shape) for name, tensor in published.items() if name not in copies - set(shaped)},
         {name: tuple(shape) for name, shape in shaped.items()},
@@ -187,7 +187,7 @@ def from_published(content: Mapping[str, Any], path: str | Path) -> tuple[dict[s
     return {ours: published[theirs].float().reshape(expected[ours].shape) for ours, theirs in names.items()}, channel
 
 
-def _published_shape(name: str, tensor: Tensor) -> torch.Size:
+def published_shape(name: str, tensor: Tensor) -> torch.Size:
     """Return a parameter's published shape: linear maps on positions are published as 1×1 convolutions."""
     linear = tensor.ndim == 2 and name.startswith("decoder.fusions.")
     return torch.Size([*tensor.shape, 1, 1]) if linear else tensor.shape

@@ -101,6 +101,16 @@ def test_tensorboard_gets_numbers_and_pictures(tmp_path: Path, monkeypatch: pyte
     assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
 
 
+def test_wandb_records_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    arguments = [*FAST, "hydra.run.dir=run", "logger=wandb", "logger.offline=true"]
+    assert command(arguments, tmp_path, monkeypatch) == 0
+    (record,) = (tmp_path / "run").rglob("run-*.wandb")
+    content = record.read_bytes()
+    assert b"val/chroma_error" in content
+    assert list((tmp_path / "run").rglob("media/images/**/*.png"))
+
+
 BAD = [
     (["optm.lr=1"], "optm.lr is no option; the nearest is optim.lr"),
     (["optim.lrr=1"], "optim.lrr is no option; the nearest is optim.lr"),
@@ -117,8 +127,8 @@ BAD = [
     (["weights=w6.safetensors"], "has channel 6 and the model 4"),
     (["ckpt_path=w6.safetensors"], "holds weights alone; use weights=w6.safetensors"),
     (["ckpt_path=absent.ckpt"], "absent.ckpt: there is no such weights file"),
-    (["loss.weights.chroma=x"], "loss.weights.chroma"),
-    (["optim.lr="], "optim.lr"),
+    (["loss.weights.chroma=x"], "loss.weights.chroma=x: must be a number, such as 4.0"),
+    (["optim.lr="], "optim.lr=: must be a number, such as 0.001"),
     (["a b"], "see pdnla-train --help"),
 ]
 

@@ -140,7 +140,7 @@ def test_imagenet_layout_uses_val_if_it_is_there(tmp_path: Path) -> None:
 def test_builtin_photographs_are_there_and_in_colour() -> None:
     data = BuiltinData(batch_size=2, size=32, pairs=PseudoPairs(), seed=0, workers=0, repeats=2)
     data.setup()
-    assert len(colourful(data.training_paths, 99, 0)) == 7
+    assert len(colourful(data.training_paths, 99, 0)) == 6
     assert len(data.validation_paths) == 2
 
 

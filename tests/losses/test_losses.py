@@ -65,15 +65,15 @@ def test_terms_fall_towards_the_truth_and_rise_with_a_shift_of_colour_or_a_blur(
 @pytest.mark.parametrize("term", [PixelLoss(epsilon=0.05), ChromaLoss()])
 def test_gradients_are_those_of_finite_differences(term: torch.nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
-    truth, out = (torch.rand(1, 3, 4, 4, generator=generator) * 1.6 - 0.8 for _ in range(2))
+    truth, out = (torch.rand(1, 3, 4, 4, generator=generator).double() * 1.6 - 0.8 for _ in range(2))
     out.requires_grad_()
     term(batch(truth, out, truth)).backward()
     assert out.grad is not None
-    direction = torch.randn(out.shape, generator=generator)
+    direction = torch.randn(out.shape, generator=generator).double()
     with torch.no_grad():
-        step = 1e-2 * direction
-        difference = (term(batch(truth, out + step, truth)) - term(batch(truth, out - step, truth))) / 2e-2
-    assert (out.grad * direction).sum().item() == pytest.approx(difference.item(), rel=0.02)
+        step = 1e-6 * direction
+        difference = (term(batch(truth, out + step, truth)) - term(batch(truth, out - step, truth))) / 2e-6
+    assert (out.grad * direction).sum().item() == pytest.approx(difference.item(), rel=1e-4)
 
 
 def test_results_far_out_of_range_still_have_finite_gradients() -> None:

@@ -7,8 +7,8 @@ from torch import Tensor
 from pdnla.network import PDNLA
 from pdnla.network.encoder import edges
 from pdnla.network.fusion import pyramid_average_pooling
-from pdnla.weights import _published_shape, published_names
-from plain_pdnla import PlainPDNLA
+from pdnla.weights import published_names
+from plain_pdnla import plain_of
 
 
 def photograph(batch: int, channels: int, height: int, width: int, seed: int) -> Tensor:
@@ -18,12 +18,6 @@ def photograph(batch: int, channels: int, height: int, width: int, seed: int) ->
     # Grain, as photographs have it: where a picture is flat, rounding alone decides where its edges are.
     image = 0.9 * image + 0.1 * (torch.rand(image.shape, generator=generator) * 2 - 1)
     return image.expand(-1, 3, -1, -1).contiguous()
-
-
-def plain_of(net: PDNLA) -> PlainPDNLA:
-    state = net.state_dict()
-    names = published_names(state)
-    return PlainPDNLA({names[k]: v.reshape(_published_shape(k, v)) for k, v in state.items()})
 
 
 @pytest.fixture(scope="module")

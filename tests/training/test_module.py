@@ -71,7 +71,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ColorizationMod
         log_every_n_steps=1,
         logger=CSVLogger(folder, name="", version=""),
         callbacks=[
-            ModelCheckpoint(folder, "best", monitor="val/chroma_error", save_last=True),
+            ModelCheckpoint(folder, "last"),
             PictureGrid(str(folder / "pictures"), rows=2),
         ],
         enable_progress_bar=False,
@@ -143,4 +143,4 @@ def test_resuming_goes_on_with_step_optimiser_schedule_and_average(
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 / 200)
     kept = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
     moved = module.ema.state_dict()["refiner.stem.weight"] - kept["ema.refiner.stem.weight"]
-    assert 0 < moved.abs().max() < 1e-3
+    assert 0 < moved.abs().max() < 0.01

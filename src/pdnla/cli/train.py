@@ -6,12 +6,14 @@ import logging
 import os
 import re
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -36,11 +38,13 @@ def train(config: DictConfig) -> None:
         UserError: the configuration asks for what is not there.
     """
     import pytorch_lightning as pl
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from pdnla.training import ColorizationModule
+    from pdnla.training.memory import keep_freed_memory
     from pdnla.weights import load_network
 
+    check_numbers(config)
+    keep_freed_memory()
     folder = Path(config.trainer.default_root_dir)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     network = hydra.utils.instantiate(config.model)
@@ -63,17 +67,30 @@ def train(config: DictConfig) -> None:
     )
     loggers = [hydra.utils.instantiate(c) for c in config.logger.values() if isinstance(c, DictConfig)]
     callbacks = [hydra.utils.instantiate(c) for c in config.callbacks.values() if isinstance(c, DictConfig)]
-    try:
-        precision = trainer_precision(config.trainer.precision, config.trainer.accelerator)
-        trainer: pl.Trainer = hydra.utils.instantiate(
-            config.trainer, logger=loggers or False, callbacks=callbacks, precision=precision
-        )
-        record(config, folder)
-        log.info("writing to %s", folder)
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
-    except MisconfigurationException as error:
-        raise UserError(f"trainer: {_sentence(error)}; choose other trainer settings, such as trainer=cpu") from error
+    trainer: pl.Trainer = hydra.utils.instantiate(
+        config.trainer,
+        logger=loggers or False,
+        callbacks=callbacks,
+        precision=trainer_precision(config.trainer.precision, config.trainer.accelerator),
+        enable_progress_bar=config.trainer.enable_progress_bar and sys.stderr.isatty(),
+    )
+    record(config, folder)
+    log.info("writing to %s", folder)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    if trainer.checkpoint_callback is not None:
+        trainer.save_checkpoint(folder / "last.ckpt")
     log.info("the run is in %s", folder)
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Raise :class:`UserError` if an override puts a word where its configuration has a number."""
+    task = HydraConfig.get().overrides.task
+    chosen = {override: (config_folder() / override.split("=", 1)[0]).is_dir() for override in task}
+    default = hydra.compose("train", [override for override, is_group in chosen.items() if is_group])
+    for key in (override.split("=", 1)[0] for override, is_group in chosen.items() if not is_group):
+        usual, value = OmegaConf.select(default, key), OmegaConf.select(config, key)
+        if isinstance(usual, int | float) and not isinstance(usual, bool) and isinstance(value, str):
+            raise UserError(f"{key}={value}: must be a number, such as {usual}")
 
 
 def resume_from(path: str | None, channel: int) -> str | None:
@@ -138,6 +155,13 @@ def explain(error: BaseException) -> UserError | None:
             key = re.search(r"full_key: (\S+)", str(link))
             name = key[1] if key else "a value"
             return UserError(f"{name} is not set and has no default; add {name}=... to the command")
+    for link in chain:
+        if type(link).__name__ == "MisconfigurationException":  # Lightning's, which takes seconds to import
+            return UserError(f"trainer: {_sentence(link)}; choose other trainer settings, such as trainer=cpu")
+    if isinstance(error, InstantiationException):
+        key = re.search(r"full_key: (\S+)", str(error))
+        reason = _sentence(error.__cause__ or error)
+        return UserError(f"{key[1] if key else 'the configuration'}: {reason}; change the option that says so")
     if isinstance(error, HydraException | OmegaConfBaseException):
         return UserError(_unknown_override(str(error)) or f"{_sentence(error)}; see pdnla-train --help")
     return None
@@ -189,10 +213,24 @@ def _sentence(error: BaseException) -> str:
     return re.split(r"(?<=[a-z\]])\. |\. ?$", text)[0]
 
 
+class _Explained(BaseException):
+    """Carries a :class:`UserError` past Hydra, which would print a report of its own about any Exception."""
+
+    def __init__(self, reason: UserError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
 def _compose_and_train(config: DictConfig) -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-    train(config)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    try:
+        train(config)
+    except Exception as error:
+        if explained := explain(error):
+            raise _Explained(explained) from error
+        raise
 
 
 def main() -> None:
@@ -203,6 +241,8 @@ def main() -> None:
     def command() -> None:
         try:
             _compose_and_train()
+        except _Explained as error:
+            raise error.reason from error
         except Exception as error:
             explained = explain(error)
             if explained is None:

@@ -23,7 +23,6 @@ BUILTIN = (
     "astronaut.png",
     "chelsea.png",
     "coffee.png",
-    "hubble_deep_field.jpg",
     "ihc.png",
     "retina.jpg",
     "rocket.jpg",
@@ -156,7 +155,7 @@ class PseudoPairData(pl.LightningDataModule):
 
 
 class BuiltinData(PseudoPairData):
-    """The colour photographs that come with scikit-image: seven to train on, a stereo pair to validate."""
+    """The colour photographs that come with scikit-image: six to train on, a stereo pair to validate."""
 
     def photographs(self) -> tuple[Sequence[Path], Sequence[Path]]:
         """Return scikit-image's photographs."""

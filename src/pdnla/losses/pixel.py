@@ -7,11 +7,11 @@ from pdnla.losses.supervision import Supervision
 
 
 def charbonnier(result: Tensor, truth: Tensor, epsilon: float = 1e-3) -> Tensor:
-    """Return ``mean(sqrt((result - truth)^2 + epsilon^2) - epsilon)``, a scalar in float32.
+    """Return ``mean(sqrt((result - truth)^2 + epsilon^2) - epsilon)``, a scalar.
 
     A smooth L1 (Charbonnier et al. 1994): about ``|d|`` beyond ``epsilon``, quadratic within; 0 where both agree.
     """
-    difference = result.float() - truth.float()
+    difference = result - truth
     return (torch.sqrt(difference.square() + epsilon**2) - epsilon).mean()
 
 

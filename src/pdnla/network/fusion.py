@@ -20,6 +20,7 @@ LOGIT_LIMIT = 64.0
 GAMMA = 1e-4
 ORDERS = 3
 GROUPS = 8
+_POSITIONS_AT_ONCE = 8192
 
 
 def _bins(length: int) -> list[tuple[int, int]]:
@@ -65,6 +66,24 @@ def pyramid_attention(queries: Tensor, keys: Tensor) -> Tensor:
     """
     logits = _clip(queries @ keys.transpose(1, 2))
     return logits.unflatten(-1, (-1, POSITIONS)).softmax(dim=-1).flatten(-2)
+
+
+def attend(base: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Return ``tanh(base + attention @ values)``, ``(B, N, C)``, with :func:`pyramid_attention`'s attention.
+
+    The attention has 440 numbers for every position, by far the largest thing in the network: without gradients to
+    keep it for, it is made for a few thousand positions at a time, which stay in the processor's cache.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return torch.tanh(base + pyramid_attention(queries, keys) @ values)
+    batch = max(len(base), len(queries), len(keys))
+    result = base.new_empty(batch, *base.shape[1:])
+    step = max(1, _POSITIONS_AT_ONCE // batch)
+    for start in range(0, base.shape[1], step):
+        part = slice(start, start + step)
+        attention = pyramid_attention(queries[:, part], keys)
+        torch.tanh(base[:, part] + attention @ values, out=result[:, part])
+    return result
 
 
 def _clip(logits: Tensor) -> Tensor:
@@ -205,14 +224,10 @@ class PyramidDualModalFusion(nn.Module):
     def forward(self, g: Tensor, pooled_target: Sequence[Tensor], reference: ReferenceAttention) -> Tensor:
         """Map g, ``(B, C, H, W)``, the pooled f_g1..f_g4 and the reference to ``(B, C, H, W)``."""
         r = reference.feature
-        t = self.to_reference.base(positions(g))
-        attention = pyramid_attention(positions(self.to_reference.query(g)), reference.keys)
-        t = like_map(torch.tanh(t + attention @ reference.values), *g.shape[2:]) + g
-        del attention
-
-        keys, values = self.to_target.attend_to(pooled_target)
-        attention = pyramid_attention(reference.queries, keys)
-        u = like_map(torch.tanh(reference.base + attention @ values), *r.shape[2:]) + r
-        del attention
-
+        queries = positions(self.to_reference.query(g))
+        t = attend(self.to_reference.base(positions(g)), queries, reference.keys, reference.values)
+        t = like_map(t, *g.shape[2:]) + g
+        del queries
+        u = attend(reference.base, reference.queries, *self.to_target.attend_to(pooled_target))
+        u = like_map(u, *r.shape[2:]) + r
         return self.fusion(t, u) + g

@@ -74,8 +74,11 @@ class PDNLA(nn.Module):
         Raises:
             ValueError: a height or width is not a multiple of 16, or a tensor is not ``(B, 3, H, W)``.
         """
-        stages = self.stages(target, reference)
-        return Colorization(stages.mid, stages.out)
+        _check(target, "target")
+        code = reference if isinstance(reference, ReferenceCode) else self.encode_reference(reference)
+        decoded, mid = self.decoder(self.target_encoder(target), code)
+        del code, reference  # at full size, refinement needs the memory
+        return Colorization(mid, self.refiner(target, mid, decoded))
 
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
         """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times.
@@ -87,7 +90,7 @@ class PDNLA(nn.Module):
         return self.decoder.encode_reference(self.reference_encoder(reference))
 
     def stages(self, target: Tensor, reference: Tensor | ReferenceCode) -> Stages:
-        """Do what :meth:`forward` does and return every stage's result."""
+        """Do what :meth:`forward` does, keep every stage's result and return them all."""
         _check(target, "target")
         code = reference if isinstance(reference, ReferenceCode) else self.encode_reference(reference)
         features = self.target_encoder(target)

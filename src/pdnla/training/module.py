@@ -18,6 +18,7 @@ from pdnla.metrics import fidelity
 from pdnla.network import PDNLA
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
 
+LINE_EVERY = 50  # steps between two lines of progress where there is no progress bar
 MEASURES = ("psnr", "ssim", "ciede2000", "chroma_error")
 
 
@@ -107,7 +108,11 @@ class ColorizationModule(pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the speed of the step, this device's images per second."""
         seconds = time.perf_counter() - self._step_started
-        self.log("perf/images_per_second", len(batch.pairs.target) / seconds)
+        speed = len(batch.pairs.target) / seconds
+        self.log("perf/images_per_second", speed)
+        if self.trainer.progress_bar_callback is None and self.global_step % LINE_EVERY == 0:
+            loss = float(self.trainer.callback_metrics["train/loss/total"])
+            self.print(f"step {self.global_step} of {self.steps}: loss {loss:.3f}, {speed:.1f} images/s")
 
     def on_train_end(self) -> None:
         """Say how many photographs were left out."""
