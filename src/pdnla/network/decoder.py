@@ -61,8 +61,7 @@ class Decoder(nn.Module):
             self.fusions, reference.levels, self.upsamples, self.convs, finer, strict=True
         ):
             x = upsample(fusion(x, pooled, level))
-            if skip is not None:
-                x = torch.cat([x, skip], dim=1)
-            x = conv(torch.tanh(x))
+            x = torch.tanh(x) if skip is None else torch.cat([x, skip], dim=1).tanh_()
+            x = conv(x)
             outputs.append(x)
         return tuple(outputs), self.to_rgb(x)

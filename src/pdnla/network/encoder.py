@@ -47,7 +47,7 @@ class Encoder(nn.Module):
         x = self.stem(x)
         features = []
         for block in self.blocks:
-            x = torch.tanh(block(x))
+            x = block(x).tanh_()
             features.append(x)
         return tuple(features)
 

@@ -128,8 +128,8 @@ class BidirectionalNonLocalFusion(nn.Module):
         constant, linear, square = (
             c.repeat_interleave(theta.shape[1] // GROUPS, dim=1)[..., None, None] for c in coefficients
         )
-        x = (square * theta + linear) * theta + constant
-        return self.norm(self.output(x)) + t
+        x = torch.addcmul(constant, torch.addcmul(linear, square, theta), theta)
+        return self.norm(self.output(x)).add_(t)
 
     @staticmethod
     def kernel_sums(phi: Tensor, psi: Tensor) -> Tensor:
@@ -230,4 +230,4 @@ class PyramidDualModalFusion(nn.Module):
         del queries
         u = attend(reference.base, reference.queries, *self.to_target.attend_to(pooled_target))
         u = like_map(u, *r.shape[2:]) + r
-        return self.fusion(t, u) + g
+        return self.fusion(t, u).add_(g)

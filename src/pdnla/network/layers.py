@@ -26,6 +26,7 @@ class EqualConv2d(nn.Module):
         reflect: pad by reflection instead of with zeros.
         bias: add a learned bias; with ``activate`` it is the activation's.
         activate: end with ``sqrt(2) * leaky_relu(x + bias, 0.2)``.
+        gain: factor on the result, which costs nothing here.
     """
 
     def __init__(
@@ -39,11 +40,14 @@ class EqualConv2d(nn.Module):
         reflect: bool = False,
         bias: bool = True,
         activate: bool = True,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.scale = 1 / math.sqrt(inputs * kernel**2)
+        # A leaky ReLU of x times a gain is that gain times the leaky ReLU of x: all factors go into the weight.
+        self.gain = gain * GAIN if activate else gain
+        self.scale = self.gain / math.sqrt(inputs * kernel**2)
         self.stride, self.padding, self.reflect, self.activate = stride, padding, reflect, activate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,12 +56,9 @@ class EqualConv2d(nn.Module):
         padding = self.padding
         if self.reflect:
             x, padding = F.pad(x, (padding,) * 4, mode="reflect"), 0
-        # The convolution adds the bias for free, and a leaky ReLU of x·sqrt(2) is sqrt(2) times that of x.
-        if not self.activate:
-            return F.conv2d(x, weight, self.bias, self.stride, padding)
-        bias = None if self.bias is None else self.bias * GAIN
-        x = F.conv2d(x, weight * GAIN, bias, self.stride, padding)
-        return F.leaky_relu(x, SLOPE, inplace=True)
+        bias = None if self.bias is None else self.bias * self.gain
+        x = F.conv2d(x, weight, bias, self.stride, padding)
+        return F.leaky_relu(x, SLOPE, inplace=True) if self.activate else x
 
 
 def blur_kernel() -> Tensor:
@@ -100,15 +101,15 @@ class ResidualDown(nn.Module):
         super().__init__()
         self.conv1 = EqualConv2d(inputs, outputs, 3, padding=1, reflect=True)
         self.blur = Blur(outputs, 2, 2)
-        self.conv2 = EqualConv2d(outputs, outputs, 3, stride=2)
+        self.conv2 = EqualConv2d(outputs, outputs, 3, stride=2, gain=math.sqrt(0.5))
         # Blurring and then striding equals blurring at the stride, for a quarter of the work.
         self.skip_blur = Blur(inputs, 1, 1, stride=2)
-        self.skip = EqualConv2d(inputs, outputs, 1, bias=False, activate=False)
+        self.skip = EqualConv2d(inputs, outputs, 1, bias=False, activate=False, gain=math.sqrt(0.5))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, inputs, H, W)`` to ``(B, outputs, H/2, W/2)``; H and W even."""
-        branch = self.conv2(self.blur(self.conv1(x)))
-        return (branch + self.skip(self.skip_blur(x))) * math.sqrt(0.5)
+        skip = self.skip(self.skip_blur(x))
+        return skip.add_(self.conv2(self.blur(self.conv1(x))))
 
 
 class Upsample(nn.Module):

@@ -38,7 +38,7 @@ class ChannelAttentionBlock(nn.Module):
 
 
 class ColourisationBaseBlock(nn.Module):
-    """CBB: ``x + conv3(CAB(CAB(x)))``."""
+    """CBB: ``x + conv3(CAB(CAB(x)))``; the refiner adds another ``x``, which is done here in the same pass."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -47,8 +47,9 @@ class ColourisationBaseBlock(nn.Module):
         self.conv = _conv3(channels, channels)
 
     def forward(self, x: Tensor, slope: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape; ``slope`` is ``(1,)``."""
-        return x + self.conv(self.attention2(self.attention1(x, slope), slope))
+        """Return ``CBB(x) + x``, the shape of x, ``(B, C, H, W)``; ``slope`` is ``(1,)``."""
+        branch = self.conv(self.attention2(self.attention1(x, slope), slope))
+        return branch.add_(x, alpha=2)
 
 
 class ProjectedUpsample(nn.Module):
@@ -98,10 +99,10 @@ class Refiner(nn.Module):
         """Map I_t and I_mid, ``(B, 3, H, W)``, and d1..d4 to I_out, ``(B, 3, H, W)``."""
         x = torch.cat([target, mid.to(target.dtype)], dim=1).contiguous(memory_format=torch.channels_last)
         x = self.stem_attention(self.stem(x), self.slope)
-        x = self.blocks[0](x, self.slope) + x
+        x = self.blocks[0](x, self.slope)
         for merge, upsample, block, d in zip(
             self.merges, self.upsamples, self.blocks[1:], reversed(decoded), strict=True
         ):
             x = merge(torch.cat([x, upsample(d)], dim=1))
-            x = block(x, self.slope) + x
+            x = block(x, self.slope)
         return target + self.to_rgb(x)
