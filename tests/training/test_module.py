@@ -144,3 +144,34 @@ def test_resuming_goes_on_with_step_optimiser_schedule_and_average(
     kept = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
     moved = module.ema.state_dict()["refiner.stem.weight"] - kept["ema.refiner.stem.weight"]
     assert 0 < moved.abs().max() < 0.01
+
+
+def trained(steps: int, folder: Path, checkpoint: Path | None = None) -> dict[str, torch.Tensor]:
+    """Train with epochs of 6 batches up to ``steps``, leave a checkpoint, and return all weights."""
+    module = make(steps=20, warmup=2)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        max_epochs=-1,
+        val_check_interval=1,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(module, datamodule=builtin(), ckpt_path=str(checkpoint) if checkpoint else None)
+    trainer.save_checkpoint(folder / f"{steps}.ckpt")
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("stop", [4, 6, 8])
+def test_a_run_stopped_within_or_after_an_epoch_and_resumed_ends_as_one_never_stopped(
+    stop: int, tmp_path: Path
+) -> None:
+    whole = trained(10, tmp_path)
+    trained(stop, tmp_path)
+    resumed = trained(10, tmp_path, tmp_path / f"{stop}.ckpt")
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())

@@ -84,6 +84,7 @@ class PseudoPairData(pl.LightningDataModule):
         self.workers, self.validation_count, self.repeats = workers, validation_count, repeats
         self.training_paths: list[Path] = []
         self.validation_paths: list[Path] = []
+        self.batches_had = 0
 
     def photographs(self) -> tuple[Sequence[Path], Sequence[Path]]:
         """Return the training photographs and those that may validate."""
@@ -125,6 +126,7 @@ class PseudoPairData(pl.LightningDataModule):
         sampler = DrawnBatches(
             len(self.training_paths), self.batch_size, self.seed, *self._place(), repeats=self.repeats
         )
+        sampler.skip, self.batches_had = self.batches_had, 0
         return self._loader(TrainingCrops(self.training_paths, self.size, self.zoom), batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Crop]:
@@ -133,6 +135,15 @@ class PseudoPairData(pl.LightningDataModule):
         rank, devices = self._place()
         share = Subset(crops, range(rank, len(crops), devices))
         return self._loader(share, batch_size=self.batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where in the epoch training is, for a checkpoint."""
+        assert self.trainer is not None
+        return {"batches_had": self.trainer.fit_loop.epoch_loop.batch_progress.current.processed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where a checkpoint was taken, without drawing the epoch's photographs again."""
+        self.batches_had = state_dict["batches_had"]
 
     def on_after_batch_transfer(self, batch: Crop, dataloader_idx: int) -> Batch:
         """Make pairs of a batch of crops, on its device."""

@@ -206,6 +206,8 @@ class DrawnBatches(Sampler[list[Draw]]):
         self.photographs, self.batch_size, self.seed = photographs, batch_size, seed
         self.rank, self.devices, self.repeats = rank, devices, repeats
         self.epoch = 0
+        self.skip = 0
+        """Batches that the next iteration leaves out: those an interrupted epoch has had."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration draws."""
@@ -219,7 +221,8 @@ class DrawnBatches(Sampler[list[Draw]]):
         order = np.concatenate([rng.permutation(self.photographs) for _ in range(self.repeats)])
         seeds = rng.integers(2**62, size=len(order))
         step = self.batch_size * self.devices
-        for start in range(0, len(self) * step, step):
+        had, self.skip = self.skip, 0
+        for start in range(had * step, len(self) * step, step):
             first = start + self.rank * self.batch_size
             part = slice(first, first + self.batch_size)
             yield [Draw(int(i), int(s)) for i, s in zip(order[part], seeds[part], strict=True)]

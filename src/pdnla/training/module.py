@@ -62,6 +62,14 @@ class ColorizationModule(pl.LightningModule):
         )
         self._step_started = 0.0
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the count of photographs left out."""
+        checkpoint["left_out"] = dict(self.left_out)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting photographs left out."""
+        self.left_out = dict(checkpoint.get("left_out", self.left_out))
+
     def forward(self, target: Tensor, reference: Tensor) -> Tensor:
         """Return the averaged network's result under the target's luminance, sRGB in [-1, 1], ``(B, 3, H, W)``."""
         return replace_luminance(target, self.ema(target, reference).out)
