@@ -29,6 +29,9 @@ BUILTIN = (
 )
 BUILTIN_VALIDATION = ("motorcycle_left.png", "motorcycle_right.png")
 
+# Validation measures photographs as they are, and the same whatever training does to its own.
+VALIDATION_PAIRS = PseudoPairs(noise=0.0, recolour=0.0)
+
 
 class Batch(NamedTuple):
     """A batch for a step: the pairs, and how many grey and unreadable photographs were left out while drawing it."""
@@ -147,10 +150,12 @@ class PseudoPairData(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Crop, dataloader_idx: int) -> Batch:
         """Make pairs of a batch of crops, on its device."""
+        training = self.trainer is None or self.trainer.training
         photographs = batch.truth.float() / 255
         seeds = torch.as_tensor(batch.seed).tolist()
         grey, unreadable = torch.as_tensor(batch.grey).sum(), torch.as_tensor(batch.unreadable).sum()
-        return Batch(self.pairs(photographs, seeds), int(grey), int(unreadable))
+        pairs = self.pairs if training else VALIDATION_PAIRS
+        return Batch(pairs(photographs, seeds), int(grey), int(unreadable))
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

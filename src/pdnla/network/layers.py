@@ -61,6 +61,12 @@ class EqualConv2d(nn.Module):
         return F.leaky_relu(x, SLOPE, inplace=True) if self.activate else x
 
 
+def equalised_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of all equalised layers in ``network``."""
+    layers = (module for module in network.modules() if isinstance(module, EqualConv2d | Upsample))
+    return [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
+
+
 def blur_kernel() -> Tensor:
     """Return the 4×4 low-pass filter: the outer product of [1, 3, 3, 1], summing to 1."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])

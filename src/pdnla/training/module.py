@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -16,6 +16,7 @@ from pdnla.data.modules import Batch
 from pdnla.losses import HybridLoss, Supervision
 from pdnla.metrics import fidelity
 from pdnla.network import PDNLA
+from pdnla.network.layers import equalised_parameters
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
 
 LINE_EVERY = 50  # steps between two lines of progress where there is no progress bar
@@ -28,9 +29,11 @@ class ColorizationModule(pl.LightningModule):
     Args:
         network: the network.
         loss: the supervision's terms.
-        optimizer: makes the optimiser of a list of parameters.
+        optimizer: makes the optimiser of a list of parameter groups.
         steps: optimiser steps of the whole training, over which the learning rate falls.
         warmup: steps over which the learning rate rises linearly at the start.
+        equalised_lr: learning rate of the equalised layers over that of the ordinary ones. Their weights are near 1
+            where ordinary ones are near 0.1, and Adam moves both equally far: at one rate, the encoders learn slowly.
         final_lr: the learning rate's last value as a part of its highest; it falls linearly (published: 1/200).
         clip: largest norm of the gradient; a larger one is scaled down to it.
         ema_decay: decay of the average of the weights (published: 0.999).
@@ -40,9 +43,10 @@ class ColorizationModule(pl.LightningModule):
         self,
         network: PDNLA,
         loss: HybridLoss,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         steps: int,
         warmup: int = 200,
+        equalised_lr: float = 5.0,
         final_lr: float = 1 / 200,
         clip: float = 1.0,
         ema_decay: float = 0.999,
@@ -55,6 +59,7 @@ class ColorizationModule(pl.LightningModule):
         self.loss = loss
         self.make_optimizer = optimizer
         self.steps, self.warmup, self.final_lr = steps, warmup, final_lr
+        self.equalised_lr = equalised_lr
         self.clip, self.ema_decay = clip, ema_decay
         self.left_out = {"grey": 0, "unreadable": 0}
         self.validation = nn.ModuleDict(
@@ -76,7 +81,11 @@ class ColorizationModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return the generator's optimiser and its schedule."""
-        optimizer = self.make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        equalised = equalised_parameters(self.network)
+        known = {id(parameter) for parameter in equalised}
+        ordinary = [parameter for parameter in self.network.parameters() if id(parameter) not in known]
+        optimizer = self.make_optimizer([{"params": ordinary}, {"params": equalised}])
+        optimizer.param_groups[1]["lr"] *= self.equalised_lr
         return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.lr_factor)}
 
     def lr_factor(self, step: int) -> float:
