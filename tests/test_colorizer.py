@@ -14,10 +14,11 @@ from skimage import data
 from skimage.color import lab2rgb, rgb2lab
 from torch import Tensor, nn
 
-from pdnla import color, colorizer
+from pdnla import color, colorizer, devices
 from pdnla.colorizer import ChromaPlane, Colorizer, working_size
 from pdnla.data.images import Picture
 from pdnla.errors import UserError
+from pdnla.network import PDNLA
 
 
 class Colours(NamedTuple):
@@ -255,13 +256,13 @@ def test_options_that_do_not_exist_are_refused_in_one_sentence() -> None:
 
 def test_bfloat16_is_chosen_only_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for native in (True, False):
-        monkeypatch.setattr(colorizer, "_has_bfloat16", lambda device, native=native: native)
+        monkeypatch.setattr(devices, "_has_bfloat16", lambda device, native=native: native)
         chosen = Colorizer(MeanColour(), device="cpu").dtype
         assert chosen is (torch.bfloat16 if native else torch.float32)
 
 
 def test_the_network_itself_colours_in_both_precisions() -> None:
-    network = pytest.importorskip("pdnla.network").PDNLA(channel=4)
+    network = PDNLA(channel=4)
     results = []
     for precision in ("float32", "bfloat16"):
         coloriser = Colorizer(network, device="cpu", precision=precision, size=64)

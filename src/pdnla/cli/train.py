@@ -76,7 +76,12 @@ def train(config: DictConfig) -> None:
     )
     record(config, folder)
     log.info("writing to %s", folder)
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    finally:
+        for logger in trainer.loggers:
+            if isinstance(logger, pl.loggers.WandbLogger):
+                logger.experiment.finish()  # or the next run of a sweep would go on writing to this one
     if trainer.checkpoint_callback is not None:
         trainer.save_checkpoint(folder / "last.ckpt")
     log.info("the run is in %s", folder)
