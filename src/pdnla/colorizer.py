@@ -16,6 +16,7 @@ from pdnla import color
 from pdnla.data.images import Picture, picture_from_pil
 from pdnla.devices import choose_device, choose_precision
 from pdnla.errors import UserError
+from pdnla.memory import keep_freed_memory
 from pdnla.network import PDNLA, STRIDE
 from pdnla.weights import load_network
 
@@ -59,6 +60,8 @@ class Colorizer:
         self.dtype = choose_precision(precision, self.device)
         network = load_network(weights) if isinstance(weights, str | Path) else copy.deepcopy(weights)
         self.network = network.eval().to(self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self._code: object | None = None
 
     def __call__(self, target: Image.Image | Picture, reference: Image.Image | Picture) -> Image.Image:

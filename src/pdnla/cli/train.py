@@ -39,8 +39,8 @@ def train(config: DictConfig) -> None:
     """
     import pytorch_lightning as pl
 
+    from pdnla.memory import keep_freed_memory
     from pdnla.training import ColorizationModule
-    from pdnla.training.memory import keep_freed_memory
     from pdnla.weights import load_network
 
     check_numbers(config)
