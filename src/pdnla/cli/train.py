@@ -43,6 +43,7 @@ def train(config: DictConfig) -> None:
     from pdnla.training import ColorizationModule
     from pdnla.weights import load_network
 
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its import sets INFO
     check_numbers(config)
     keep_freed_memory()
     folder = Path(config.trainer.default_root_dir)
@@ -229,7 +230,6 @@ class _Explained(BaseException):
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
 def _compose_and_train(config: DictConfig) -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     try:
         train(config)
     except Exception as error:
