@@ -42,7 +42,7 @@ def main() -> None:
     photographs = Path(skimage.__file__).parent / "data"
     truth, reference = (centre_crop(Image.open(photographs / name).convert("RGB"), SIDE) for name in BUILTIN_VALIDATION)
     target = truth.convert("L")
-    result = Colorizer(run / "last.ckpt", size=256)(target, reference)
+    result = Colorizer(run / "last.ckpt", size=128)(target, reference)
     error, grey_error = (float(chroma_error(as_tensor(p), as_tensor(truth))) for p in (result, target))
     print(f"chroma error of the result {error:.1f}, of a grey one {grey_error:.1f} (CIELAB units)")
     picture = FOLDER / "comparison.png"
