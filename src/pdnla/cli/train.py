@@ -183,8 +183,6 @@ def _unknown_override(message: str) -> str | None:
         group, _, name = (found[1] or found[2]).rpartition("/")
         names = sorted(p.stem for p in (config_folder() / group).glob("*.yaml"))
         return f"{group}={name} does not exist; {group} can be {', '.join(names)}"
-    if found := re.search(r"Could not load '([^']+)'|Could not override '([^']+)'\.\s*No match", message):
-        return _suggest(found[1] or found[2], _keys(), "=...")
     return None
 
 
