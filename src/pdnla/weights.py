@@ -219,7 +219,7 @@ def published_names(ours: Mapping[str, Any]) -> dict[str, str]:
         parts[f"decoder.upsamples.{i}"] = f"gen.layers_up.{i}.0"
         parts[f"decoder.convs.{i}.weight"] = f"gen.layers_conv1.{i}.0.weight"
         parts[f"decoder.convs.{i}.bias"] = f"gen.layers_conv1.{i}.1.bias"
-        parts[f"refiner.merges.{i}"] = f"ocn.conv{i + 2}1"
+        parts[f"refiner.merges.{i}.conv"] = f"ocn.conv{i + 2}1"
     parts["decoder.to_rgb"] = "gen.to_rgb.0"
     parts["refiner.stem"] = "ocn.conv0"
     parts["refiner.to_rgb"] = "ocn.to_rgb.0"
@@ -237,11 +237,11 @@ def published_names(ours: Mapping[str, Any]) -> dict[str, str]:
             ("excite", "conv_du.2"),
         ):
             parts[f"{block}.{layer}"] = f"{published}.{theirs}"
-    parts["refiner.upsamples.0.projections.0"] = "ocn.up1"
-    parts["refiner.upsamples.1.projections.0"] = "ocn.up2.up.1"
+    parts["refiner.merges.0.projections.0"] = "ocn.up1"
+    parts["refiner.merges.1.projections.0"] = "ocn.up2.up.1"
     for k in (2, 3):
         for j in range(k):
-            parts[f"refiner.upsamples.{k}.projections.{j}"] = f"ocn.up{k + 1}.{j}.up.1"
+            parts[f"refiner.merges.{k}.projections.{j}"] = f"ocn.up{k + 1}.{j}.up.1"
     names = {}
     for name in ours:
         module, _, parameter = name.rpartition(".")

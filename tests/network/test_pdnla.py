@@ -1,12 +1,14 @@
 """What the network promises beside its numbers: sizes, batches, precisions, gradients, caching."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 
-from pdnla.network import PDNLA
+from pdnla.network import PDNLA, fusion, layers
 from pdnla.network.encoder import edges
-from pdnla.network.fusion import pyramid_average_pooling
+from pdnla.network.fusion import BidirectionalNonLocalFusion, pyramid_average_pooling
 from pdnla.weights import published_names
 from plain_pdnla import plain_of
 
@@ -121,16 +123,31 @@ def test_bfloat16_by_autocast_and_by_weights_stays_near_float32() -> None:
 
 @pytest.mark.parametrize("kind", ["autocast", "weights"])
 def test_fusion_sums_stay_in_float32(kind: str) -> None:
-    from pdnla.network.fusion import BidirectionalNonLocalFusion
-
-    # 65,536 times 1 + 2^-10 loses its small part, and its count, when added up in bfloat16.
-    phi, psi = (torch.full((1, 8, 256, 256), v) for v in (1.0, 1.0))
+    # 65,536 ones lose count when added up in bfloat16.
+    module = BidirectionalNonLocalFusion(8, 8)
+    with torch.no_grad():
+        for projection in (module.phi, module.psi):
+            projection.weight.copy_(torch.eye(8).view(8, 8, 1, 1))
+    u = torch.ones(1, 256 * 256, 8)
     if kind == "weights":
-        phi, psi = phi.bfloat16(), psi.bfloat16()
+        module, u = module.bfloat16(), u.bfloat16()
     with torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"):
-        sums = BidirectionalNonLocalFusion.kernel_sums(phi, psi)
+        sums = module.kernel_sums(u)
     assert sums.dtype == torch.float32
     assert sums[0, 0, 0].item() == pytest.approx(65536, rel=1e-3)
+
+
+def test_bands_and_parts_give_what_the_whole_gives(net: PDNLA, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, reference = photograph(2, 1, 80, 48, 12).double(), photograph(2, 3, 64, 96, 13).double()
+    net = copy.deepcopy(net).double()
+    whole = net(target, reference)
+    for band, part in ((1, 1), (20_000, 7), (100_000, 1000)):
+        monkeypatch.setattr(layers, "_BAND", band)
+        monkeypatch.setattr(fusion, "_CPU_POSITIONS", part)
+        with torch.inference_mode():
+            pieces = net(target, reference)
+        assert (pieces.mid - whole.mid).abs().max() < 1e-12 * whole.mid.abs().max()
+        assert (pieces.out - whole.out).abs().max() < 1e-12 * whole.out.abs().max()
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 64), (64, 40), (8, 8), (0, 16)])

@@ -1,6 +1,6 @@
 """Stage 2: four levels of fusion and upsampling, coarse to fine, to I_mid."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -43,25 +43,30 @@ class Decoder(nn.Module):
         """Pool each map once for all levels; the keys' and values' 1×1 projections pad it with a ring of zeros."""
         return [pyramid_average_pooling(f, ring=1) for f in features]
 
-    def encode_reference(self, features: tuple[Tensor, ...]) -> ReferenceCode:
-        """Compute what every level needs of the reference from its features f_c1..f_c4."""
+    def reference_levels(self, features: Sequence[Tensor]) -> Iterator[ReferenceAttention]:
+        """Make each level's share of the reference from its features f_c1..f_c4, coarse to fine, when asked for it."""
         pooled = self._pool(features)
-        levels = zip(self.fusions, reversed(features), strict=True)
-        return ReferenceCode(
-            features, tuple(cast(PyramidDualModalFusion, fusion).encode_reference(f, pooled) for fusion, f in levels)
-        )
+        left = list(features)
+        del features  # so that a feature's memory is free once its level is done
+        for fusion in self.fusions:
+            yield cast(PyramidDualModalFusion, fusion).encode_reference(left.pop(), pooled)
 
-    def forward(self, features: Sequence[Tensor], reference: ReferenceCode) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Map the target's features f_g1..f_g4 and the reference to d1..d4 and I_mid, ``(B, 3, H, W)``."""
+    def forward(
+        self, features: list[Tensor], reference: Iterable[ReferenceAttention]
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Map the target's features and the reference's levels to d1..d4 and I_mid, ``(B, 3, H, W)``.
+
+        Args:
+            features: f_g1..f_g4. The list is emptied and levels are not kept: at full size, the rest needs the memory.
+            reference: the levels, coarse to fine.
+        """
         pooled = self._pool(features)
-        finer = [*reversed(features[:-1]), None]
-        x = features[-1]
+        levels = iter(reference)
+        x = features.pop()
         outputs = []
-        for fusion, level, upsample, conv, skip in zip(
-            self.fusions, reference.levels, self.upsamples, self.convs, finer, strict=True
-        ):
-            x = upsample(fusion(x, pooled, level))
-            x = torch.tanh(x) if skip is None else torch.cat([x, skip], dim=1).tanh_()
+        for fusion, upsample, conv in zip(self.fusions, self.upsamples, self.convs, strict=True):
+            x = upsample(fusion(x, pooled, next(levels)))
+            x = (torch.cat([x, features.pop()], dim=1) if features else x).tanh_()
             x = conv(x)
             outputs.append(x)
         return tuple(outputs), self.to_rgb(x)

@@ -44,11 +44,10 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Map an image in [-1, 1], ``(B, 3, H, W)``, to its features f1..f4, ``(B, 2^i w, H / 2^i, W / 2^i)``."""
         x = torch.cat([image, edges(image)], dim=1).contiguous(memory_format=torch.channels_last)
-        x = self.stem(x)
-        features = []
-        for block in self.blocks:
-            x = block(x).tanh_()
-            features.append(x)
+        first, *others = self.blocks
+        features = [first(x, self.stem).tanh_()]
+        for block in others:
+            features.append(block(features[-1]).tanh_())
         return tuple(features)
 
     def codes(self, deepest: Tensor) -> Codes:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pdnla.network.layers import in_pieces
+
 PYRAMID = (1, 3, 6, 8)
 POSITIONS = sum(side**2 for side in PYRAMID)
 """Pooled positions of a feature map, S = 110."""
@@ -20,7 +22,7 @@ LOGIT_LIMIT = 64.0
 GAMMA = 1e-4
 ORDERS = 3
 GROUPS = 8
-_POSITIONS_AT_ONCE = 8192
+_CPU_POSITIONS, _GPU_POSITIONS = 1 << 13, 1 << 18
 
 
 def _bins(length: int) -> list[tuple[int, int]]:
@@ -64,26 +66,34 @@ def pyramid_attention(queries: Tensor, keys: Tensor) -> Tensor:
         queries: ``(B, N, C')``.
         keys: ``(B, maps * 110, C')``, the pooled positions of each map in turn.
     """
-    logits = _clip(queries @ keys.transpose(1, 2))
+    logits = _clip(_product(queries, keys.transpose(1, 2)))
     return logits.unflatten(-1, (-1, POSITIONS)).softmax(dim=-1).flatten(-2)
 
 
 def attend(base: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Return ``tanh(base + attention @ values)``, ``(B, N, C)``, with :func:`pyramid_attention`'s attention.
+    """Return ``tanh(base + attention @ values)``, ``(B, N, C)``, with :func:`pyramid_attention`'s attention."""
+    attention = pyramid_attention(queries, keys)
+    if len(attention) == len(values) == 1:
+        return torch.addmm(base[0], attention[0], values[0]).tanh().unsqueeze(0)
+    return torch.tanh(base + _product(attention, values))
+
+
+def parts(x: Tensor, batch: int) -> list[slice]:
+    """Return the parts in which to treat the positions of ``x``, ``(B, N, C)``, where each is treated on its own.
 
     The attention has 440 numbers for every position, by far the largest thing in the network: without gradients to
-    keep it for, it is made for a few thousand positions at a time, which stay in the processor's cache.
+    keep it for, it is made for some positions at a time, which on a CPU stay in its cache.
     """
+    length = x.shape[1]
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return torch.tanh(base + pyramid_attention(queries, keys) @ values)
-    batch = max(len(base), len(queries), len(keys))
-    result = base.new_empty(batch, *base.shape[1:])
-    step = max(1, _POSITIONS_AT_ONCE // batch)
-    for start in range(0, base.shape[1], step):
-        part = slice(start, start + step)
-        attention = pyramid_attention(queries[:, part], keys)
-        torch.tanh(base[:, part] + attention @ values, out=result[:, part])
-    return result
+        return [slice(0, length)]
+    step = max(1, (_CPU_POSITIONS if x.is_cpu else _GPU_POSITIONS) // batch)
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Return ``left @ right`` of ``(B or 1, N, K)`` and ``(B or 1, K, M)``; one ``right`` for all is one product."""
+    return left @ (right[0] if len(right) == 1 else right)
 
 
 def _clip(logits: Tensor) -> Tensor:
@@ -123,43 +133,58 @@ class BidirectionalNonLocalFusion(nn.Module):
 
     def forward(self, t: Tensor, u: Tensor) -> Tensor:
         """Fuse ``t`` and ``u``, ``(B, C, H, W)``; ``u`` may have another height and width. Shape of ``t``."""
-        theta, phi, psi = self.theta(t), self.phi(u), self.psi(u)
-        coefficients = self.kernel_sums(phi, psi).to(theta.dtype)
-        constant, linear, square = (
-            c.repeat_interleave(theta.shape[1] // GROUPS, dim=1)[..., None, None] for c in coefficients
-        )
-        x = torch.addcmul(constant, torch.addcmul(linear, square, theta), theta)
-        return self.norm(self.output(x)).add_(t)
+        fused = self.expand(positions(t), self.kernel_sums(positions(u)))
+        return like_map(self.normalised(fused), *t.shape[2:]) + t
 
-    @staticmethod
-    def kernel_sums(phi: Tensor, psi: Tensor) -> Tensor:
-        """Return ``alpha_o^2 * sum(phi^o * psi)`` for each order, ``(3, B, 8)``, in float32 at the least.
+    def kernel_sums(self, u: Tensor) -> Tensor:
+        """Return ``alpha_o^2 * sum(phi(u)^o * psi(u))`` for each order, ``(3, B, 8)``, of positions ``(B, N, C)``.
 
-        The sums run over hundreds of thousands of elements, which half precision cannot add up.
+        All that BNLF takes from u; what it is for parts of u adds up. In float32 at the least: the sums run over
+        hundreds of thousands of elements, which half precision cannot add up.
         """
-        with torch.autocast(phi.device.type, enabled=False):
+        projections = torch.cat([self.phi.weight, self.psi.weight]).flatten(1)
+        phi, psi = F.linear(u, projections).chunk(2, dim=-1)
+        with torch.autocast(u.device.type, enabled=False):
             wide = torch.promote_types(phi.dtype, torch.float32)
-            phi, psi = phi.to(wide).unflatten(1, (GROUPS, -1)), psi.to(wide).unflatten(1, (GROUPS, -1))
+            phi, psi = phi.to(wide), psi.to(wide)
             sums = []
             for order in range(ORDERS):
                 weight = (2 * GAMMA) ** order / math.factorial(order) * math.exp(-2 * GAMMA)
-                sums.append(psi.sum(dim=(2, 3, 4)) * weight)
+                sums.append(psi.sum(dim=1).unflatten(1, (GROUPS, -1)).sum(dim=-1) * weight)
                 psi = psi * phi
             return torch.stack(sums)
+
+    def expand(self, t: Tensor, sums: Tensor) -> Tensor:
+        """Return ``conv(sum_o sums_o * theta(t)^o)``, before the norm, of positions ``(B, N, C)``; the same shape."""
+        theta = F.linear(t, self.theta.weight.flatten(1))
+        group = theta.shape[2] // GROUPS
+        constant, linear, square = sums.to(theta.dtype).repeat_interleave(group, dim=-1).unsqueeze(2)
+        x = torch.addcmul(constant, torch.addcmul(linear, square, theta), theta)
+        return positions(self.output(like_map(x, x.shape[1], 1)))
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Apply the group norm to positions ``(B, N, C)``, in place where no gradient needs them."""
+        if not in_pieces(x):
+            return positions(self.norm(like_map(x, x.shape[1], 1)))
+        groups = x.unflatten(-1, (GROUPS, -1))
+        variance, mean = torch.var_mean(groups.float() if x.dtype.itemsize < 4 else groups, (1, 3), correction=0)
+        deviation = (variance + self.norm.eps).rsqrt().repeat_interleave(groups.shape[-1], dim=1)
+        scale = deviation * self.norm.weight
+        shift = self.norm.bias - mean.repeat_interleave(groups.shape[-1], dim=1) * scale
+        return x.mul_(scale.unsqueeze(1).to(x.dtype)).add_(shift.unsqueeze(1).to(x.dtype))
 
 
 class ReferenceAttention(NamedTuple):
     """What one PDMF level needs of the reference, and all that depends on the reference alone.
 
     ``feature`` is r, ``(B, C, h, w)``; ``keys`` ``(B, 440, C')`` and ``values`` ``(B, 440, C)`` come from the pooled
-    f_c1..f_c4; ``queries`` ``(B, h·w, C')`` is Q2; ``base`` ``(B, h·w, C)`` is the part of F2·M2 that falls on r.
+    f_c1..f_c4; ``queries`` ``(B, h·w, C')`` is Q2.
     """
 
     feature: Tensor
     keys: Tensor
     values: Tensor
     queries: Tensor
-    base: Tensor
 
 
 class _Direction(nn.Module):
@@ -186,10 +211,10 @@ class _Direction(nn.Module):
             values.append(F.linear(value(x), fuse @ on_attention))
         return torch.cat(keys, dim=1), torch.cat(values, dim=1)
 
-    def base(self, x: Tensor) -> Tensor:
-        """Return what F·M makes of the querying feature itself: ``(B, N, C)`` in and out."""
+    def on_feature(self) -> Tensor:
+        """Return what F·M does to the querying feature itself, a matrix ``(C, C)``."""
         fuse = sum(self._fuse_by_map()[1:], self._fuse_by_map()[0])
-        return F.linear(x, fuse @ self.mix.weight[:, : self.channels])
+        return fuse @ self.mix.weight[:, : self.channels]
 
     def _fuse_by_map(self) -> Sequence[Tensor]:
         return self.fuse.weight.split(self.channels, dim=1)
@@ -217,17 +242,36 @@ class PyramidDualModalFusion(nn.Module):
     def encode_reference(self, feature: Tensor, pooled: Sequence[Tensor]) -> ReferenceAttention:
         """Compute what depends on the reference alone, from r and the pooled f_c1..f_c4, ``(B, 110, C_j)``."""
         keys, values = self.to_reference.attend_to(pooled)
-        queries = positions(self.to_target.query(feature))
-        base = self.to_target.base(positions(feature))
-        return ReferenceAttention(feature, keys, values, queries, base)
+        return ReferenceAttention(feature, keys, values, positions(self.to_target.query(feature)))
 
     def forward(self, g: Tensor, pooled_target: Sequence[Tensor], reference: ReferenceAttention) -> Tensor:
         """Map g, ``(B, C, H, W)``, the pooled f_g1..f_g4 and the reference to ``(B, C, H, W)``."""
-        r = reference.feature
-        queries = positions(self.to_reference.query(g))
-        t = attend(self.to_reference.base(positions(g)), queries, reference.keys, reference.values)
-        t = like_map(t, *g.shape[2:]) + g
-        del queries
-        u = attend(reference.base, reference.queries, *self.to_target.attend_to(pooled_target))
-        u = like_map(u, *r.shape[2:]) + r
-        return self.fusion(t, u).add_(g)
+        sums = self._sums(pooled_target, reference)
+        x, queries = positions(g), positions(self.to_reference.query(g))
+        linear = self.to_reference.on_feature()
+        pieces = parts(x, len(x))
+        whole: tuple[Tensor, ...] = ()
+        for part in pieces:
+            piece = x[:, part]
+            t = attend(F.linear(piece, linear), queries[:, part], reference.keys, reference.values) + piece
+            results = (self.fusion.expand(t, sums), t)
+            if len(pieces) == 1:
+                whole = results
+            else:
+                whole = whole or tuple(r.new_empty(len(r), x.shape[1], r.shape[2]) for r in results)
+                for all_of_it, result in zip(whole, results, strict=True):
+                    all_of_it[:, part] = result
+        fused, t = whole
+        del queries, whole
+        return like_map(self.fusion.normalised(fused).add_(t).add_(x), *g.shape[2:])
+
+    def _sums(self, pooled_target: Sequence[Tensor], reference: ReferenceAttention) -> Tensor:
+        """Return BNLF's sums over u, which is never whole."""
+        keys, values = self.to_target.attend_to(pooled_target)
+        x, linear = positions(reference.feature), self.to_target.on_feature()
+        sums = torch.zeros((), device=x.device)
+        for part in parts(x, len(keys)):
+            piece = x[:, part]
+            u = attend(F.linear(piece, linear), reference.queries[:, part], keys, values) + piece
+            sums = sums + self.fusion.kernel_sums(u)
+        return sums

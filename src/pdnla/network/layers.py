@@ -12,6 +12,12 @@ from torch import Tensor, nn
 
 GAIN = math.sqrt(2)  # keeps the variance of what a leaky ReLU halves
 SLOPE = 0.2
+_BAND = 1 << 22  # elements of a residual block's first convolution made at a time
+
+
+def in_pieces(x: Tensor) -> bool:
+    """Return whether to work in place and a piece at a time: on a CPU, without gradients to keep results for."""
+    return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class EqualConv2d(nn.Module):
@@ -22,8 +28,7 @@ class EqualConv2d(nn.Module):
         outputs: channels out.
         kernel: side of the square kernel.
         stride: step of the convolution.
-        padding: pixels added on every side.
-        reflect: pad by reflection instead of with zeros.
+        padding: zeros added on every side.
         bias: add a learned bias; with ``activate`` it is the activation's.
         activate: end with ``sqrt(2) * leaky_relu(x + bias, 0.2)``.
         gain: factor on the result, which costs nothing here.
@@ -37,7 +42,6 @@ class EqualConv2d(nn.Module):
         *,
         stride: int = 1,
         padding: int = 0,
-        reflect: bool = False,
         bias: bool = True,
         activate: bool = True,
         gain: float = 1.0,
@@ -48,17 +52,37 @@ class EqualConv2d(nn.Module):
         # A leaky ReLU of x times a gain is that gain times the leaky ReLU of x: all factors go into the weight.
         self.gain = gain * GAIN if activate else gain
         self.scale = self.gain / math.sqrt(inputs * kernel**2)
-        self.stride, self.padding, self.reflect, self.activate = stride, padding, reflect, activate
+        self.stride, self.padding, self.activate = stride, padding, activate
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, inputs, H, W)`` to ``(B, outputs, H', W')``."""
         weight = self.weight * self.scale
-        padding = self.padding
-        if self.reflect:
-            x, padding = F.pad(x, (padding,) * 4, mode="reflect"), 0
         bias = None if self.bias is None else self.bias * self.gain
-        x = F.conv2d(x, weight, bias, self.stride, padding)
+        x = F.conv2d(x, weight, bias, self.stride, self.padding)
         return F.leaky_relu(x, SLOPE, inplace=True) if self.activate else x
+
+
+class EqualLinear(nn.Module):
+    """Linear layer whose weight ~ N(0, 1) is scaled by ``1 / sqrt(in)`` at run time.
+
+    Args:
+        inputs: features in.
+        outputs: features out.
+        activate: end with ``sqrt(2) * leaky_relu(x + bias, 0.2)``.
+    """
+
+    def __init__(self, inputs: int, outputs: int, activate: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.gain = GAIN if activate else 1.0
+        self.scale = self.gain / math.sqrt(inputs)
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., inputs)`` to ``(..., outputs)``."""
+        x = F.linear(x, self.weight * self.scale, self.bias * self.gain)
+        return F.leaky_relu(x, SLOPE) if self.activate else x
 
 
 def equalised_parameters(network: nn.Module) -> list[nn.Parameter]:
@@ -75,26 +99,25 @@ def blur_kernel() -> Tensor:
 
 
 class Blur(nn.Module):
-    """Low-pass filter before a stride, zero padding ``before`` and ``after`` on each axis.
+    """Low-pass filter before a stride.
 
     A ``stride`` computes only the positions that the following 1×1 convolution of that stride would read.
     """
 
     kernel: Tensor
 
-    def __init__(self, channels: int, before: int, after: int, stride: int = 1) -> None:
+    def __init__(self, channels: int, stride: int = 1) -> None:
         super().__init__()
-        self.channels, self.stride, self.padding = channels, stride, (before, after, before, after)
+        self.channels, self.stride = channels, stride
         # A constant: rebuilt, never stored, so a state dict holds learned values alone.
         self.register_buffer("kernel", blur_kernel().repeat(channels, 1, 1, 1), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to ``(B, C, (H + before + after - 4) // stride + 1, ...)``."""
-        before, after, _, _ = self.padding
-        padding = before
-        if before != after:
-            x, padding = F.pad(x, self.padding), 0
-        return F.conv2d(x, self.kernel.to(x.dtype), None, self.stride, padding, groups=self.channels)
+    def forward(self, x: Tensor, sides: int, above: int, below: int) -> Tensor:
+        """Map ``(B, C, H, W)``, ringed with zeros, to ``(B, C, (H + above + below - 4) // stride + 1, ...)``."""
+        rows = min(above, below)
+        if above != below:
+            x = F.pad(x, (0, 0, above - rows, below - rows))
+        return F.conv2d(x, self.kernel.to(x.dtype), None, self.stride, (rows, sides), groups=self.channels)
 
 
 class ResidualDown(nn.Module):
@@ -105,17 +128,52 @@ class ResidualDown(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv1 = EqualConv2d(inputs, outputs, 3, padding=1, reflect=True)
-        self.blur = Blur(outputs, 2, 2)
+        self.conv1 = EqualConv2d(inputs, outputs, 3)
+        self.blur = Blur(outputs)
         self.conv2 = EqualConv2d(outputs, outputs, 3, stride=2, gain=math.sqrt(0.5))
         # Blurring and then striding equals blurring at the stride, for a quarter of the work.
-        self.skip_blur = Blur(inputs, 1, 1, stride=2)
+        self.skip_blur = Blur(inputs, stride=2)
         self.skip = EqualConv2d(inputs, outputs, 1, bias=False, activate=False, gain=math.sqrt(0.5))
+        self.outputs = outputs
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, inputs, H, W)`` to ``(B, outputs, H/2, W/2)``; H and W even."""
-        skip = self.skip(self.skip_blur(x))
-        return skip.add_(self.conv2(self.blur(self.conv1(x))))
+    def forward(self, x: Tensor, stem: nn.Module | None = None) -> Tensor:
+        """Map ``(B, inputs, H, W)`` to ``(B, outputs, H/2, W/2)``; H and W even.
+
+        Between its convolutions the block is four times as large as its result. Without gradients to keep that for,
+        a CPU makes it in bands of rows. ``stem`` is a layer without neighbourhood that x goes through before; then it
+        is made in bands too.
+        """
+        stem = stem or nn.Identity()
+        batch, _, height, width = x.shape
+        if not in_pieces(x):
+            return self._rows(stem, x, 0, height // 2)
+        step = max(1, _BAND // (2 * batch * width * self.outputs))
+        bands = [(first, min(first + step, height // 2)) for first in range(0, height // 2, step)]
+        if len(bands) == 1:
+            return self._rows(stem, x, 0, height // 2)
+        result: Tensor | None = None
+        for first, last in bands:
+            rows = self._rows(stem, x, first, last)
+            if result is None:
+                shape = (batch, self.outputs, height // 2, width // 2)
+                result = torch.empty(shape, dtype=rows.dtype, memory_format=torch.channels_last)
+            result[:, :, first:last] = rows
+        assert result is not None
+        return result
+
+    def _rows(self, stem: nn.Module, x: Tensor, first: int, last: int) -> Tensor:
+        """Return the result's rows from ``first`` to before ``last``."""
+        height = x.shape[2]
+        # The rows that the strided convolution reads through the blur, and those that these need of x.
+        low, high = max(2 * first - 2, 0), min(2 * last + 2, height)
+        start, end = max(low - 1, 0), min(high + 1, height)
+        x = stem(x[:, :, start:end])
+        inner = x[:, :, max(2 * first - 1, 0) - start : min(2 * last + 1, height) - start]
+        skip = self.skip(self.skip_blur(inner, 1, int(first == 0), int(2 * last == height)))
+        x = F.pad(x, (1, 1, int(low == 0), int(high == height)), mode="reflect")
+        x = self.conv1(x)
+        x = self.blur(x, 2, low - (2 * first - 2), 2 * last + 2 - high)
+        return skip.add_(self.conv2(x))
 
 
 class Upsample(nn.Module):
@@ -134,5 +192,11 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, inputs, H, W)`` to ``(B, outputs, 2H, 2W)``."""
         weight = (self.weight * (self.scale / 4)).transpose(0, 1)
-        x = F.conv2d(x, weight, padding=1)
-        return F.interpolate(x, scale_factor=2, mode="bilinear")[..., 2:-2, 2:-2]
+        if torch.is_grad_enabled():
+            x = F.conv2d(x, weight, padding=1)
+            return F.interpolate(x, scale_factor=2, mode="bilinear")[..., 2:-2, 2:-2]
+        # Without the ring, interpolation repeats the border where the ring has zeros to mix in: 1 for 3/4.
+        x = F.interpolate(F.conv2d(x, weight), scale_factor=2, mode="bilinear")
+        for border in (x[:, :, :1], x[:, :, -1:], x[..., :1], x[..., -1:]):
+            border *= 0.75
+        return x

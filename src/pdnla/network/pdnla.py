@@ -1,5 +1,6 @@
 """PDNLA-Net: the three stages together."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from pdnla.network.decoder import Decoder, ReferenceCode
 from pdnla.network.encoder import Codes, Encoder
+from pdnla.network.fusion import ReferenceAttention
 from pdnla.network.refiner import Refiner
 
 STRIDE = 16
@@ -75,9 +77,13 @@ class PDNLA(nn.Module):
             ValueError: a height or width is not a multiple of 16, or a tensor is not ``(B, 3, H, W)``.
         """
         _check(target, "target")
-        code = reference if isinstance(reference, ReferenceCode) else self.encode_reference(reference)
-        decoded, mid = self.decoder(self.target_encoder(target), code)
-        del code, reference  # at full size, refinement needs the memory
+        if isinstance(reference, ReferenceCode):
+            levels: Iterable[ReferenceAttention] = reference.levels
+        else:  # a level at a time: kept together, they are the larger part of the network's memory
+            _check(reference, "reference")
+            levels = self.decoder.reference_levels(self.reference_encoder(reference))
+        decoded, mid = self.decoder(list(self.target_encoder(target)), levels)
+        del levels, reference  # at full size, refinement needs the memory
         return Colorization(mid, self.refiner(target, mid, decoded))
 
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
@@ -87,14 +93,15 @@ class PDNLA(nn.Module):
             ValueError: a height or width is not a multiple of 16, or the tensor is not ``(B, 3, H, W)``.
         """
         _check(reference, "reference")
-        return self.decoder.encode_reference(self.reference_encoder(reference))
+        features = self.reference_encoder(reference)
+        return ReferenceCode(features, tuple(self.decoder.reference_levels(features)))
 
     def stages(self, target: Tensor, reference: Tensor | ReferenceCode) -> Stages:
         """Do what :meth:`forward` does, keep every stage's result and return them all."""
         _check(target, "target")
         code = reference if isinstance(reference, ReferenceCode) else self.encode_reference(reference)
         features = self.target_encoder(target)
-        decoded, mid = self.decoder(features, code)
+        decoded, mid = self.decoder(list(features), code.levels)
         return Stages(features, code.features, decoded, mid, self.refiner(target, mid, decoded))
 
     def codes(self, stages: Stages) -> tuple[Codes, Codes]:

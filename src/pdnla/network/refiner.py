@@ -7,13 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.network.layers import EqualConv2d
+from pdnla.network.layers import EqualConv2d, in_pieces
 
 REDUCTION = 4
 
 
 def _conv3(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    """Return ``x`` where it is positive and ``slope * x`` elsewhere; in place where no gradient needs ``x``."""
+    if not in_pieces(x):
+        return F.prelu(x, slope.to(x.dtype))
+    return F.leaky_relu(x, slope.item(), inplace=True)
 
 
 class ChannelAttentionBlock(nn.Module):
@@ -31,10 +38,12 @@ class ChannelAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, slope: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape; ``slope`` is ``(1,)``."""
-        branch = self.conv2(F.prelu(self.conv1(x), slope.to(x.dtype)))
+        branch = self.conv2(prelu(self.conv1(x), slope))
         mean = branch.mean(dim=(2, 3), keepdim=True)
-        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(mean))))
-        return torch.addcmul(x, branch, gate.to(branch.dtype))
+        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(mean)))).to(branch.dtype)
+        if torch.is_grad_enabled():
+            return torch.addcmul(x, branch, gate)
+        return torch.addcmul(x, branch, gate, out=branch)
 
 
 class ColourisationBaseBlock(nn.Module):
@@ -52,30 +61,36 @@ class ColourisationBaseBlock(nn.Module):
         return branch.add_(x, alpha=2)
 
 
-class ProjectedUpsample(nn.Module):
-    """``doublings`` times [bilinear ×2, 1×1 convolution to half the channels], down to ``width``.
+class Merge(nn.Module):
+    """``conv3([x, up_k(d)])``, where up_k is k times [bilinear ×2, 1×1 convolution to half the channels].
 
-    Interpolation and 1×1 convolutions commute, so the product of all the convolutions runs first, at the small
-    size, and only ``width`` channels are interpolated. Without doublings it is one 1×1 convolution.
+    Interpolation and 1×1 convolutions commute, so the product of all of up_k's convolutions runs first, at the small
+    size, and only ``2 channels`` are interpolated; without doublings, up_0 is one 1×1 convolution and goes into conv3.
+    The convolution of a concatenation is a sum of two, which spares writing it.
     """
 
-    def __init__(self, width: int, doublings: int) -> None:
+    def __init__(self, channels: int, doublings: int) -> None:
         super().__init__()
-        channels = [width << i for i in range(doublings, -1, -1)] if doublings else [width, width]
-        pairs = pairwise(channels)
-        self.projections = nn.ModuleList(nn.Conv2d(i, o, 1, bias=False) for i, o in pairs)
-        self.doublings = doublings
+        width = 2 * channels
+        steps = [width << i for i in range(doublings, -1, -1)] if doublings else [width, width]
+        self.projections = nn.ModuleList(nn.Conv2d(i, o, 1, bias=False) for i, o in pairwise(steps))
+        self.conv = _conv3(3 * channels, channels)
+        self.channels, self.doublings = channels, doublings
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, 2^k w, H, W)`` to ``(B, w, 2^k H, 2^k W)`` with k the number of doublings."""
+    def forward(self, x: Tensor, d: Tensor) -> Tensor:
+        """Map x, ``(B, C, 2^k H, 2^k W)``, and d, ``(B, 2^k 2C, H, W)``, to the shape of x."""
+        on_x, on_d = self.conv.weight.split([self.channels, 2 * self.channels], dim=1)
         weights = [projection.get_parameter("weight").flatten(1) for projection in self.projections]
-        weight = weights[0]
+        projection = weights[0]
         for finer in weights[1:]:
-            weight = finer @ weight
-        x = F.conv2d(x, weight[..., None, None])
-        for _ in range(self.doublings):
-            x = F.interpolate(x, scale_factor=2, mode="bilinear")
-        return x
+            projection = finer @ projection
+        if self.doublings:
+            d = F.conv2d(d, projection[..., None, None])
+            for _ in range(self.doublings):
+                d = F.interpolate(d, scale_factor=2, mode="bilinear")
+        else:
+            on_d = torch.einsum("omhw,mi->oihw", on_d, projection)
+        return F.conv2d(x, on_x, padding=1).add_(F.conv2d(d, on_d, padding=1))
 
 
 class Refiner(nn.Module):
@@ -90,8 +105,7 @@ class Refiner(nn.Module):
         self.stem = _conv3(6, channel)
         self.stem_attention = ChannelAttentionBlock(channel)
         self.blocks = nn.ModuleList(ColourisationBaseBlock(channel) for _ in range(5))
-        self.upsamples = nn.ModuleList(ProjectedUpsample(2 * channel, k) for k in range(4))
-        self.merges = nn.ModuleList(_conv3(3 * channel, channel) for _ in range(4))
+        self.merges = nn.ModuleList(Merge(channel, k) for k in range(4))
         self.to_rgb = EqualConv2d(channel, 3, 1, activate=False)
         self.slope = nn.Parameter(torch.full((1,), 0.25))
 
@@ -100,9 +114,6 @@ class Refiner(nn.Module):
         x = torch.cat([target, mid.to(target.dtype)], dim=1).contiguous(memory_format=torch.channels_last)
         x = self.stem_attention(self.stem(x), self.slope)
         x = self.blocks[0](x, self.slope)
-        for merge, upsample, block, d in zip(
-            self.merges, self.upsamples, self.blocks[1:], reversed(decoded), strict=True
-        ):
-            x = merge(torch.cat([x, upsample(d)], dim=1))
-            x = block(x, self.slope)
+        for merge, block, d in zip(self.merges, self.blocks[1:], reversed(decoded), strict=True):
+            x = block(merge(x, d), self.slope)
         return target + self.to_rgb(x)
