@@ -10,20 +10,25 @@ import torch
 from torch import Tensor
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return a tensor of half precision in float32, and any other as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """Convert sRGB in [0, 1], ``(..., 3, H, W)``, to CIELAB: L* in [0, 100], a* and b* in about [-110, 110].
 
     Values outside [0, 1] are followed smoothly, so that gradients pull a network's output back into range.
     """
     with torch.autocast(rgb.device.type, enabled=False):
-        lab: Tensor = kornia.color.rgb_to_lab(rgb.float() if rgb.dtype != torch.float64 else rgb)
+        lab: Tensor = kornia.color.rgb_to_lab(at_least_float32(rgb))
     return lab
 
 
 def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
     """Convert CIELAB, ``(..., 3, H, W)``, to sRGB; ``clip`` limits each channel to [0, 1]."""
     with torch.autocast(lab.device.type, enabled=False):
-        rgb: Tensor = kornia.color.lab_to_rgb(lab.float() if lab.dtype != torch.float64 else lab, clip=clip)
+        rgb: Tensor = kornia.color.lab_to_rgb(at_least_float32(lab), clip=clip)
     return rgb
 
 
@@ -32,7 +37,7 @@ def grey(rgb: Tensor) -> Tensor:
 
     A picture that is grey already comes back as it was, to rounding.
     """
-    linear = kornia.color.rgb_to_linear_rgb(rgb.float())
+    linear = kornia.color.rgb_to_linear_rgb(at_least_float32(rgb))
     red, green, blue = linear.unbind(-3)
     luminance = 0.212671 * red + 0.715160 * green + 0.072169 * blue
     encoded: Tensor = kornia.color.linear_rgb_to_rgb(luminance.clamp(0, 1).unsqueeze(-3).expand_as(rgb))

@@ -42,3 +42,31 @@ def fidelity(result: Tensor, truth: Tensor) -> dict[str, Tensor]:
         "ciede2000": ciede2000(result, truth),
         "chroma_error": chroma_error(result, truth),
     }
+
+
+def histogram_intersection(result: Tensor, reference: Tensor, bins: int = 16) -> Tensor:
+    """Return how much of two pictures' chroma histograms is common, ``(B,)`` in [0, 1], of sRGB in [0, 1].
+
+    ``sum(min(h, h'))`` of histograms with ``bins``² bins over a*, b* in [-100, 100], each summing to 1. The pictures
+    may differ in size.
+    """
+    histograms = []
+    for image in (result, reference):
+        chroma = rgb_to_lab(image)[:, 1:].clamp(-100, 99.999)
+        a, b = ((chroma + 100) * (bins / 200)).long().flatten(2).unbind(1)
+        counts = torch.zeros(len(image), bins**2, device=image.device)
+        counts.scatter_add_(1, a * bins + b, torch.ones_like(a, dtype=counts.dtype))
+        histograms.append(counts / a.shape[1])
+    return torch.minimum(*histograms).sum(dim=1)
+
+
+def colourfulness(image: Tensor) -> Tensor:
+    """Return Hasler and Süsstrunk's colourfulness (2003), ``(B,)``, of sRGB in [0, 1], ``(B, 3, H, W)``.
+
+    ``sqrt(var(rg) + var(yb)) + 0.3 * sqrt(mean(rg)^2 + mean(yb)^2)`` with ``rg = R - G`` and ``yb = (R + G) / 2 - B``
+    in [0, 255]: 0 for a grey picture, over 80 for a very colourful one.
+    """
+    red, green, blue = (image.float() * 255).flatten(2).unbind(1)
+    opponents = torch.stack([red - green, (red + green) / 2 - blue])
+    spread = opponents.var(dim=2, unbiased=False).sum(dim=0).sqrt()
+    return spread + 0.3 * opponents.mean(dim=2).square().sum(dim=0).sqrt()
