@@ -1,4 +1,6 @@
-"""The one exception for what a user can put right."""
+"""What ends a command without being a fault of ours: what a user can put right, and being told to leave."""
+
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -7,3 +9,11 @@ class UserError(Exception):
     The commands print it without a traceback and leave with exit status 2. Every other exception is a fault
     of ours and keeps its traceback.
     """
+
+
+class Preempted(BaseException):
+    """The run was told to leave and has saved; ``checkpoint`` is what to resume from."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__(f"told to leave, saved {checkpoint}")
+        self.checkpoint = checkpoint

@@ -1,8 +1,32 @@
 """The supervision's terms, a file a term, and the hybrid loss that sums them by name and weight."""
 
+from pdnla.losses.adversarial import AdversarialLoss
 from pdnla.losses.chroma import ChromaLoss
+from pdnla.losses.content import ContentLoss
+from pdnla.losses.contextual import ContextualLoss
+from pdnla.losses.cooccurrence import CooccurrenceLoss
+from pdnla.losses.critics import CriticTerm
+from pdnla.losses.heads import HeadsLoss
+from pdnla.losses.histogram import HistogramLoss
 from pdnla.losses.hybrid import HybridLoss
+from pdnla.losses.perceptual import PerceptualLoss
 from pdnla.losses.pixel import PixelLoss
-from pdnla.losses.supervision import Supervision
+from pdnla.losses.supervision import HeadCodes, Supervision
+from pdnla.losses.tv import TotalVariationLoss
 
-__all__ = ["ChromaLoss", "HybridLoss", "PixelLoss", "Supervision"]
+__all__ = [
+    "AdversarialLoss",
+    "ChromaLoss",
+    "ContentLoss",
+    "ContextualLoss",
+    "CooccurrenceLoss",
+    "CriticTerm",
+    "HeadCodes",
+    "HeadsLoss",
+    "HistogramLoss",
+    "HybridLoss",
+    "PerceptualLoss",
+    "PixelLoss",
+    "Supervision",
+    "TotalVariationLoss",
+]

@@ -18,6 +18,9 @@ class ChromaLoss(nn.Module):
     Chroma is all that a user keeps of the result, so it is asked for by name beside the pixels.
     """
 
+    rows = "paired"
+    needs = ()
+
     def __init__(self, mid: float = 0.5) -> None:
         super().__init__()
         self.mid = mid

@@ -18,6 +18,9 @@ def charbonnier(result: Tensor, truth: Tensor, epsilon: float = 1e-3) -> Tensor:
 class PixelLoss(nn.Module):
     """Charbonnier distance of ``out``, and ``mid`` times that of ``mid``, from the truth (sRGB in [-1, 1])."""
 
+    rows = "paired"
+    needs = ()
+
     def __init__(self, mid: float = 0.5, epsilon: float = 1e-3) -> None:
         super().__init__()
         self.mid, self.epsilon = mid, epsilon

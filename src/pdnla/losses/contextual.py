@@ -1,0 +1,61 @@
+"""Whether each part of the result finds features like its own in the reference."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pdnla.color import at_least_float32
+from pdnla.losses.supervision import Supervision
+
+
+def contextual_similarity(found: Tensor, reference: Tensor, bandwidth: float = 0.1) -> Tensor:
+    """Return the mean over the result's positions of their largest affinity to one of the reference's, ``(B,)``.
+
+    With features centred by the reference's mean and cosine distances ``d_ij``: ``d~_ij = d_ij / (min_k d_ik + 1e-5)``,
+    ``A_ij = softmax_j((1 - d~_ij) / h)`` and ``CX = mean_i max_j A_ij``. Mechrez et al. (ECCV 2018), in the direction
+    of Zhang et al. (Deep Exemplar-based Video Colorization, CVPR 2019): what the result shows must be in the reference,
+    not all of the reference in the result.
+
+    Args:
+        found: the result's feature map, ``(B, C, H, W)``.
+        reference: the reference's, ``(B, C, H', W')``.
+        bandwidth: h.
+
+    Returns:
+        similarities in (0, 1], 1 where each position has one match far nearer than all others.
+    """
+    found, reference = (at_least_float32(x).flatten(2) for x in (found, reference))
+    centre = reference.mean(dim=2, keepdim=True)
+    found, reference = functional.normalize(found - centre, dim=1), functional.normalize(reference - centre, dim=1)
+    distance = 1 - found.transpose(1, 2) @ reference
+    relative = distance / (distance.amin(dim=2, keepdim=True) + 1e-5)
+    return torch.softmax((1 - relative) / bandwidth, dim=2).amax(dim=2).mean(dim=1)
+
+
+class ContextualLoss(nn.Module):
+    """``-log`` of :func:`contextual_similarity` between ``out`` and the reference, weighted over feature levels.
+
+    Args:
+        levels: a weight for each of the backbone's feature maps, fine to coarse; those of weight 0 are not compared.
+            The finest maps have so many positions that their affinities cost more than the rest of a step.
+        bandwidth: h.
+    """
+
+    rows = "unpaired"
+    needs = ("backbone",)
+
+    def __init__(self, levels: Sequence[float] = (0.0, 1.0, 1.0, 0.0), bandwidth: float = 0.1) -> None:
+        super().__init__()
+        self.levels, self.bandwidth = tuple(levels), bandwidth
+
+    def forward(self, batch: Supervision) -> Tensor:
+        """Return the loss, a scalar of at least 0."""
+        total = torch.zeros((), device=batch.out.device)
+        pairs = zip(self.levels, batch.features("out"), batch.features("reference"), strict=True)
+        for weight, found, reference in pairs:
+            if weight:
+                similarity = contextual_similarity(found, reference, self.bandwidth)
+                total = total - weight * similarity.log().mean()
+        return total / sum(self.levels)

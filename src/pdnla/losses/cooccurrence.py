@@ -1,0 +1,98 @@
+"""Whether the result's patches have colours of the reference's."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pdnla.color import at_least_float32
+from pdnla.losses.critics import CriticTerm, frozen, logistic, non_saturating
+from pdnla.losses.supervision import Supervision
+from pdnla.network.critics import PatchCritic
+
+SMALLEST, LARGEST = 1 / 8, 1 / 4  # of the side
+
+
+def random_patches(images: Tensor, count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Cut squares of 1/8 to 1/4 of the shorter side from anywhere and bring them to one size.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        count: patches of each image.
+        size: their side in pixels.
+        generator: of the CPU, so that a seed means the same patches on every device.
+
+    Returns:
+        patches ``(B, count, C, size, size)``.
+    """
+    batch, channels, height, width = images.shape
+    chance = torch.rand(batch, count, 3, generator=generator)
+    side = (SMALLEST + (LARGEST - SMALLEST) * chance[..., 0]) * min(height, width)
+    boxes = torch.zeros(batch, count, 2, 3)
+    for axis, extent in enumerate((width, height)):
+        scale = side / extent
+        boxes[..., axis, axis] = scale
+        boxes[..., axis, 2] = (1 - scale) * (2 * chance[..., 1 + axis] - 1)
+    boxes = boxes.flatten(0, 1).to(images)
+    grid = F.affine_grid(boxes, [batch * count, channels, size, size], align_corners=False)
+    # All patches of an image in one sampling, a column of them: the image is not repeated.
+    grid = grid.view(batch, count * size, size, 2)
+    sampled = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return sampled.view(batch, channels, count, size, size).transpose(1, 2)
+
+
+class CooccurrenceLoss(CriticTerm):
+    """Patch co-occurrence of the swapping autoencoder (Park et al., NeurIPS 2020), of unpaired pairs.
+
+    The critic is shown ``patches`` patches of the result, or of the reference itself, beside ``reference_patches``
+    others of the reference, and learns to tell them apart: the network's loss is ``mean softplus(-D(out's, ref's))``.
+
+    Args:
+        critic: D.
+        patches: of each picture.
+        reference_patches: of each reference, to compare with.
+        size: of the patches, in pixels.
+        penalty: weight of R1 on the reference's patches.
+        penalty_every: steps between two penalties.
+    """
+
+    rows = "unpaired"
+
+    def __init__(
+        self,
+        critic: PatchCritic,
+        patches: int = 8,
+        reference_patches: int = 4,
+        size: int = 32,
+        penalty: float = 1.0,
+        penalty_every: int = 16,
+    ) -> None:
+        super().__init__(critic, penalty, penalty_every)
+        self.patches, self.reference_patches, self.size = patches, reference_patches, size
+
+    def sees(self, size: int) -> int:
+        """Return the side of a patch."""
+        return self.size
+
+    def forward(self, batch: Supervision) -> Tensor:
+        """Return the network's loss, a scalar of at least 0."""
+        generator = torch.Generator().manual_seed(batch.seed)
+        found = random_patches(batch.out, self.patches, self.size, generator)
+        known = random_patches(batch.reference, self.reference_patches, self.size, generator)
+        with frozen(self.critic):
+            return non_saturating(self.critic(found, known))
+
+    def critic_loss(self, batch: Supervision, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the critic's loss and its mean scores."""
+        generator = torch.Generator().manual_seed(batch.seed)
+        found = random_patches(batch.out.detach(), self.patches, self.size, generator)
+        known = random_patches(batch.reference, self.reference_patches, self.size, generator)
+        same = random_patches(batch.reference, self.patches, self.size, generator)
+        real, fake = self.critic(same, known), self.critic(found, known)
+        loss = logistic(real, fake)
+        if self.penalised(step):
+            # A patch is a sample: its gradient alone, not that of the patches it is compared with.
+            loss = loss + self.gradient_penalty(
+                lambda flat: self.critic(flat.unflatten(0, same.shape[:2]), at_least_float32(known)), same.flatten(0, 1)
+            )
+        with torch.no_grad():
+            return loss, {"real": real.float().mean(), "fake": fake.float().mean()}

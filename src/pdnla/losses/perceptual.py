@@ -1,0 +1,38 @@
+"""Distance of the result from the truth in a frozen network's features."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pdnla.color import at_least_float32
+from pdnla.losses.supervision import Supervision
+
+
+def feature_distance(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """Return ``mean_l mean_p |x_lp / ‖x_lp‖ - y_lp / ‖y_lp‖|^2`` over levels l and their positions p, in [0, 4].
+
+    The distance of LPIPS (Zhang et al., CVPR 2018) without its learned weights, and the mean over levels for the sum.
+
+    Args:
+        found: feature maps, fine to coarse, each ``(B, C, H, W)``.
+        wanted: the same shapes.
+    """
+    levels = [(unit(x) - unit(y)).square().sum(dim=1).mean() for x, y in zip(found, wanted, strict=True)]
+    return sum(levels[1:], levels[0]) / len(levels)
+
+
+def unit(features: Tensor) -> Tensor:
+    """Return features of unit length at each position, in float32 at the least."""
+    return functional.normalize(at_least_float32(features), dim=1)
+
+
+class PerceptualLoss(nn.Module):
+    """:func:`feature_distance` of ``out`` from the truth, of pairs whose truth is known (Johnson et al., ECCV 2016)."""
+
+    rows = "paired"
+    needs = ("backbone",)
+
+    def forward(self, batch: Supervision) -> Tensor:
+        """Return the distance, a scalar."""
+        return feature_distance(batch.features("out"), batch.features("truth"))
