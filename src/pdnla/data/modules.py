@@ -1,19 +1,33 @@
 """Lightning data modules: where photographs come from, and the pseudo-pairs made of them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import skimage
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
+from pdnla import color
 from pdnla.data.images import list_images
-from pdnla.data.photographs import Crop, DrawnBatches, FixedCrops, TrainingCrops, colourful
+from pdnla.data.pairing import PAIRINGS, GivenPartners, Partners, partners_by, read_pairs
+from pdnla.data.photographs import (
+    Crop,
+    DrawnBatches,
+    FixedCrops,
+    FixedPairs,
+    Photograph,
+    TrainingCrops,
+    colourful,
+    mix_seeds,
+)
 from pdnla.data.pseudo_pairs import Pairs, PseudoPairs
+from pdnla.data.shards import Shards, window_order
 from pdnla.errors import UserError
 from pdnla.network import STRIDE
 
@@ -29,14 +43,22 @@ BUILTIN = (
 )
 BUILTIN_VALIDATION = ("motorcycle_left.png", "motorcycle_right.png")
 
+_OVERFIT_EPOCH = 100  # steps
+
 # Validation measures photographs as they are, and the same whatever training does to its own.
 VALIDATION_PAIRS = PseudoPairs(noise=0.0, recolour=0.0)
 
 
 class Batch(NamedTuple):
-    """A batch for a step: the pairs, and how many grey and unreadable photographs were left out while drawing it."""
+    """A batch for a step.
+
+    ``pairs``, of which the first ``unpaired`` have another photograph for their reference; the ``seed`` of what the
+    step draws; and how many ``grey`` and ``unreadable`` photographs were left out while drawing the batch.
+    """
 
     pairs: Pairs
+    unpaired: int
+    seed: int
     grey: int
     unreadable: int
 
@@ -56,6 +78,13 @@ class PseudoPairData(pl.LightningDataModule):
         workers: processes that read photographs for each device.
         validation_count: photographs that validate.
         repeats: draws of each photograph in an epoch.
+        unpaired_fraction: the part of a batch whose references are other photographs.
+        unpaired_ramp: batches over which that part rises from none, so that the network first learns what pairs teach.
+        pairing: which other photograph: ``class`` (of the same folder), ``nearest`` (by a frozen network's features),
+            ``random``.
+        validation_pairs: a file of pairs (``target,reference`` lines) whose results every validation measures.
+        overfit: train on one batch alone, always the same, and validate on it: a network that cannot learn that by
+            heart cannot learn.
     """
 
     def __init__(
@@ -68,6 +97,11 @@ class PseudoPairData(pl.LightningDataModule):
         workers: int = 2,
         validation_count: int = 64,
         repeats: int = 1,
+        unpaired_fraction: float = 0.0,
+        unpaired_ramp: int = 0,
+        pairing: str = "nearest",
+        validation_pairs: str | None = None,
+        overfit: bool = False,
     ) -> None:
         super().__init__()
         if size < STRIDE or size % STRIDE:
@@ -83,13 +117,24 @@ class PseudoPairData(pl.LightningDataModule):
                 raise UserError(f"data.{name}={value}: must be at least 1")
         if zoom < 1:
             raise UserError(f"data.zoom={zoom}: must be at least 1")
+        if not 0 <= unpaired_fraction <= 1:
+            raise UserError(f"data.unpaired_fraction={unpaired_fraction}: must be between 0 and 1")
+        if unpaired_ramp < 0:
+            raise UserError(f"data.unpaired_ramp={unpaired_ramp}: must be at least 0")
+        if pairing not in PAIRINGS:
+            raise UserError(f"data.pairing={pairing}: is not known; use {', '.join(PAIRINGS)}")
         self.batch_size, self.size, self.pairs, self.seed, self.zoom = batch_size, size, pairs, seed, zoom
+        self.unpaired_fraction, self.unpaired_ramp, self.pairing = unpaired_fraction, unpaired_ramp, pairing
+        self.validation_pairs = [] if validation_pairs is None else read_pairs(Path(validation_pairs))
         self.workers, self.validation_count, self.repeats = workers, validation_count, repeats
-        self.training_paths: list[Path] = []
-        self.validation_paths: list[Path] = []
+        self.overfit = overfit
+        self.training_paths: Sequence[Photograph] = ()
+        self.references: list[Path] = []  # photographs that are references alone
+        self.partners: Partners | None = None
+        self.validation_paths: Sequence[Photograph] = ()
         self.batches_had = 0
 
-    def photographs(self) -> tuple[Sequence[Path], Sequence[Path]]:
+    def photographs(self) -> tuple[Sequence[Photograph], Sequence[Photograph]]:
         """Return the training photographs and those that may validate."""
         raise NotImplementedError
 
@@ -102,7 +147,7 @@ class PseudoPairData(pl.LightningDataModule):
         if self.training_paths:
             return
         training, validation = self.photographs()
-        self.training_paths = list(training)
+        self.training_paths = training
         devices = self.trainer.world_size if self.trainer else 1
         draws = len(self.training_paths) * self.repeats
         if draws < self.batch_size * devices:
@@ -118,26 +163,60 @@ class PseudoPairData(pl.LightningDataModule):
         self.validation_paths = colourful(validation, self.validation_count, self.seed)
         if not self.validation_paths:
             raise UserError("none of the photographs to validate with can be read and has colours; choose others")
+        if self.unpaired_fraction:
+            self.partners = self.choose_partners()
         log.info(
             "training on %d photographs, validating on %d; grey ones are left out as they are drawn",
             len(self.training_paths),
             len(self.validation_paths),
         )
 
+    def choose_partners(self) -> Partners:
+        """Return what chooses the references of unpaired pairs."""
+        return partners_by(self.pairing, cast(Sequence[Path], self.training_paths))
+
+    def order(self) -> Callable[[np.random.Generator], NDArray[np.int64]] | None:
+        """Return what draws the order of an epoch; None for any order, each as likely."""
+        return None
+
+    def unpaired(self, batches: int) -> int:
+        """Return how many pairs of a device's batch are unpaired after so many batches."""
+        ramp = min(1.0, batches / self.unpaired_ramp) if self.unpaired_ramp else 1.0
+        return round(self.unpaired_fraction * ramp * self.batch_size)
+
     def train_dataloader(self) -> DataLoader[Crop]:
         """Return the loader of this device's training crops."""
         sampler = DrawnBatches(
-            len(self.training_paths), self.batch_size, self.seed, *self._place(), repeats=self.repeats
+            len(self.training_paths),
+            self.batch_size,
+            self.seed,
+            *self._place(),
+            repeats=self.repeats,
+            unpaired=self.unpaired,
+            order=self.order(),
         )
         sampler.skip, self.batches_had = self.batches_had, 0
-        return self._loader(TrainingCrops(self.training_paths, self.size, self.zoom), batch_sampler=sampler)
+        paths = [*self.training_paths, *self.references] if self.references else self.training_paths
+        crops = TrainingCrops(paths, self.size, self.zoom, self.partners, len(self.training_paths))
+        if self.overfit:
+            return self._loader(crops, batch_sampler=[next(iter(sampler))] * _OVERFIT_EPOCH)
+        return self._loader(crops, batch_sampler=sampler)
 
-    def val_dataloader(self) -> DataLoader[Crop]:
-        """Return the loader of this device's share of the validation crops."""
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """Return the loaders of this device's share of the validation crops, and of the pairs given to validate."""
+        if self.overfit:
+            training = self.train_dataloader()
+            return self._loader(training.dataset, batch_sampler=[next(iter(cast(Any, training.batch_sampler)))])
         crops = FixedCrops(self.validation_paths, self.size, self.seed)
+        loaders = [self._loader(self._share(crops), batch_size=self.batch_size)]
+        if self.validation_pairs:
+            given = FixedPairs(self.validation_pairs, self.size)
+            loaders.append(self._loader(self._share(given), batch_size=self.batch_size))
+        return loaders if self.validation_pairs else loaders[0]
+
+    def _share(self, dataset: Any) -> Subset[Any]:
         rank, devices = self._place()
-        share = Subset(crops, range(rank, len(crops), devices))
-        return self._loader(share, batch_size=self.batch_size)
+        return Subset(dataset, range(rank, len(dataset), devices))
 
     def state_dict(self) -> dict[str, int]:
         """Return where in the epoch training is, for a checkpoint."""
@@ -151,11 +230,19 @@ class PseudoPairData(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Crop, dataloader_idx: int) -> Batch:
         """Make pairs of a batch of crops, on its device."""
         training = self.trainer is None or self.trainer.training
-        photographs = batch.truth.float() / 255
+        truth = batch.truth.float() / 255
         seeds = torch.as_tensor(batch.seed).tolist()
         grey, unreadable = torch.as_tensor(batch.grey).sum(), torch.as_tensor(batch.unreadable).sum()
-        pairs = self.pairs if training else VALIDATION_PAIRS
-        return Batch(pairs(photographs, seeds), int(grey), int(unreadable))
+        unpaired = int(torch.as_tensor(batch.unpaired).sum())
+        make = self.pairs if training or self.overfit else VALIDATION_PAIRS
+        groups = []
+        if unpaired:
+            own, other = truth[:unpaired], batch.partner[:unpaired].float() / 255
+            groups.append(Pairs(color.grey(own) * 2 - 1, other * 2 - 1, own * 2 - 1))
+        if unpaired < len(truth):
+            groups.append(make(truth[unpaired:], seeds[unpaired:]))
+        pairs = Pairs(*(torch.cat(parts) for parts in zip(*groups, strict=True)))
+        return Batch(pairs, unpaired, mix_seeds(*seeds), int(grey), int(unreadable))
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -198,12 +285,68 @@ class FolderData(PseudoPairData):
         paths = list_images(self.root)
         if self.validation_root is not None:
             return paths, list_images(self.validation_root)
-        if len(paths) < 2:
-            raise UserError(f"{self.root}: holds a single photograph; training needs another one to validate with")
-        order = np.random.default_rng(self.seed).permutation(len(paths))
-        held_out = max(1, min(self.validation_count, len(paths) // 5))
-        training, validation = np.sort(order[held_out:]), np.sort(order[:held_out])
-        return [paths[i] for i in training], [paths[i] for i in validation]
+        return split(paths, self.validation_count, self.seed, self.root)
+
+
+class PairsData(PseudoPairData):
+    """Photographs and references that a file of pairs names (see ``pdnla-pairs``); targets also make pseudo-pairs.
+
+    Args:
+        pairs_file: ``target,reference`` lines.
+        root: what the lines' paths are relative to; None for the file's own folder.
+        **options: see :class:`PseudoPairData`; ``pairing`` does not matter.
+    """
+
+    def __init__(self, pairs_file: str, root: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.given = read_pairs(Path(pairs_file), Path(root) if root else None)
+        self.pairs_file = pairs_file
+
+    def photographs(self) -> tuple[Sequence[Path], Sequence[Path]]:
+        """Return the targets, split."""
+        targets = list(dict.fromkeys(target for target, _ in self.given))
+        return split(targets, self.validation_count, self.seed, self.pairs_file)
+
+    def choose_partners(self) -> Partners:
+        """Return what looks a target's references up."""
+        targets = cast(Sequence[Path], self.training_paths)
+        numbers = {path: number for number, path in enumerate(targets)}
+        references: dict[Path, list[int]] = {path: [] for path in targets}
+        for target, reference in self.given:
+            if target not in references:
+                continue
+            if reference not in numbers:
+                numbers[reference] = len(numbers)
+                self.references.append(reference)
+            references[target].append(numbers[reference])
+        return GivenPartners([references[path] for path in targets])
+
+
+def split(
+    paths: Sequence[Path], validation_count: int, seed: int, source: object
+) -> tuple[Sequence[Path], Sequence[Path]]:
+    """Return photographs to train on, and ``validation_count`` (at most a fifth), drawn by the seed, to validate with.
+
+    Raises:
+        UserError: there is only one.
+    """
+    training, validation = split_numbers(len(paths), validation_count, seed, source)
+    return [paths[i] for i in training], [paths[i] for i in validation]
+
+
+def split_numbers(
+    count: int, validation_count: int, seed: int, source: object
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split the numbers under ``count`` as :func:`split` splits photographs; both parts are in order.
+
+    Raises:
+        UserError: there is only one.
+    """
+    if count < 2:
+        raise UserError(f"{source}: holds a single photograph; training needs another one to validate with")
+    order = np.random.default_rng(seed).permutation(count)
+    held_out = max(1, min(validation_count, count // 5))
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
 class ImageNetData(FolderData):
@@ -221,3 +364,38 @@ class ImageNetData(FolderData):
             return super().photographs()
         finally:
             self.root = root
+
+
+class ShardData(PseudoPairData):
+    """Photographs in the shards that ``pdnla-prepare`` writes.
+
+    Args:
+        root: the folder of shards.
+        validation_root: a folder of shards to validate with; without it ``validation_count`` photographs of ``root``,
+            drawn by the seed, are kept from training (at most a fifth).
+        shuffle_shards: shards that are mixed at a time, for disks that are slow at random reads; 0 for all.
+        **options: see :class:`PseudoPairData`; ``pairing`` by ``class`` or ``random``.
+    """
+
+    def __init__(self, root: str, validation_root: str | None = None, shuffle_shards: int = 0, **options: Any) -> None:
+        super().__init__(**options)
+        if shuffle_shards < 0:
+            raise UserError(f"data.shuffle_shards={shuffle_shards}: must be at least 0")
+        if self.unpaired_fraction and self.pairing == "nearest":
+            raise UserError("data.pairing=nearest: needs a folder of photographs; with shards use class or random")
+        self.root, self.validation_root = Path(root), Path(validation_root) if validation_root else None
+        self.shuffle_shards = shuffle_shards
+
+    def photographs(self) -> tuple[Shards, Shards]:
+        """Return the photographs of the shards, split."""
+        shards = Shards(self.root)
+        if self.validation_root is not None:
+            return shards, Shards(self.validation_root)
+        training, validation = split_numbers(len(shards), self.validation_count, self.seed, self.root)
+        return shards.take(training), shards.take(validation)
+
+    def order(self) -> Callable[[np.random.Generator], NDArray[np.int64]] | None:
+        """Return what draws the order of an epoch."""
+        if not self.shuffle_shards:
+            return None
+        return partial(window_order, cast(Shards, self.training_paths).shard, self.shuffle_shards)

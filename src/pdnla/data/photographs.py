@@ -5,17 +5,19 @@ number of devices or on where a run was interrupted.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
 from skimage.color import rgb2lab
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from pdnla.data.pairing import Partners
 from pdnla.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -25,29 +27,50 @@ GREY_CHROMA = 4.0
 
 _COLOURLESS_MODES = frozenset({"1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 _ATTEMPTS = 64
+_PARTNERS = 8  # tried before another target is drawn
+
+
+class Photograph(Protocol):
+    """What can be opened as a :class:`~pathlib.Path` can, is named by its ``str`` and has a place in an order."""
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """Return the encoded picture as a file to read."""
+        ...
+
+    def __lt__(self, other: Any, /) -> bool: ...
+
+
+_P = TypeVar("_P", bound=Photograph)
 
 
 class Draw(NamedTuple):
-    """One crop of one photograph: its number and the seed that everything random about it follows from."""
+    """One crop of one photograph: its number and the seed that everything random about it follows from.
+
+    With ``unpaired`` its reference is another photograph.
+    """
 
     photograph: int
     seed: int
+    unpaired: bool = False
 
 
 class Crop(NamedTuple):
     """A crop for training.
 
-    ``truth`` is sRGB uint8, ``(3, S, S)``; ``seed`` its draw's; ``grey`` and ``unreadable`` count the photographs that
-    were drawn before it and left out.
+    ``truth`` is sRGB uint8, ``(3, S, S)``; ``partner`` a crop of the photograph that is its reference, or its own where
+    it is not ``unpaired``; ``seed`` its draw's; ``grey`` and ``unreadable`` count the photographs that were drawn
+    before them and left out.
     """
 
     truth: Tensor
+    partner: Tensor
+    unpaired: bool
     seed: int
     grey: int
     unreadable: int
 
 
-def open_colour(path: Path, side: int) -> Image.Image | None:
+def open_colour(photograph: Photograph, side: int) -> Image.Image | None:
     """Open a photograph as sRGB at no less than ``side`` pixels on its shorter side where it has them.
 
     JPEGs are decoded at a fraction of their size where that is enough.
@@ -59,13 +82,15 @@ def open_colour(path: Path, side: int) -> Image.Image | None:
         OSError: it cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with photograph.open("rb") as file, Image.open(file) as image:
             if image.mode in _COLOURLESS_MODES:
                 return None
             image.draft("RGB", (side, side))
             rgb = ImageOps.exif_transpose(image).convert("RGB")
+    except UnidentifiedImageError as error:  # whose own message names the Python object that was read
+        raise OSError(f"{photograph}: is no image of a known format") from error
     except (ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise OSError(f"{path}: {error}") from error
+        raise OSError(f"{photograph}: {error}") from error
     return None if is_grey(rgb) else rgb
 
 
@@ -100,7 +125,7 @@ def to_tensor(rgb: Image.Image) -> Tensor:
 
 
 class TrainingCrops(Dataset[Crop]):
-    """Random square crops of photographs; item ``Draw(photograph, seed)``.
+    """Random square crops of photographs; item ``Draw(photograph, seed, unpaired)``.
 
     A grey or unreadable photograph gives way to another one, chosen by the draw's seed, and is counted.
 
@@ -108,13 +133,23 @@ class TrainingCrops(Dataset[Crop]):
         paths: the photographs.
         size: side of a crop in pixels.
         zoom: the shorter side of a photograph is between 1 and ``zoom`` crops long.
+        partners: chooses the reference of an unpaired draw.
+        targets: the first so many of ``paths`` are targets; the others are references alone. None for all.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, zoom: float) -> None:
-        self.paths, self.size, self.zoom = list(paths), size, zoom
+    def __init__(
+        self,
+        paths: Sequence[Photograph],
+        size: int,
+        zoom: float,
+        partners: Partners | None = None,
+        targets: int | None = None,
+    ) -> None:
+        self.paths, self.size, self.zoom, self.partners = paths, size, zoom, partners
+        self.targets = len(self.paths) if targets is None else targets
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return self.targets
 
     def __getitem__(self, draw: Draw) -> Crop:
         """Return the crop of a draw.
@@ -123,24 +158,43 @@ class TrainingCrops(Dataset[Crop]):
             UserError: photograph after photograph is grey or unreadable.
         """
         rng = np.random.default_rng(draw.seed)
-        index, grey, unreadable = draw.photograph, 0, 0
+        left_out = {"grey": 0, "unreadable": 0}
+        index, path = draw.photograph, self.paths[draw.photograph]
         for _ in range(_ATTEMPTS):
             path = self.paths[index]
-            try:
-                rgb = open_colour(path, round(self.size * self.zoom))
-            except OSError as error:
-                log.warning("%s: left out of training, it cannot be read (%s)", path, error)
-                unreadable += 1
-            else:
-                if rgb is not None:
-                    truth = to_tensor(random_crop(rgb, self.size, self.zoom, rng))
-                    return Crop(truth, draw.seed, grey, unreadable)
-                grey += 1
-            index = int(rng.integers(len(self.paths)))
+            truth = self._crop(index, rng, left_out)
+            if truth is None:
+                index = int(rng.integers(self.targets))
+                continue
+            partner: Tensor | None = truth
+            if draw.unpaired:
+                if self.partners is None:
+                    raise ValueError("a draw is unpaired and nothing chooses partners")
+                for _ in range(_PARTNERS):
+                    partner = self._crop(self.partners(index, rng), rng, left_out)
+                    if partner is not None:
+                        break
+            if partner is not None:
+                return Crop(truth, partner, draw.unpaired, draw.seed, left_out["grey"], left_out["unreadable"])
+            index = int(rng.integers(self.targets))
         raise UserError(
-            f"data: {_ATTEMPTS} photographs drawn in a row were grey ({grey}) or unreadable ({unreadable}), the last"
-            f" {path}; choose another data.root"
+            f"data: {_ATTEMPTS} photographs drawn in a row were grey ({left_out['grey']}) or"
+            f" unreadable ({left_out['unreadable']}), the last {path}; choose another data.root"
         )
+
+    def _crop(self, index: int, rng: np.random.Generator, left_out: dict[str, int]) -> Tensor | None:
+        """Return a crop of a photograph, or None, counting why."""
+        path = self.paths[index]
+        try:
+            rgb = open_colour(path, round(self.size * self.zoom))
+        except OSError as error:
+            log.warning("%s: left out of training, it cannot be read (%s)", path, error)
+            left_out["unreadable"] += 1
+            return None
+        if rgb is None:
+            left_out["grey"] += 1
+            return None
+        return to_tensor(random_crop(rgb, self.size, self.zoom, rng))
 
 
 class FixedCrops(Dataset[Crop]):
@@ -152,8 +206,8 @@ class FixedCrops(Dataset[Crop]):
         seed: what the pairs made of them follow from, together with the index.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, seed: int) -> None:
-        self.paths, self.size, self.seed = list(paths), size, seed
+    def __init__(self, paths: Sequence[Photograph], size: int, seed: int) -> None:
+        self.paths, self.size, self.seed = paths, size, seed
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -163,7 +217,39 @@ class FixedCrops(Dataset[Crop]):
         rgb = open_colour(self.paths[index], self.size)
         if rgb is None:
             raise UserError(f"{self.paths[index]}: is grey now and was not before; start again")
-        return Crop(to_tensor(centre_crop(rgb, self.size)), mix_seeds(self.seed, index), 0, 0)
+        truth = to_tensor(centre_crop(rgb, self.size))
+        return Crop(truth, truth, False, mix_seeds(self.seed, index), 0, 0)
+
+
+class FixedPairs(Dataset[Crop]):
+    """The centre squares of given targets and references, always the same: for validation.
+
+    Args:
+        pairs: paths of each target and its reference.
+        size: side of the squares in pixels.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[Path, Path]], size: int) -> None:
+        self.pairs, self.size = list(pairs), size
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Crop:
+        """Return target and reference of a pair; the target may be grey.
+
+        Raises:
+            UserError: one cannot be read.
+        """
+        squares = []
+        for path in self.pairs[index]:
+            try:
+                with Image.open(path) as image:
+                    rgb = ImageOps.exif_transpose(image).convert("RGB")
+            except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+                raise UserError(f"{path}: cannot be read ({error}); mend data.validation_pairs") from error
+            squares.append(to_tensor(centre_crop(rgb, self.size)))
+        return Crop(squares[0], squares[1], True, index, 0, 0)
 
 
 def mix_seeds(*seeds: int) -> int:
@@ -171,9 +257,9 @@ def mix_seeds(*seeds: int) -> int:
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def colourful(paths: Sequence[Path], count: int, seed: int) -> list[Path]:
+def colourful(paths: Sequence[_P], count: int, seed: int) -> list[_P]:
     """Return the first ``count`` photographs, in an order drawn by ``seed``, that can be read and are not grey."""
-    found: list[Path] = []
+    found: list[_P] = []
     for index in np.random.default_rng(seed).permutation(len(paths)):
         if len(found) == count:
             break
@@ -198,13 +284,26 @@ class DrawnBatches(Sampler[list[Draw]]):
         rank: this device's number, of ``devices``.
         devices: how many there are.
         repeats: draws of each photograph in an epoch.
+        unpaired: how many pairs of a device's batch, its first, are unpaired, by the number of batches before it.
+        order: returns an order of all photographs that follows from a generator alone; None for any order, each as
+            likely.
     """
 
     def __init__(
-        self, photographs: int, batch_size: int, seed: int, rank: int = 0, devices: int = 1, repeats: int = 1
+        self,
+        photographs: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        devices: int = 1,
+        repeats: int = 1,
+        unpaired: Callable[[int], int] = lambda batches: 0,
+        order: Callable[[np.random.Generator], NDArray[np.int64]] | None = None,
     ) -> None:
         self.photographs, self.batch_size, self.seed = photographs, batch_size, seed
         self.rank, self.devices, self.repeats = rank, devices, repeats
+        self.unpaired = unpaired
+        self.order = order or (lambda rng: rng.permutation(photographs))
         self.epoch = 0
         self.skip = 0
         """Batches that the next iteration leaves out: those an interrupted epoch has had."""
@@ -218,11 +317,13 @@ class DrawnBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = np.concatenate([rng.permutation(self.photographs) for _ in range(self.repeats)])
+        order = np.concatenate([self.order(rng) for _ in range(self.repeats)])
         seeds = rng.integers(2**62, size=len(order))
         step = self.batch_size * self.devices
         had, self.skip = self.skip, 0
         for start in range(had * step, len(self) * step, step):
             first = start + self.rank * self.batch_size
             part = slice(first, first + self.batch_size)
-            yield [Draw(int(i), int(s)) for i, s in zip(order[part], seeds[part], strict=True)]
+            unpaired = self.unpaired(self.epoch * len(self) + start // step)
+            drawn = zip(order[part], seeds[part], strict=True)
+            yield [Draw(int(i), int(s), row < unpaired) for row, (i, s) in enumerate(drawn)]

@@ -1,0 +1,141 @@
+"""Which other picture is the reference of an unpaired pair."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pdnla.data.retrieval import build_index
+from pdnla.errors import UserError
+
+PAIRINGS = ("class", "nearest", "random")
+NEIGHBOURS = 5
+
+
+class Partners(Protocol):
+    """Chooses a photograph's partner."""
+
+    def __call__(self, photograph: int, rng: np.random.Generator) -> int:
+        """Return the number of another photograph."""
+        ...
+
+
+class RandomPartners:
+    """Any other photograph."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self, photograph: int, rng: np.random.Generator) -> int:
+        """Return the number of another photograph."""
+        return (photograph + int(rng.integers(1, max(2, self.count)))) % self.count
+
+
+class Classed(Protocol):
+    """A photograph with a class, which is the folder of a :class:`~pathlib.Path`."""
+
+    @property
+    def parent(self) -> Hashable:
+        """What is equal for photographs of one class."""
+        ...
+
+
+class ClassPartners:
+    """Another photograph of the same class, which is its folder; the only one of a class is its own partner."""
+
+    def __init__(self, paths: Sequence[Classed]) -> None:
+        members: dict[Hashable, list[int]] = defaultdict(list)
+        for number, path in enumerate(paths):
+            members[path.parent].append(number)
+        if all(len(group) == 1 for group in members.values()) or len(members) == 1:
+            raise UserError(
+                f"data.pairing=class: the {len(paths)} photographs lie in {len(members)} folder(s), and a class is a"
+                " folder with several; use data.pairing=nearest or random"
+            )
+        self.groups = [np.array(group) for group in members.values()]
+        self.group_of = np.empty(len(paths), np.int64)
+        for number, group in enumerate(self.groups):
+            self.group_of[group] = number
+
+    def __call__(self, photograph: int, rng: np.random.Generator) -> int:
+        """Return the number of another photograph of the class."""
+        group = self.groups[self.group_of[photograph]]
+        if len(group) == 1:
+            return photograph
+        place = int(np.searchsorted(group, photograph))
+        return int(group[(place + rng.integers(1, len(group))) % len(group)])
+
+
+class NearestPartners:
+    """One of the nearest few by a frozen network's features, drawn at random.
+
+    Args:
+        paths: the photographs.
+        neighbours: how many nearest ones are drawn from.
+    """
+
+    def __init__(self, paths: Sequence[Path], neighbours: int = NEIGHBOURS) -> None:
+        self.nearest = build_index(paths).nearest(neighbours)[0].numpy()
+
+    def __call__(self, photograph: int, rng: np.random.Generator) -> int:
+        """Return the number of a near photograph."""
+        return int(rng.choice(self.nearest[photograph]))
+
+
+class GivenPartners:
+    """The reference that a file of pairs names; one of them at random where it names several."""
+
+    def __init__(self, references: Sequence[Sequence[int]]) -> None:
+        self.references = [np.array(numbers) for numbers in references]
+
+    def __call__(self, photograph: int, rng: np.random.Generator) -> int:
+        """Return the number of the reference."""
+        return int(rng.choice(self.references[photograph]))
+
+
+def partners_by(pairing: str, paths: Sequence[Path]) -> Partners:
+    """Return what chooses partners by the name of a rule.
+
+    Raises:
+        UserError: there is no such rule, or it does not fit the photographs.
+    """
+    if pairing not in PAIRINGS:
+        raise UserError(f"data.pairing={pairing}: is not known; use {', '.join(PAIRINGS)}")
+    if len(paths) < 2:
+        raise UserError(f"data.pairing={pairing}: there is one photograph, and a pair needs two")
+    if pairing == "class":
+        return ClassPartners(paths)
+    return NearestPartners(paths) if pairing == "nearest" else RandomPartners(len(paths))
+
+
+def read_pairs(file: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
+    """Read a file of pairs: a line ``target,reference`` each, and more columns that are not read.
+
+    Paths are relative to ``root``, or to the file's own folder. A first line ``target,reference`` is a heading.
+
+    Raises:
+        UserError: the file is missing or empty, a line has no two columns, or a picture is not there.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = [(number, row) for number, row in enumerate(csv.reader(lines), start=1) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file}: is no file of pairs ({error}); give lines of target,reference") from error
+    if rows and [cell.strip().lower() for cell in rows[0][1][:2]] == ["target", "reference"]:
+        rows = rows[1:]
+    if not rows:
+        raise UserError(f"{file}: holds no pairs; give lines of target,reference")
+    folder = root or file.parent
+    pairs = []
+    for number, row in rows:
+        if len(row) < 2:
+            raise UserError(f"{file}, line {number}: has one column; give target,reference")
+        target, reference = (folder / cell.strip() for cell in row[:2])
+        for path in (target, reference):
+            if not path.is_file():
+                raise UserError(f"{file}, line {number}: {path} is not there; paths are relative to {folder}")
+        pairs.append((target, reference))
+    return pairs
