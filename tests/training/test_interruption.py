@@ -1,0 +1,152 @@
+"""Killed, told to leave, or left with a broken checkpoint: nothing is lost, and the run ends as one never stopped."""
+
+import csv
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pdnla import UserError
+from pdnla.cli.train import resume_from
+
+COMMAND = Path(sys.executable).with_name("pdnla-train")
+STEPS = 20
+
+# All kinds of terms, three batches of photographs an epoch, a checkpoint every other step.
+OVERRIDES = [
+    "model.channel=4",
+    "experiment=hybrid",
+    "trainer=cpu",
+    "trainer.precision=32-true",
+    f"trainer.max_steps={STEPS}",
+    "trainer.val_check_interval=1000",
+    "trainer.log_every_n_steps=1",
+    "callbacks.last.every_n_train_steps=2",
+    "data.batch_size=4",
+    "data.size=32",
+    "data.repeats=2",
+    "data.workers=1",
+    "data.unpaired_ramp=6",
+    "data.pairing=random",
+    "schedule.warmup=3",
+    "loss.terms.adversarial.critic.width=4",
+    "loss.terms.adversarial.critic.blocks=3",
+    "loss.terms.adversarial.penalty_every=3",
+    "loss.terms.cooccurrence.critic.width=4",
+    "loss.terms.cooccurrence.critic.blocks=1",
+    "loss.terms.cooccurrence.size=8",
+    # of pictures this small the coarser maps have four positions
+    "loss.terms.contextual.levels=[1,0,0,0]",
+]
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    command = [str(COMMAND), *OVERRIDES, f"hydra.run.dir={folder}", *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def finish(run: subprocess.Popen[str], status: int = 0) -> str:
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == status, output[-3000:]
+    return output
+
+
+def wait_for(file: Path, run: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    while not file.exists():
+        assert run.poll() is None, run.communicate()[0][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def wait_for_new(file: Path, run: subprocess.Popen[str]) -> None:
+    before = file.stat().st_mtime_ns if file.exists() else None
+    wait_for(file, run)
+    while file.stat().st_mtime_ns == before and run.poll() is None:
+        time.sleep(0.01)
+
+
+def losses(folder: Path) -> dict[int, dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/loss/total"]]
+    return {int(row["step"]): {n: v for n, v in row.items() if not n.startswith("perf/")} for row in rows}
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(folder / "last.ckpt", weights_only=True)
+    assert content["global_step"] == STEPS
+    found = dict(content["state_dict"])
+    for number, optimizer in enumerate(content["optimizer_states"]):
+        for parameter, values in optimizer["state"].items():
+            found |= {f"optimizer{number}.{parameter}.{name}": value for name, value in values.items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    finish(start(folder))
+    return folder
+
+
+def assert_ends_like(folder: Path, whole: Path) -> None:
+    expected, found = state(whole), state(folder)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def test_a_run_killed_again_and_again_ends_to_the_bit_as_one_never_stopped(whole: Path, tmp_path: Path) -> None:
+    moments = random.Random(0)
+    expected = losses(whole)
+    overrides: list[str] = []
+    for attempt in range(3):
+        run = start(tmp_path / f"{attempt}", *overrides)
+        for _ in range(moments.randint(1, 2)):
+            wait_for_new(tmp_path / f"{attempt}" / "last.ckpt", run)
+        time.sleep(moments.uniform(0, 0.1))
+        assert run.poll() is None
+        run.send_signal(signal.SIGKILL)
+        run.communicate()
+        overrides = [f"ckpt_path={tmp_path / str(attempt)}"]
+    last = tmp_path / "last"
+    finish(start(last, *overrides))
+    assert_ends_like(last, whole)
+    found = losses(last)
+    assert found
+    for step, row in found.items():
+        assert row == {**expected[step], "epoch": row["epoch"]}, step
+
+
+def test_a_run_told_to_leave_saves_says_so_and_goes_on(whole: Path, tmp_path: Path) -> None:
+    run = start(tmp_path / "told", "callbacks.last.every_n_train_steps=3")
+    wait_for(tmp_path / "told" / "last.ckpt", run)
+    run.send_signal(signal.SIGTERM)
+    output = finish(run, status=143)
+    assert f"resume with ckpt_path={tmp_path / 'told' / 'last.ckpt'}" in output
+    assert "Traceback" not in output
+    assert 3 <= torch.load(tmp_path / "told" / "last.ckpt", weights_only=True)["global_step"] < STEPS
+    finish(start(tmp_path / "on", f"ckpt_path={tmp_path / 'told' / 'last.ckpt'}"))
+    assert_ends_like(tmp_path / "on", whole)
+
+
+def test_a_truncated_checkpoint_is_skipped_with_a_warning(
+    whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = (whole / "last.ckpt").read_bytes()
+    (tmp_path / "old.ckpt").write_bytes(content)
+    (tmp_path / "new.ckpt").write_bytes(content[: len(content) // 2])
+    os.utime(tmp_path / "old.ckpt", (1, 1))
+    with caplog.at_level(logging.WARNING):
+        assert resume_from(str(tmp_path), 4) == str(tmp_path / "old.ckpt")
+    assert f"skipped: {tmp_path / 'new.ckpt'}: is truncated" in caplog.text
+    (tmp_path / "old.ckpt").unlink()
+    with pytest.raises(UserError, match="holds no checkpoint that can be resumed"):
+        resume_from(str(tmp_path), 4)
