@@ -1,21 +1,59 @@
 """A picture of what a run has learned, at every validation."""
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from pdnla.color import replace_luminance
 from pdnla.data.modules import Batch
 from pdnla.files import replacing
-from pdnla.training.module import ColorizationModule
 
 COLUMNS = ("target", "reference", "mid", "out", "truth")
 
 
-class PictureGrid(pl.Callback):
+class FirstResults(pl.Callback):
+    """Keeps the first pairs of each validation and what the network made of them.
+
+    ``shown`` holds a tensor for each of :data:`COLUMNS`, sRGB in [-1, 1], ``(rows, 3, H, W)``; it is empty between
+    validations, and on all devices but the first.
+
+    Args:
+        rows: pairs kept.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.shown: tuple[Tensor, ...] = ()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first rows of what the validation step returns."""
+        missing = self.rows - (len(self.shown[0]) if self.shown else 0)
+        if not trainer.is_global_zero or trainer.sanity_checking or dataloader_idx or missing <= 0:
+            return
+        target, reference, truth = batch.pairs
+        found = [part[:missing].float().cpu() for part in (target, reference, *outputs, truth)]
+        self.shown = (
+            tuple(torch.cat(parts) for parts in zip(self.shown, found, strict=True)) if self.shown else (*found,)
+        )
+
+    def take(self) -> tuple[Tensor, ...]:
+        """Return what is kept and keep it no longer."""
+        shown, self.shown = self.shown, ()
+        return shown
+
+
+class PictureGrid(FirstResults):
     """Write ``step_N.png`` at every validation: a row a pair, of target, reference, mid, out, truth.
 
     ``mid`` is as the network gives it; ``out`` has the target's luminance, as a user gets it.
@@ -26,36 +64,15 @@ class PictureGrid(pl.Callback):
     """
 
     def __init__(self, folder: str, rows: int = 8) -> None:
-        self.folder, self.rows = Path(folder), rows
-        self.shown: list[Tensor] = []
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the first rows."""
-        missing = self.rows - len(self.shown)
-        if trainer.is_global_zero and missing > 0:
-            assert isinstance(pl_module, ColorizationModule)
-            target, reference, truth = (part[:missing] for part in batch.pairs)
-            with torch.inference_mode():
-                mid, out = pl_module.ema(target, reference)
-            row = [target, reference, mid.float(), replace_luminance(target, out.float()), truth]
-            self.shown.extend(torch.stack(row, dim=1).cpu())
+        super().__init__(rows)
+        self.folder = Path(folder)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the picture."""
-        if not self.shown:
+        shown = self.take()
+        if not shown:
             return
-        pictures = (torch.cat(self.shown) + 1) / 2
-        self.shown.clear()
-        if trainer.sanity_checking:
-            return
+        pictures = (torch.stack(shown, dim=1).flatten(0, 1) + 1) / 2
         grid = make_grid(pictures.clamp(0, 1), nrow=len(COLUMNS), padding=4, pad_value=1.0)
         with replacing(self.folder / f"step_{trainer.global_step:07d}.png") as temporary:
             save_image(grid, temporary)
