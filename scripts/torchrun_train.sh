@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Train on several devices, and on several machines, by torchrun. Run it on each machine with the same arguments:
+#
+#   HEAD=node0 NODES=2 DEVICES=8 RUN=runs/large scripts/torchrun_train.sh experiment=imagenet data.root=/data/ILSVRC
+#
+# NODES    machines (1)
+# DEVICES  devices of each machine, which is how many processes are started there (the GPUs it has)
+# HEAD     name and port that all machines reach the first by (localhost:29500)
+# RUN      the run's folder, on a file system that all machines share; the same for all processes, which Hydra's own
+#          date would not be. Where it holds a checkpoint, the run is resumed.
+set -euo pipefail
+
+nodes=${NODES:-1}
+devices=${DEVICES:-$(nvidia-smi --list-gpus | wc -l)}
+run=${RUN:?set RUN to the folder of the run}
+python=${PYTHON:-python}
+
+resume=()
+if compgen -G "$run/*.ckpt" > /dev/null; then
+    resume=("ckpt_path=$run")
+fi
+
+exec "$python" -m torch.distributed.run \
+    --nnodes "$nodes" --nproc-per-node "$devices" \
+    --rdzv-backend c10d --rdzv-endpoint "${HEAD:-localhost:29500}" --rdzv-id "$(basename "$run")" \
+    -m pdnla.cli.train trainer=ddp "trainer.num_nodes=$nodes" "trainer.devices=$devices" \
+    "hydra.run.dir=$run" "${resume[@]}" "$@"

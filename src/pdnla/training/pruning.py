@@ -1,0 +1,97 @@
+"""What the validations of a run measured, and ending it early where other runs of its sweep did better."""
+
+import json
+import math
+import statistics
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from pdnla.files import replacing
+
+OBJECTIVE = "val/chroma_error"
+FILE = "validations.json"
+
+
+class BestValidation(pl.Callback):
+    """Remember what the best validation measured, by ``val/chroma_error``, and what the last did.
+
+    Args:
+        measures: the names that are remembered, as they are logged.
+    """
+
+    def __init__(self, measures: tuple[str, ...]) -> None:
+        self.measures = measures
+        self.step: int | None = None
+        self.best: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare the validation with the best."""
+        if trainer.sanity_checking:
+            return
+        self.last = {name: float(trainer.callback_metrics[name]) for name in self.measures}
+        error = self.last[OBJECTIVE]
+        if math.isfinite(error) and (not self.best or error < self.best[OBJECTIVE]):
+            self.step, self.best = trainer.global_step, self.last
+
+
+class PruneBadRuns(pl.Callback):
+    """End a run that does worse than the other runs of its sweep did, by the median rule of Golovin et al. (2017).
+
+    A run ends at step s if its smallest ``val/chroma_error`` until then is larger than the median, over the runs that
+    have ended unpruned, of each one's mean until then. Each run leaves its values in ``validations.json``, so that
+    runs need share nothing but a file system. ``pruned`` tells whether this one was ended.
+
+    Args:
+        folder: the run's own; the other runs are those in the folders beside it.
+        warmup_validations: first validations of the run, after which it is not ended.
+        least_runs: how many others must have ended unpruned, at this step or later, for a median to count.
+    """
+
+    def __init__(self, folder: str, warmup_validations: int = 2, least_runs: int = 4) -> None:
+        self.folder = Path(folder)
+        self.warmup_validations, self.least_runs = warmup_validations, least_runs
+        self.values: list[tuple[int, float]] = []
+        self.pruned = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the value and end the run if it is bad."""
+        if trainer.sanity_checking:
+            return
+        step = trainer.global_step
+        self.values.append((step, float(trainer.callback_metrics[OBJECTIVE])))
+        median = None
+        if trainer.is_global_zero:
+            self._write(ended=False)
+            median = self.median(step)
+        median = trainer.strategy.broadcast(median)
+        finite = [value for _, value in self.values if math.isfinite(value)]
+        best = min(finite, default=math.inf)
+        if median is not None and best > median and len(self.values) > self.warmup_validations:
+            self.pruned = trainer.should_stop = True
+            pl_module.print(
+                f"step {step}: pruned, its chroma error is {best:.2f} at best and the median of runs before it"
+                f" {median:.2f}"
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let later runs be judged by this one, unless it was ended early."""
+        if trainer.is_global_zero and not self.pruned:
+            self._write(ended=True)
+
+    def median(self, step: int) -> float | None:
+        """Return the median of the other runs' mean values until ``step``; None where they are too few."""
+        means = []
+        for file in self.folder.parent.glob(f"*/{FILE}"):
+            if file.parent == self.folder:
+                continue
+            other = json.loads(file.read_text())
+            until = [value for at, value in other["values"] if at <= step and math.isfinite(value)]
+            if until and other["ended"] and other["values"][-1][0] >= step:
+                means.append(statistics.fmean(until))
+        return statistics.median(means) if len(means) >= self.least_runs else None
+
+    def _write(self, ended: bool) -> None:
+        with replacing(self.folder / FILE) as temporary:
+            temporary.write_text(json.dumps({"ended": ended, "values": self.values}))

@@ -1,0 +1,238 @@
+"""Sweeps: a failed run costs the others nothing, the table tells all, a search finds what it minimises."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+
+from pdnla.cli.sweep import conclude, is_first, processes, read_results
+from pdnla.cli.train import main
+
+FAST = [
+    "model=pdnla_tiny",
+    "model.channel=4",
+    "trainer=cpu",
+    "trainer.precision=32-true",
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=1",
+    "trainer.enable_progress_bar=false",
+    "data.size=32",
+    "data.batch_size=2",
+    "data.workers=0",
+    "data.validation_count=2",
+    "callbacks.pictures.rows=1",
+    "hydra.sweep.dir=sweep",
+]
+
+
+def command(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the command in this process and return its exit status."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["pdnla-train", *arguments])
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as left:
+        main()
+    code = left.value.code
+    return code if isinstance(code, int) else 0
+
+
+def apart(arguments: list[str], folder: Path, status: int) -> str:
+    """Run the command in a process of its own and return what it printed."""
+    run = subprocess.run(
+        [Path(sys.executable).with_name("pdnla-train"), *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == status, run.stdout[-3000:]
+    return run.stdout
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "sweep" / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_failed_run_is_one_line_and_the_others_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["-m", *FAST, "optim.lr=x,1e-3,5e-4"], tmp_path, monkeypatch) == 1
+    output = capfd.readouterr()
+    assert "Traceback" not in output.out + output.err
+    failures = [line for line in output.out.splitlines() if "failed: optim.lr=x: must be a number" in line]
+    assert len([line for line in failures if "ERROR" in line and "run 0" in line]) == 1
+
+    found = rows(tmp_path)
+    assert [row["status"] for row in found] == ["done", "done", "failed: optim.lr=x: must be a number, such as 0.001"]
+    assert {row["optim.lr"] for row in found[:2]} == {"0.001", "0.0005"}
+    errors = [float(row["val/chroma_error"]) for row in found[:2]]
+    assert errors == sorted(errors)
+    assert found[2]["run"] == "0"
+    assert found[2]["val/chroma_error"] == ""
+
+    table = (tmp_path / "sweep" / "results.md").read_text().splitlines()
+    assert table[0] == (
+        "| run | optim.lr | val/chroma_error | val/chroma_error_ratio | val/psnr | step | seconds | status |"
+    )
+    assert len(table) == 5
+    assert "val/chroma_error_ratio" in output.out
+
+
+def test_a_fault_of_ours_leaves_its_traceback_in_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import pytorch_lightning as pl
+
+    def broken(*_arguments: Any, **_options: Any) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(pl.Trainer, "fit", broken)
+    assert command(["-m", *FAST, "seed=0"], tmp_path, monkeypatch) == 1
+    assert "failed: ZeroDivisionError: a fault; see " in capfd.readouterr().out
+    assert "in broken" in (tmp_path / "sweep" / "0" / "traceback.txt").read_text()
+
+
+def test_a_single_run_leaves_its_result_and_a_bad_one_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command([*FAST, "hydra.run.dir=run"], tmp_path, monkeypatch) == 0
+    assert command([*FAST, "hydra.run.dir=bad", "data.size=40"], tmp_path, monkeypatch) == 2
+    result, bad = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("run", "bad"))
+    assert (result["status"], result["number"]) == ("done", None)
+    assert result["step"] in (1, 2)
+    assert result["objective"] == result["measures"]["val/chroma_error"] > 0
+    assert bad["status"].startswith("failed: data.size=40: must be a multiple of 16")
+    assert bad["objective"] is None
+
+
+def test_a_choice_that_does_not_exist_fails_the_whole_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["-m", *FAST, "loss=paired,absent"], tmp_path, monkeypatch) == 2
+    assert "loss=absent does not exist" in capfd.readouterr().err
+    assert not list(tmp_path.rglob("results.csv"))
+
+
+def test_a_sweep_does_not_write_over_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    earlier = tmp_path / "sweep" / "0" / "result.json"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text('{"number": 0, "overrides": ["seed=0"]}')
+    assert command(["-m", *FAST, "seed=0,1"], tmp_path, monkeypatch) == 2
+    assert "holds the results of a sweep; choose another folder" in capfd.readouterr().err
+    assert not (tmp_path / "sweep" / "1").exists()
+
+
+def test_runs_of_several_models_share_the_folder_of_their_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [override for override in FAST if not override.startswith(("model=", "hydra."))]
+    assert command(["-m", *wanted, "model=pdnla_tiny,pdnla_small"], tmp_path, monkeypatch) == 0
+    (file,) = tmp_path.rglob("results.csv")
+    with file.open(newline="") as table:
+        assert {row["model"] for row in csv.DictReader(table)} == {"pdnla_tiny", "pdnla_small"}
+
+
+def test_joblib_runs_a_sweep_in_two_workers(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    output = apart(["-m", *FAST, *parallel, "optim.lr=1e-3,x", "seed=0,1"], tmp_path, status=1)
+    assert "Traceback" not in output
+    statuses = [row["status"].split(":")[0] for row in rows(tmp_path)]
+    assert statuses == ["done", "done", "failed", "failed"]
+
+
+def test_optuna_minimises_prunes_and_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = [
+        "hparams_search=optuna",
+        "hydra.sweeper.n_trials=5",
+        "callbacks.prune.warmup_validations=0",
+        "callbacks.prune.least_runs=1",
+        "loss.weights.pixel=1,x",
+    ]
+    assert command(["-m", *FAST, *search], tmp_path, monkeypatch) == 1
+    found = rows(tmp_path)
+    assert len(found) == 5
+    statuses = {row["status"].split(":")[0] for row in found}
+    assert {"done", "failed"} <= statuses <= {"done", "failed", "pruned"}
+    best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+    assert best["best_value"] == pytest.approx(float(found[0]["val/chroma_error"]))
+    assert float(best["best_params"]["optim.lr"]) == pytest.approx(float(found[0]["optim.lr"]))
+
+
+def test_a_search_in_which_every_run_failed_ends_with_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = ["hparams_search=optuna", "hydra.sweeper.n_trials=2", "data.size=40"]
+    assert command(["-m", *FAST, *search], tmp_path, monkeypatch) == 1
+    assert "Traceback" not in capfd.readouterr().err
+    assert len(rows(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"), [("launcher", "hydra/launcher=joblib"), ("sweeper", "hparams_search=optuna")]
+)
+def test_a_plugin_that_is_missing_is_named_with_its_installation(
+    group: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # registers what is installed
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"][group], f"{choice.split('=')[1]}.yaml", raising=False)
+    assert command(["-m", *FAST, choice, "seed=0,1"], tmp_path, monkeypatch) == 2
+    assert 'is a plugin that is not installed; pip install "pdnla[sweeps]"' in capfd.readouterr().err
+
+
+def test_each_run_on_two_devices_has_processes_of_its_own(tmp_path: Path) -> None:
+    output = apart(["-m", *FAST, "trainer.devices=2", "optim.lr=x,1e-3", "seed=1"], tmp_path, status=1)
+    assert [row["status"].split(":")[0] for row in rows(tmp_path)] == ["done", "failed"]
+    assert [result.number for result in read_results(tmp_path / "sweep")] == [1, 0]
+    assert "Traceback" not in output
+    assert yaml.safe_load((tmp_path / "sweep" / "1" / "config.yaml").read_text())["trainer"]["devices"] == 2
+
+
+@pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_a_sweep_is_not_started_by_several_processes(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, "2")
+    assert processes() == 2
+    assert command(["-m", *FAST, "seed=0,1"], tmp_path, monkeypatch) == 2
+    assert "leave out torchrun or srun" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_only_the_first_process_speaks(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_first()
+    monkeypatch.setenv(variable, "0")
+    assert is_first()
+    monkeypatch.setenv(variable, "1")
+    assert not is_first()
+
+
+def test_several_machines_need_a_launcher_that_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(["-m", *FAST, "trainer.num_nodes=2", "seed=0"], tmp_path, monkeypatch) == 1
+    assert "use hydra/launcher=submitit_slurm" in rows(tmp_path)[0]["status"]
+
+
+def test_a_killed_run_is_told_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "sweep" / "0"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"number": 0, "overrides": ["seed=0", "name=a|b"], "status": "started"}')
+    assert [result.failed for result in conclude(tmp_path / "sweep")] == [True]
+    assert "failed: ended before its time" in capsys.readouterr().out
+    assert rows(tmp_path)[0]["name"] == "a|b"
