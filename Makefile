@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

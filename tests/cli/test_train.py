@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
 from pdnla import PDNLA, load_network
-from pdnla.cli.train import config_folder, main
+from pdnla.cli.train import config_folder, keep_metrics, main
 from pdnla.weights import save_weights
 
 FAST = [
@@ -194,3 +194,13 @@ def test_the_wheel_composes_its_configuration_in_an_empty_folder(tmp_path: Path)
     )
     assert where.stdout.startswith(str(tmp_path / "site"))
     assert not list(empty.iterdir())
+
+
+def test_the_metrics_of_an_earlier_part_of_a_run_are_kept(tmp_path: Path) -> None:
+    for part in ("one", "two"):
+        (tmp_path / "metrics.csv").write_text(part)
+        keep_metrics(tmp_path)
+    assert (tmp_path / "metrics_1.csv").read_text() == "one"
+    assert (tmp_path / "metrics_2.csv").read_text() == "two"
+    keep_metrics(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics_1.csv", "metrics_2.csv"]

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pdnla.errors import UserError
 
 BAD_USAGE = 2
 INTERRUPTED = 130
+PREEMPTED = 143  # told to leave by SIGTERM, as a shell reports it; saved, and can be resumed
 
 
 def run(command: str, function: Callable[[], int | None]) -> NoReturn:
@@ -38,3 +41,12 @@ def run(command: str, function: Callable[[], int | None]) -> NoReturn:
 def _complain(command: str, sentence: str) -> int:
     print(f"{command}: {' '.join(sentence.split())}", file=sys.stderr)
     return BAD_USAGE
+
+
+def progress_bar(doing: str, console: Console) -> Progress:
+    """Return a bar that says what is being done, how much of it is, and how long the rest takes.
+
+    It is shown on a terminal alone; elsewhere, say the same in lines.
+    """
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)

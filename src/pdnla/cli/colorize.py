@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
-from pdnla.cli._run import run
+from pdnla.cli._run import progress_bar, run
 from pdnla.data.images import Picture, check_writable_suffix, list_images, read_image, write_image
 from pdnla.errors import UserError
 
@@ -346,8 +346,7 @@ class Progression:
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         if self._console.is_terminal:
-            columns = (TextColumn("colouring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=self._console)
+            self._bar = progress_bar("colouring", self._console)
             self._task = self._bar.add_task("", total=total)
 
     def __enter__(self) -> "Progression":
