@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def records(file: Path) -> Iterator[wandb_internal_pb2.Record]:
             place += left
             continue
         _, length, kind = struct.unpack("<IHB", content[place : place + 7])
-        if kind == 0:
+        if kind == 0 or place + 7 + length > len(content):
             break
         parts += content[place + 7 : place + 7 + length]
         place += 7 + length
@@ -86,8 +87,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def record(run: Path) -> list[wandb_internal_pb2.Record]:
+    """Return the record once it is whole: W&B's own process may write its end after ``finish`` returns."""
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
-    return list(records(file))
+    patience = time.monotonic() + 120
+    while time.monotonic() < patience:
+        found = list(records(file))
+        if any(entry.HasField("exit") for entry in found):
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"{file} ({file.stat().st_size} bytes) has no end")
 
 
 def history(record: list[wandb_internal_pb2.Record]) -> dict[str, list[object]]:
