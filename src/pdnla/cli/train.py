@@ -1,12 +1,9 @@
 """``pdnla-train``: compose a configuration, train, and leave a folder with all that came of it."""
 
-import difflib
-import errno
 import gc
 import itertools
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -18,12 +15,11 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig
 
 from pdnla.cli import sweep
+from pdnla.cli._hydra import check_numbers, config_folder, explain, record, sentence
 from pdnla.cli._run import PREEMPTED, run
 from pdnla.cli.sweep import Explained, Result, SweepStart
 from pdnla.errors import Preempted, UserError
@@ -32,20 +28,6 @@ from pdnla.files import replacing
 log = logging.getLogger(__name__)
 
 SOME_FAILED = 1
-
-PLUGINS = {
-    "hydra/launcher/joblib": "pdnla[sweeps]",
-    "hydra/sweeper/optuna": "pdnla[sweeps]",
-    "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
-    "hydra/launcher/submitit_local": "hydra-submitit-launcher",
-}
-
-
-def config_folder() -> Path:
-    """Return the folder of configurations: inside the installed package, or beside ``src/`` in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 def train(config: DictConfig) -> float | None:
@@ -67,7 +49,7 @@ def train(config: DictConfig) -> float | None:
         apart = sweeping and sweep.processes() == 1 and trainer_strategy(config.trainer) != "auto"
         (_train_apart if apart else _train)(config, result)
     except Exception as error:
-        result.status = f"failed: {explain(error) or f'{type(error).__name__}: {_sentence(error)}'}"
+        result.status = f"failed: {explain(error, 'train') or f'{type(error).__name__}: {sentence(error)}'}"
         raise
     except BaseException:
         result.status = sweep.STOPPED
@@ -90,7 +72,7 @@ def _train(config: DictConfig, result: Result) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)  # their import sets INFO
     if not sweep.is_first():
         logging.getLogger().setLevel(logging.ERROR)  # the first process speaks for all
-    check_numbers(config)
+    check_numbers(config, "train")
     keep_freed_memory()
     folder = Path(config.trainer.default_root_dir)
     if sweep.is_first():
@@ -190,17 +172,6 @@ def keep_metrics(folder: Path) -> None:
         metrics.rename(folder / f"metrics_{part}.csv")
 
 
-def check_numbers(config: DictConfig) -> None:
-    """Raise :class:`UserError` if an override puts a word where its configuration has a number."""
-    task = HydraConfig.get().overrides.task
-    chosen = {override: (config_folder() / override.split("=", 1)[0]).is_dir() for override in task}
-    default = hydra.compose("train", [override for override, is_group in chosen.items() if is_group])
-    for key in (override.split("=", 1)[0] for override, is_group in chosen.items() if not is_group):
-        usual, value = OmegaConf.select(default, key), OmegaConf.select(config, key)
-        if isinstance(usual, int | float) and not isinstance(usual, bool) and isinstance(value, str):
-            raise UserError(f"{key}={value}: must be a number, such as {usual}")
-
-
 def resume_from(path: str | None, channel: int) -> str | None:
     """Return the checkpoint to resume from, having looked that it is one of a network this wide.
 
@@ -265,113 +236,13 @@ def trainer_precision(precision: str, accelerator: str) -> str:
     return "bf16-mixed" if choose_precision("auto", device) == torch.bfloat16 else "32-true"
 
 
-def record(config: DictConfig, folder: Path) -> None:
-    """Write the composed configuration, resolved, and the git revision if there is one."""
-    resolved = OmegaConf.to_yaml(config, resolve=True)
-    with replacing(folder / "config.yaml") as temporary:
-        temporary.write_text(f"# {revision()}\n{resolved}")
-
-
-def revision() -> str:
-    """Return which revision of which version this is, for the record."""
-    from pdnla import __version__
-
-    git = ["git", "-C", str(Path.cwd()), "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        found = "no git revision"
-    return f"pdnla {__version__}, {found}"
-
-
-def explain(error: BaseException) -> UserError | None:
-    """Return what a user can do about a failed composition or run, or None if the fault is ours."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    for link in chain:
-        if isinstance(link, UserError):
-            return link
-    for link in chain:
-        if isinstance(link, OSError) and link.errno == errno.ENOSPC:
-            return UserError(f"{link.filename or 'the run folder'}: the disk is full; free some space and resume")
-        if isinstance(link, MissingMandatoryValue):
-            key = re.search(r"full_key: (\S+)", str(link))
-            name = key[1] if key else "a value"
-            return UserError(f"{name} is not set and has no default; add {name}=... to the command")
-        if type(link).__name__ == "TerminatedWorkerError":  # joblib's
-            return UserError(
-                "hydra/launcher=joblib: a run's process was killed, perhaps for want of memory; lower"
-                " hydra.launcher.n_jobs"
-            )
-    for link in chain:
-        if type(link).__name__ == "MisconfigurationException":  # Lightning's, which takes seconds to import
-            return UserError(f"trainer: {_sentence(link)}; choose other trainer settings, such as trainer=cpu")
-    if isinstance(error, InstantiationException):
-        key = re.search(r"full_key: (\S+)", str(error))
-        reason = _sentence(error.__cause__ or error)
-        return UserError(f"{key[1] if key else 'the configuration'}: {reason}; change the option that says so")
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return UserError(_unknown_override(str(error)) or f"{_sentence(error)}; see pdnla-train --help")
-    return None
-
-
-def _unknown_override(message: str) -> str | None:
-    """Name the nearest option to one that does not exist, from Hydra's message."""
-    if found := re.search(r"Could not override '([^']+)'", message):
-        return _suggest(found[1], _keys(), "=...")
-    if found := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", message):
-        return _suggest(found[2], _keys(), "=...")
-    if found := re.search(r"In '[^']*': Could not find '([^']+)'|Could not find '([^']+)'", message):
-        wanted = found[1] or found[2]
-        group, _, name = wanted.rpartition("/")
-        if wanted in PLUGINS:
-            return f'{group}={name} is a plugin that is not installed; pip install "{PLUGINS[wanted]}"'
-        names = sorted(p.stem for p in (config_folder() / group).glob("*.yaml"))
-        return f"{group}={name} does not exist; {group} can be {', '.join(names)}"
-    return None
-
-
-def _suggest(wrong: str, keys: list[str], suffix: str) -> str:
-    close = difflib.get_close_matches(wrong, keys, n=1, cutoff=0.0)
-    leaf = [key for key in keys if key.rsplit(".", 1)[-1] == wrong.rsplit(".", 1)[-1]]
-    return f"{wrong} is no option; the nearest is {(leaf or close)[0]}{suffix}"
-
-
-def _keys() -> list[str]:
-    """Return every option of the default configuration, and the groups."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("train", return_hydra_config=False)
-    groups = [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
-    return groups + _flatten(OmegaConf.to_container(config, resolve=False), "")
-
-
-def _flatten(node: Any, prefix: str) -> list[str]:
-    if not isinstance(node, dict):
-        return []
-    keys = []
-    for key, value in node.items():
-        keys += [f"{prefix}{key}", *_flatten(value, f"{prefix}{key}.")]
-    return keys
-
-
-def _sentence(error: BaseException) -> str:
-    """Return the first sentence of a message, on one line."""
-    text = " ".join(str(error).split())
-    return re.split(r"(?<=[a-z\]])\. |\. ?$", text)[0]
-
-
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
 def _compose_and_train(config: DictConfig) -> float | None:
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     try:
         return train(config)
     except Exception as error:
-        explained = explain(error)
+        explained = explain(error, "train")
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             _report_failure(error, explained)
             return None
@@ -390,7 +261,7 @@ def _report_failure(error: Exception, explained: UserError | None) -> None:
         file = Path(hydra_config.runtime.output_dir) / "traceback.txt"
         with replacing(file) as temporary:
             temporary.write_text("".join(traceback.format_exception(error)))
-        reason = f"{type(error).__name__}: {_sentence(error)}; see {file}"
+        reason = f"{type(error).__name__}: {sentence(error)}; see {file}"
     log.error("run %s (%s) failed: %s", hydra_config.job.num, " ".join(hydra_config.overrides.task), reason)
 
 
@@ -423,7 +294,7 @@ def main() -> None:
         except Preempted:
             return PREEMPTED
         except Exception as error:
-            explained = explain(error)
+            explained = explain(error, "train")
             if explained is None:
                 raise
             raise explained from error
