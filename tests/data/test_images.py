@@ -441,3 +441,18 @@ def test_a_folder_without_images_is_one_sentence(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=said):
             list_images(path)
+
+
+def test_a_jpeg_is_decoded_no_smaller_than_asked(tmp_path: Path) -> None:
+    Image.new("RGB", (1000, 800), (200, 60, 60)).save(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg", side=100).size == (125, 100)
+    assert read_image(tmp_path / "a.jpg", side=101).size == (250, 200)
+    assert read_image(tmp_path / "a.jpg", side=2000).size == (1000, 800)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "F"])
+def test_every_picture_has_8_bit_colours(mode: str, tmp_path: Path) -> None:
+    values = {"L": 128, "RGB": (128, 128, 128), "I;16": 128 * 257, "F": 128 / 255}
+    picture = picture_from_pil(Image.new(mode, (3, 2), values[mode]))
+    assert picture.rgb().mode == "RGB"
+    assert np.asarray(picture.rgb()).tolist() == [[[128] * 3] * 3] * 2

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pdnla import UserError
 from pdnla.data.modules import BuiltinData, FolderData, ImageNetData
-from pdnla.data.photographs import Draw, DrawnBatches, TrainingCrops, colourful, is_grey, open_colour
+from pdnla.data.photographs import Draw, DrawnBatches, FixedPairs, TrainingCrops, colourful, is_grey, open_colour
 from pdnla.data.pseudo_pairs import PseudoPairs
 
 
@@ -79,6 +79,16 @@ def test_grey_means_by_the_stated_rule() -> None:
 def test_pictures_without_colour_channels_are_grey(mode: str, tmp_path: Path) -> None:
     Image.new(mode, (8, 8)).save(tmp_path / "x.png")
     assert open_colour(tmp_path / "x.png", 8) is None
+
+
+def test_a_16_bit_target_of_a_validation_pair_keeps_its_greys(tmp_path: Path) -> None:
+    greys = np.linspace(0, 65535, 256).astype(np.uint16)
+    Image.fromarray(np.tile(greys, (256, 1))).save(tmp_path / "grey.png")
+    colours = save(tmp_path / "colours.png", (200, 60, 60))
+    pair = FixedPairs([(tmp_path / "grey.png", colours)], 256)[0]
+    assert pair.truth[:, 0].tolist() == [list(range(256))] * 3
+    with pytest.raises(UserError, match=r"data\.validation_pairs: .*gone\.png: there is no such image"):
+        FixedPairs([(tmp_path / "gone.png", colours)], 16)[0]
 
 
 def test_grey_and_broken_photographs_give_way_and_are_counted(folder: Path) -> None:

@@ -238,7 +238,7 @@ def test_a_broken_photograph_in_a_shard_gives_way_with_its_place_named(
         file.seek(int(opened.offset[3]))
         file.write(bytes(int(opened.size[3])))
     assert TrainingCrops(opened, 16, 1.5)[Draw(3, 0)].unreadable >= 1
-    assert "shard-000000.tar: 000000-000003: left out of training, it cannot be read" in caplog.text
+    assert "shard-000000.tar: 000000-000003: is not an image that can be read" in caplog.text
     assert "BytesIO" not in caplog.text
 
 

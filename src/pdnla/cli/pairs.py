@@ -113,7 +113,7 @@ def _find(
         if number not in coloured:
             try:
                 coloured[number] = open_colour(both[number], 64) is not None
-            except OSError:
+            except UserError:
                 coloured[number] = False
         return coloured[number]
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,14 @@ _ORIENTATIONS = {
 }
 
 
+class Openable(Protocol):
+    """What can be opened as a :class:`~pathlib.Path` can and is named by its ``str``."""
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """Return the encoded picture as a file to read."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """An upright sRGB picture of any size, held as compactly as its source allows.
@@ -76,6 +85,12 @@ class Picture:
             values = values[..., np.newaxis]
         return np.clip(values, 0, 1) if self.colour.mode == "F" else values / np.float32(255)
 
+    def rgb(self) -> Image.Image:
+        """Return the picture, without alpha, in mode ``RGB``: 8 bits, a grey one with three equal channels."""
+        if self.colour.mode != "F":
+            return self.colour.convert("RGB")
+        return Image.fromarray((self.rows(0, self.size[1])[..., 0] * 255).round().astype(np.uint8)).convert("RGB")
+
     def resized(self, size: tuple[int, int]) -> "Picture":
         """Return the picture, without alpha, at ``size`` (width, height), antialiased."""
         if size == self.size:
@@ -83,26 +98,34 @@ class Picture:
         return Picture(self.colour.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
 
 
-def read_image(path: str | Path) -> Picture:
+def read_image(path: str | Path | Openable, side: int | None = None) -> Picture:
     """Read a PNG, JPEG, WebP, TIFF or BMP file of any mode, upright and in sRGB.
 
     EXIF orientation is applied and an ICC profile is converted to sRGB (a broken one is ignored, with a
     warning in the log). Grey pictures of more than 8 bits keep their precision; the rest is read at 8 bits.
 
+    Args:
+        path: the file, or something else that can be opened.
+        side: what is enough of the shorter side, in pixels: a JPEG may be decoded, faster, at a fraction of its size
+            that has as many. None for the full size.
+
     Raises:
         UserError: the file is missing, a folder, empty, truncated, no image, or larger than Pillow's limit of
             about 178 megapixels (twice ``PIL.Image.MAX_IMAGE_PIXELS``).
     """
-    path = Path(path)
-    if path.is_dir():
+    path = Path(path) if isinstance(path, str) else path
+    if isinstance(path, Path) and path.is_dir():
         raise UserError(f"{path}: is a folder; name an image in it")
     try:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path}: is empty (0 bytes); copy it again")
-        with warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings():
+            if not file.read(1):
+                raise UserError(f"{path}: is empty (0 bytes); copy it again")
+            file.seek(0)
             # Pillow warns from half of its limit on, which a large scan reaches; the limit itself stays.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_READABLE) as image:
+            with Image.open(file, formats=_READABLE) as image:
+                if side is not None:
+                    image.draft(None, (side, side))
                 image.load()
                 return picture_from_pil(image, name=str(path))
     except FileNotFoundError as error:

@@ -7,16 +7,17 @@ number of devices or on where a run was interrupted.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from skimage.color import rgb2lab
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from pdnla.data.images import Openable, read_image
 from pdnla.data.pairing import Partners
 from pdnla.errors import UserError
 
@@ -25,17 +26,12 @@ log = logging.getLogger(__name__)
 GREY_CHROMA = 4.0
 """A photograph with a mean chroma, sqrt(a*^2 + b*^2), under this is grey: it has no colours to learn from."""
 
-_COLOURLESS_MODES = frozenset({"1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 _ATTEMPTS = 64
 _PARTNERS = 8  # tried before another target is drawn
 
 
-class Photograph(Protocol):
+class Photograph(Openable, Protocol):
     """What can be opened as a :class:`~pathlib.Path` can, is named by its ``str`` and has a place in an order."""
-
-    def open(self, mode: Literal["rb"]) -> IO[bytes]:
-        """Return the encoded picture as a file to read."""
-        ...
 
     def __lt__(self, other: Any, /) -> bool: ...
 
@@ -79,19 +75,10 @@ def open_colour(photograph: Photograph, side: int) -> Image.Image | None:
         the picture, or None if it is grey by the rule of :data:`GREY_CHROMA`.
 
     Raises:
-        OSError: it cannot be read.
+        UserError: it cannot be read.
     """
-    try:
-        with photograph.open("rb") as file, Image.open(file) as image:
-            if image.mode in _COLOURLESS_MODES:
-                return None
-            image.draft("RGB", (side, side))
-            rgb = ImageOps.exif_transpose(image).convert("RGB")
-    except UnidentifiedImageError as error:  # whose own message names the Python object that was read
-        raise OSError(f"{photograph}: is no image of a known format") from error
-    except (ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise OSError(f"{photograph}: {error}") from error
-    return None if is_grey(rgb) else rgb
+    colour = read_image(photograph, side).colour
+    return None if colour.mode != "RGB" or is_grey(colour) else colour
 
 
 def is_grey(rgb: Image.Image) -> bool:
@@ -187,8 +174,8 @@ class TrainingCrops(Dataset[Crop]):
         path = self.paths[index]
         try:
             rgb = open_colour(path, round(self.size * self.zoom))
-        except OSError as error:
-            log.warning("%s: left out of training, it cannot be read (%s)", path, error)
+        except UserError as error:
+            log.warning("left out of training: %s", error)
             left_out["unreadable"] += 1
             return None
         if rgb is None:
@@ -244,11 +231,10 @@ class FixedPairs(Dataset[Crop]):
         squares = []
         for path in self.pairs[index]:
             try:
-                with Image.open(path) as image:
-                    rgb = ImageOps.exif_transpose(image).convert("RGB")
-            except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-                raise UserError(f"{path}: cannot be read ({error}); mend data.validation_pairs") from error
-            squares.append(to_tensor(centre_crop(rgb, self.size)))
+                picture = read_image(path, self.size)
+            except UserError as error:
+                raise UserError(f"data.validation_pairs: {error}") from error
+            squares.append(to_tensor(centre_crop(picture.rgb(), self.size)))
         return Crop(squares[0], squares[1], True, index, 0, 0)
 
 
@@ -266,8 +252,8 @@ def colourful(paths: Sequence[_P], count: int, seed: int) -> list[_P]:
         try:
             if open_colour(paths[index], 32) is not None:
                 found.append(paths[index])
-        except OSError as error:
-            log.warning("%s: left out, it cannot be read (%s)", paths[index], error)
+        except UserError as error:
+            log.warning("left out: %s", error)
     return sorted(found)
 
 

@@ -360,10 +360,10 @@ def _encoded(path: Path, size: int) -> _Encoded | str:
             rgb = open_colour(_InMemory(path, content), size or _VERIFIED_SIDE)
             with Image.open(io.BytesIO(content)) as image:
                 kind, shorter = image.format or "", min(image.size)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything at a damaged file
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    except UserError as error:
+        return str(error).removeprefix(f"{path.name}: ")
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
     if rgb is None:
         return GREY
     if not size or shorter <= size:
