@@ -1,11 +1,14 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and what processes do alone they do one after the other."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from pdnla import UserError
-from pdnla.files import replacing
+from pdnla.files import alone, replacing
 
 
 def test_a_new_file_appears_whole_in_a_folder_made_for_it(tmp_path: Path) -> None:
@@ -46,3 +49,25 @@ def test_a_full_disk_and_a_place_that_is_no_folder_are_named(tmp_path: Path) -> 
         full()
     with pytest.raises(UserError, match=r"a\.txt: cannot be written \(.*choose another place"):
         below_a_file()
+
+
+def test_a_process_waits_for_another_and_not_for_one_that_was_killed(tmp_path: Path) -> None:
+    lock = tmp_path / "new" / "a.lock"
+    program = "import sys; from pdnla.files import alone\nwith alone(sys.argv[1]): print('in', flush=True); input()"
+    command = [sys.executable, "-c", program, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "in\n"
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as second:
+            time.sleep(0.5)
+            assert second.poll() is None
+            first.kill()
+            assert second.communicate("\n")[0] == "in\n"
+    with alone(lock):
+        pass
+
+
+def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"cannot be written"), alone(tmp_path / "file" / "a.lock"):
+        pass

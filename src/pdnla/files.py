@@ -2,12 +2,20 @@
 
 import contextlib
 import errno
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from pdnla.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -36,6 +44,34 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: str | Path) -> Iterator[None]:
+    """Keep every other process that asks the same of ``path`` waiting until the block is left.
+
+    The lock is the system's, on an empty file ``path`` that stays behind: a process that dies gives it up. Where there
+    are no such locks (Windows, some network disks), nobody waits.
+
+    Raises:
+        UserError: the file cannot be made.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("waiting for another process to leave %s", path)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:
+                pass  # this disk has no locks
+        yield
 
 
 def _umask() -> int:

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from PIL import Image, ImageFilter
 from skimage import data
 
 from pdnla import UserError
+from pdnla.backbones import Backbone, load_backbone
 from pdnla.color import grey
 from pdnla.data import retrieval
 from pdnla.data.modules import FolderData, PairsData
@@ -97,16 +100,62 @@ def test_an_index_is_kept_and_only_what_changed_is_described_again(
     assert described == [1]
     assert torch.equal(changed.vectors[1:], first.vectors[1:])
     assert not torch.equal(changed.vectors[0], first.vectors[0])
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:100])
     assert torch.equal(build_index(paths).vectors, changed.vectors)
     assert described == [1, len(paths)]
 
 
-def test_unreadable_pictures_are_nobodys_partner(album: Path) -> None:
+def test_what_an_interrupted_index_has_described_is_not_described_again(
+    album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(retrieval, "_BATCH", 3)
+    paths = sorted(album.rglob("*.png"))
+    with pytest.raises(KeyboardInterrupt):
+        build_index(paths, progress=interrupt)
+    totals: set[int] = set()
+    build_index(paths, progress=lambda done, total: totals.add(total))
+    assert totals == {len(paths) - 3}
+
+
+def test_one_of_several_processes_describes_and_the_others_wait(album: Path, cache: Path) -> None:
+    paths = sorted(album.rglob("*.png"))
+    program = "import sys; from pathlib import Path; from pdnla.data.retrieval import build_index\n"
+    program += "build_index([Path(p) for p in sys.argv[1:]], progress=lambda done, total: print('described', total))"
+    command = [sys.executable, "-c", program, *map(str, paths)]
+    environment = {**os.environ, "PDNLA_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    said = sorted(process.communicate(timeout=120)[0] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert said == ["", f"described {len(paths)}\n"]
+
+
+def test_the_backbone_that_says_what_is_near_is_the_one_asked_for(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def load(name: str) -> Backbone:
+        asked.append(name)
+        return load_backbone("efficientnet_lite0")
+
+    monkeypatch.setattr(retrieval, "load_backbone", load)
+    module = FolderData(root=str(album), unpaired_fraction=0.5, backbone="vgg19", **OPTIONS)
+    module.setup()
+    assert asked == ["vgg19"]
+
+
+def test_unreadable_pictures_are_nobodys_partner_and_are_said_each_time(
+    album: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (album / "a" / "broken.png").write_bytes(b"\x89PNG no picture")
     paths = sorted(album.rglob("*.png"))
     broken = paths.index(album / "a" / "broken.png")
+    for _ in range(2):
+        caplog.clear()
+        assert build_index(paths).readable.tolist() == [number != broken for number in range(len(paths))]
+        assert "broken.png: is not an image" in caplog.text
     nearest, scores = build_index(paths).nearest(len(paths) - 2)
     assert broken not in nearest[[i for i in range(len(paths)) if i != broken]]
     assert scores.max() <= 1 + 1e-5
@@ -114,8 +163,9 @@ def test_unreadable_pictures_are_nobodys_partner(album: Path) -> None:
 
 def test_a_folder_of_broken_pictures_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no")
-    with pytest.raises(UserError, match=r"none of its 1 pictures can be read"):
-        build_index([tmp_path / "x.png"])
+    (tmp_path / "y.png").write_bytes(b"nor this")
+    with pytest.raises(UserError, match=r"none of its 2 pictures can be read"):
+        partners_by("nearest", [tmp_path / "x.png", tmp_path / "y.png"])
 
 
 def test_unknown_pairings_are_refused(album: Path) -> None:

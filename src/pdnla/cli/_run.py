@@ -1,7 +1,8 @@
 """How every command ends: what it may print and the exit status it leaves with."""
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import typer
@@ -50,3 +51,18 @@ def progress_bar(doing: str, console: Console) -> Progress:
     """
     columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+@contextlib.contextmanager
+def describing() -> Iterator[Callable[[int, int], None]]:
+    """Yield what shows how many pictures are described, and of how many: a bar on a terminal, lines elsewhere."""
+    console = Console(stderr=True)
+    with progress_bar("describing", console) as bar:
+        task = bar.add_task("", total=None)
+
+        def tell(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            if not console.is_terminal:
+                print(f"described {done}/{total} pictures", flush=True)
+
+        yield tell

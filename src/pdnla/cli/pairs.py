@@ -1,20 +1,15 @@
 """``pdnla-pairs``: find a reference for every picture of a folder."""
 
-import csv
 import enum
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from pdnla.cli._run import progress_bar, run
+from pdnla.cli._run import describing, run
 from pdnla.errors import UserError
-from pdnla.files import replacing
 
 COMMAND = "pdnla-pairs"
-COLUMNS = ("target", "reference", "score")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -63,74 +58,21 @@ def pairs(
 
     asked = list_images(targets)
     offered = asked if references is None else list_images(references)
-    rows, without = _find(asked, offered, count, least, most, backbone.value, device, workers)
-    if not rows:
+    from pdnla.data.choosing import choose_references, write_choices
+    from pdnla.devices import choose_device
+
+    where = choose_device(device)
+    with describing() as tell:
+        choices = choose_references(asked, offered, count, least, most, backbone.value, where, workers, tell)
+    if not choices:
         raise UserError(
             f"{targets}: none of its {len(asked)} pictures has a reference in colour between --least {least} and"
             f" --most {most}; widen them, or give more pictures with --references"
         )
-    folder = out.absolute().parent
-    with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for target, reference, score in rows:
-            writer.writerow([*(os.path.relpath(path, folder) for path in (target, reference)), f"{score:.4f}"])
-    print(f"{out}: {len(rows)} pairs for {len(asked) - without} of {len(asked)} pictures")
+    write_choices(out, choices)
+    served = len({choice.target for choice in choices})
+    print(f"{out}: {len(choices)} pairs for {served} of {len(asked)} pictures")
     return 0
-
-
-def _find(
-    asked: list[Path],
-    offered: list[Path],
-    count: int,
-    least: float,
-    most: float,
-    backbone: str,
-    device: str,
-    workers: int,
-) -> tuple[list[tuple[Path, Path, float]], int]:
-    """Return the pairs and how many targets have none."""
-    from pdnla.data.photographs import open_colour
-    from pdnla.data.retrieval import build_index
-    from pdnla.devices import choose_device
-
-    both = list(dict.fromkeys([*asked, *offered]))
-    console = Console(stderr=True)
-    with progress_bar("describing", console) as bar:
-        task = bar.add_task("", total=None)
-
-        def tell(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-            if not console.is_terminal:
-                print(f"described {done}/{total} pictures", flush=True)
-
-        index = build_index(both, backbone, choose_device(device), workers, tell)
-    numbers = {path: number for number, path in enumerate(both)}
-    candidates = [numbers[path] for path in offered]
-    coloured: dict[int, bool] = {}
-
-    def in_colour(number: int) -> bool:
-        if number not in coloured:
-            try:
-                coloured[number] = open_colour(both[number], 64) is not None
-            except UserError:
-                coloured[number] = False
-        return coloured[number]
-
-    rows: list[tuple[Path, Path, float]] = []
-    without = 0
-    for target in asked:
-        cosines = index.vectors[candidates] @ index.vectors[numbers[target]]
-        found = 0
-        for place in cosines.argsort(descending=True).tolist():
-            score, number = float(cosines[place]), candidates[place]
-            if score < least or found == count:
-                break
-            if number != numbers[target] and score <= most and score > 0 and in_colour(number):
-                rows.append((target, both[number], score))
-                found += 1
-        without += not found
-    return rows, without
 
 
 def main() -> None:

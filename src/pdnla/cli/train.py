@@ -88,7 +88,7 @@ def _train(config: DictConfig, result: Result) -> None:
             )
         network.load_state_dict(start.state_dict())
     checkpoint = resume_from(config.ckpt_path, network.channel)
-    data = hydra.utils.instantiate(config.data)
+    data = hydra.utils.instantiate(config.data, backbone=config.backbone)
     module = ColorizationModule(
         network,
         hydra.utils.instantiate(config.loss),

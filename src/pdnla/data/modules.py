@@ -82,6 +82,7 @@ class PseudoPairData(pl.LightningDataModule):
         unpaired_ramp: batches over which that part rises from none, so that the network first learns what pairs teach.
         pairing: which other photograph: ``class`` (of the same folder), ``nearest`` (by a frozen network's features),
             ``random``.
+        backbone: the network that says which are nearest.
         validation_pairs: a file of pairs (``target,reference`` lines) whose results every validation measures.
         overfit: train on one batch alone, always the same, and validate on it: a network that cannot learn that by
             heart cannot learn.
@@ -100,6 +101,7 @@ class PseudoPairData(pl.LightningDataModule):
         unpaired_fraction: float = 0.0,
         unpaired_ramp: int = 0,
         pairing: str = "nearest",
+        backbone: str = "efficientnet_lite0",
         validation_pairs: str | None = None,
         overfit: bool = False,
     ) -> None:
@@ -125,6 +127,7 @@ class PseudoPairData(pl.LightningDataModule):
             raise UserError(f"data.pairing={pairing}: is not known; use {', '.join(PAIRINGS)}")
         self.batch_size, self.size, self.pairs, self.seed, self.zoom = batch_size, size, pairs, seed, zoom
         self.unpaired_fraction, self.unpaired_ramp, self.pairing = unpaired_fraction, unpaired_ramp, pairing
+        self.backbone = backbone
         self.validation_pairs = [] if validation_pairs is None else read_pairs(Path(validation_pairs))
         self.workers, self.validation_count, self.repeats = workers, validation_count, repeats
         self.overfit = overfit
@@ -173,7 +176,7 @@ class PseudoPairData(pl.LightningDataModule):
 
     def choose_partners(self) -> Partners:
         """Return what chooses the references of unpaired pairs."""
-        return partners_by(self.pairing, cast(Sequence[Path], self.training_paths))
+        return partners_by(self.pairing, cast(Sequence[Path], self.training_paths), self.backbone)
 
     def order(self) -> Callable[[np.random.Generator], NDArray[np.int64]] | None:
         """Return what draws the order of an epoch; None for any order, each as likely."""

@@ -74,11 +74,20 @@ class NearestPartners:
 
     Args:
         paths: the photographs.
+        backbone: the network's name.
         neighbours: how many nearest ones are drawn from.
+
+    Raises:
+        UserError: the backbone cannot be had, or no photograph can be read.
     """
 
-    def __init__(self, paths: Sequence[Path], neighbours: int = NEIGHBOURS) -> None:
-        self.nearest = build_index(paths).nearest(neighbours)[0].numpy()
+    def __init__(
+        self, paths: Sequence[Path], backbone: str = "efficientnet_lite0", neighbours: int = NEIGHBOURS
+    ) -> None:
+        index = build_index(paths, backbone)
+        if not index.readable.any():
+            raise UserError(f"{paths[0].parent}: none of its {len(paths)} pictures can be read; choose another folder")
+        self.nearest = index.nearest(neighbours)[0].numpy()
 
     def __call__(self, photograph: int, rng: np.random.Generator) -> int:
         """Return the number of a near photograph."""
@@ -96,8 +105,8 @@ class GivenPartners:
         return int(rng.choice(self.references[photograph]))
 
 
-def partners_by(pairing: str, paths: Sequence[Path]) -> Partners:
-    """Return what chooses partners by the name of a rule.
+def partners_by(pairing: str, paths: Sequence[Path], backbone: str = "efficientnet_lite0") -> Partners:
+    """Return what chooses partners by the name of a rule; ``backbone`` says which are ``nearest``.
 
     Raises:
         UserError: there is no such rule, or it does not fit the photographs.
@@ -108,7 +117,7 @@ def partners_by(pairing: str, paths: Sequence[Path]) -> Partners:
         raise UserError(f"data.pairing={pairing}: there is one photograph, and a pair needs two")
     if pairing == "class":
         return ClassPartners(paths)
-    return NearestPartners(paths) if pairing == "nearest" else RandomPartners(len(paths))
+    return NearestPartners(paths, backbone) if pairing == "nearest" else RandomPartners(len(paths))
 
 
 def read_pairs(file: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
