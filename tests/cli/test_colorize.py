@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from skimage import data
 from torch import Tensor, nn
 
 import pdnla.colorizer
+from pdnla.data.pairing import read_pairs
 from pdnla.errors import UserError
 
 cli = importlib.import_module("pdnla.cli.colorize")
@@ -453,3 +456,117 @@ def test_run_turns_what_the_user_can_mend_into_status_2(capsys: pytest.CaptureFi
             run("pdnla-x", function)
         assert caught.value.code == status
     assert capsys.readouterr().err == "pdnla-x: one sentence\n"
+
+
+# --pick-from
+
+
+@pytest.fixture
+def album(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of two grey photographs; photographs/ has a red and a blue mirrored view of them, and others."""
+    monkeypatch.setenv("PDNLA_CACHE", str(tmp_path.parent / "cache"))
+    Path("album").mkdir()
+    Path("photographs/deep").mkdir(parents=True)
+    for name, place, colour in (("coffee", "cup.png", RED), ("rocket", "deep/start.jpg", BLUE)):
+        grey = Image.fromarray(getattr(data, name)()).convert("L").resize((96, 96))
+        grey.save(f"album/{name}.png")
+        grey.save(f"photographs/{name}_grey.png")
+        tinted = ImageOps.colorize(ImageOps.mirror(grey), "black", "white", mid=colour)
+        tinted.save(f"photographs/{place}", quality=95)
+    Image.fromarray(data.astronaut()).resize((96, 96)).save("photographs/astronaut.png")
+    Path("photographs/broken.jpg").write_bytes(b"no picture")
+    return Path("album")
+
+
+def test_each_target_gets_the_picture_in_colour_that_is_most_like_it(command: Command, album: Path) -> None:
+    done = command(album, "--pick-from", "photographs")
+    assert done.status == 0
+    assert [hue(f"album_colorized/{name}.png") for name in ("coffee", "rocket")] == ["red", "blue"]
+    assert re.search(r"^picked for coffee\.png: photographs/cup\.png, score 0\.\d{3}$", done.out, re.MULTILINE)
+    assert re.search(r"^picked for rocket\.png: photographs/deep/start\.jpg, score 0\.\d{3}$", done.out, re.MULTILINE)
+    assert files("album_colorized") == ["coffee.png", "rocket.png"]
+    again = command(album, "--pick-from", "photographs")
+    assert again.out.splitlines()[-1] == "0 coloured, 2 skipped, 0 failed"
+    assert "picked" not in again.out
+    assert "described" not in command(album, "--pick-from", "photographs", "--overwrite").out.replace(
+        "described 1/1", ""
+    )
+
+
+def test_broken_pictures_to_pick_from_are_left_out_with_a_warning(
+    command: Command, album: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert command("album/coffee.png", "--pick-from", "photographs").status == 0
+    assert "photographs/broken.jpg: is not an image that can be read" in caplog.text
+
+
+def test_picked_references_are_kept_beside_the_results_and_listed_as_pairs(command: Command, album: Path) -> None:
+    given = ("--pick-from", "photographs", "--keep-reference")
+    assert command(album, *given).status == 0
+    kept = ["coffee.png", "coffee_reference.png", "references.csv", "rocket.png", "rocket_reference.jpg"]
+    assert files("album_colorized") == kept
+    assert Path("album_colorized/coffee_reference.png").read_bytes() == Path("photographs/cup.png").read_bytes()
+    pairs = Path("album_colorized/references.csv")
+    assert [[path.resolve() for path in pair] for pair in read_pairs(pairs)] == [
+        [Path("album/coffee.png").resolve(), Path("photographs/cup.png").resolve()],
+        [Path("album/rocket.png").resolve(), Path("photographs/deep/start.jpg").resolve()],
+    ]
+    before = pairs.read_text()
+    Path("album_colorized/coffee.png").unlink()
+    Path("album_colorized/coffee_reference.png").unlink()
+    assert command(album, *given).status == 0  # a later run about one of them
+    assert sorted(pairs.read_text().splitlines()) == sorted(before.splitlines())
+    assert command(album, *given, "--overwrite").status == 0
+    assert files("album_colorized") == kept
+
+
+def test_a_single_picture_keeps_its_reference_beside_it_and_never_picks_results(command: Command, album: Path) -> None:
+    for _ in range(2):
+        given = ("photographs/coffee_grey.png", "--pick-from", "photographs", "--keep-reference", "--overwrite")
+        done = command(*given)
+        assert done.status == 0
+        assert "picked for coffee_grey.png: photographs/cup.png" in done.out
+    new = sorted(path.name for path in Path("photographs").glob("*colorized*"))
+    assert new == [f"coffee_grey_colorized{end}" for end in (".png", "_reference.csv", "_reference.png")]
+    done = command("photographs/coffee_grey.png", "--pick-from", "photographs", "-o", "photographs/x.png")
+    assert "picked for coffee_grey.png: photographs/cup.png" in done.out
+
+
+def test_a_copy_takes_the_place_of_no_result(command: Command, album: Path) -> None:
+    Path("album/rocket.png").rename("album/coffee_reference.png")
+    assert command(album, "--pick-from", "photographs", "--keep-reference").status == 0
+    assert hue("album_colorized/coffee_reference.png") == "blue"
+    assert hue("album_colorized/coffee_reference_2.png") == "red"
+
+
+def test_a_target_in_the_folder_is_not_its_own_reference(command: Command, album: Path) -> None:
+    done = command("photographs/cup.png", "--pick-from", "photographs")
+    assert done.status == 0
+    assert "picked for cup.png: photographs/" in done.out
+    assert "photographs/cup.png" not in done.out
+
+
+def test_targets_without_a_reference_are_told_why(command: Command, album: Path) -> None:
+    Path("greys").mkdir()
+    Path("photographs/coffee_grey.png").rename("greys/a.png")
+    why = "coffee.png: greys holds no other picture in colour"
+    refused(command("album/coffee.png", "--pick-from", "greys"), why)
+    picture("greys/b.png", RED)
+    Path("album/broken.png").write_bytes(b"no picture")
+    done = command(album, "--pick-from", "greys")
+    assert done.status == 1
+    assert "failed 1/3 album/broken.png: is not an image that can be read" in done.err
+    assert done.out.splitlines()[-1] == "2 coloured, 0 skipped, 1 failed"
+
+
+def test_one_way_to_say_the_reference(command: Command) -> None:
+    picture("a.png")
+    picture("many/r.png", RED)
+    refused(command("a.png"), "no REFERENCE given", "--pick-from")
+    refused(command("a.png", "many/r.png", "--pick-from", "many"), "are both given; leave one of them out")
+    refused(command("a.png", "many/r.png", "--keep-reference"), "add --pick-from")
+    refused(command("a.png", "--pick-from", "many/r.png"), "is a file; name a folder")
+    refused(command("a.png", "--pick-from", "nowhere"), "nowhere: there is no such file or folder")
+    Path("a_colorized_reference.csv").write_text("other")
+    refused(command("a.png", "--pick-from", "many", "--keep-reference"), "holds no chosen references")
+    assert files() == ["a.png", "a_colorized_reference.csv", "many/r.png"]

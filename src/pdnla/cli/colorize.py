@@ -2,6 +2,8 @@
 
 import enum
 import itertools
+import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,10 +14,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from pdnla.cli._run import progress_bar, run
+from pdnla.cli._run import describing, progress_bar, run
 from pdnla.data.images import Picture, check_writable_suffix, list_images, read_image, write_image
 from pdnla.data.matching import Pairing, pair
 from pdnla.errors import UserError
+from pdnla.files import replacing
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help or a wrong path need none of it
     from PIL.Image import Image
@@ -24,6 +27,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help or a wrong path n
 
 COMMAND = "pdnla-colorize"
 _BATCH_PIXELS = 64_000_000  # full-size pixels in a batch after which it is coloured, however few the pictures
+_ENDING = "_colorized"  # of a result's name, where the user gives none
+_COPY = "_reference"  # of the name of a copy of its reference
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -45,12 +50,28 @@ def main() -> None:
 def colorize(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="Picture to colour, or a folder.")],
     reference: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="REFERENCE",
             help="Picture to take the colours from, or a folder with one for each target, matched by name.",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    pick_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Instead of REFERENCE: for each target, the picture in colour in FOLDER that is most like it.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_reference: Annotated[
+        bool,
+        typer.Option(
+            "--keep-reference",
+            help="Copy what --pick-from chose beside each result, and list it with its score in a file of pairs.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -90,7 +111,12 @@ def colorize(
     A folder, each picture after the one of the same name in references/:
 
         pdnla-colorize album/ references/ --weights pdnla.safetensors -o coloured/
+
+    A folder, each picture after the most similar of many:
+
+        pdnla-colorize album/ --pick-from photographs/ --weights pdnla.safetensors
     """
+    source = _source(reference, pick_from, keep_reference)
     if weights is None:
         raise UserError(
             "no weights given: train some with pdnla-train, or convert the published checkpoint with"
@@ -98,24 +124,32 @@ def colorize(
         )
     if not weights.is_file():
         raise UserError(f"--weights {weights}: there is no such file; check the path")
-    plan = plan_jobs(target, reference, out)
+    plan = plan_jobs(target, source, out, pick=pick_from is not None)
     if plan.remark:
         print(f"{COMMAND}: {plan.remark}", file=sys.stderr)
     total = len(plan.jobs) + len(plan.unmatched)
+    waiting: list[Job] = []
+    skipped: list[Job] = []
+    for job in plan.jobs:
+        (waiting if overwrite or not job.result.exists() else skipped).append(job)
+    unmatched = plan.unmatched
+    kept = KeptReferences(plan, overwrite) if keep_reference and waiting else None
+    if pick_from is not None and waiting:
+        waiting, unmatched = pick_references(waiting, plan.candidates, pick_from, device)
     with Progression(total, alone=not target.is_dir()) as progression:
-        for sentence in plan.unmatched:
+        for sentence in unmatched:
             progression.failed(sentence)
-        waiting = []
-        for job in plan.jobs:
-            if overwrite or not job.result.exists():
-                waiting.append(job)
-            else:
-                progression.skipped(job)
+        for job in skipped:
+            progression.skipped(job)
         if waiting:
             from pdnla.colorizer import Colorizer
 
             colorizer = Colorizer(weights, device=device, precision=precision.value, size=size)
-            _colour(colorizer, waiting, batch_size, progression)
+            try:
+                _colour(colorizer, waiting, batch_size, progression, kept)
+            finally:
+                if kept is not None:
+                    kept.write()
     if target.is_dir():
         print(progression.summary, flush=True)
     if progression.failures == progression.total:
@@ -123,25 +157,52 @@ def colorize(
     return 1 if progression.failures else 0
 
 
+def _source(reference: Path | None, pick_from: Path | None, keep_reference: bool) -> Path:
+    """Return where references come from, of the two ways to say it."""
+    if reference is not None and pick_from is not None:
+        raise UserError(f"REFERENCE {reference} and --pick-from {pick_from} are both given; leave one of them out")
+    source = reference or pick_from
+    if source is None:
+        raise UserError("no REFERENCE given; name one after TARGET, or give a folder to choose from with --pick-from")
+    if keep_reference and pick_from is None:
+        raise UserError("--keep-reference keeps what --pick-from chose; add --pick-from, or leave it out")
+    if pick_from is not None and pick_from.is_file():
+        raise UserError(f"--pick-from {pick_from}: is a file; name a folder, or give the picture as REFERENCE")
+    return source
+
+
 class Job(NamedTuple):
-    """One picture to colour: what to call it, and where its parts are."""
+    """One picture to colour: what to call it, and where its parts are; the score of a reference that was picked."""
 
     name: str
     target: Path
     reference: Path
     result: Path
+    score: float | None = None
 
 
 class Plan(NamedTuple):
-    """The jobs, a sentence for each target that has no reference, and what the user should know."""
+    """The jobs, a sentence for each target that has no reference, and what the user should know.
+
+    ``folder`` is where the results of a folder go. Where references are to be picked, ``candidates`` are what from, and
+    each job's reference is their folder until one is.
+    """
 
     jobs: list[Job]
     unmatched: list[str]
     remark: str | None
+    folder: Path | None = None
+    candidates: Sequence[Path] = ()
 
 
-def plan_jobs(target: Path, reference: Path, out: Path | None) -> Plan:
+def plan_jobs(target: Path, reference: Path, out: Path | None, pick: bool = False) -> Plan:
     """Pair targets with references and name the results; nothing is decoded or written.
+
+    Args:
+        target: a picture or a folder.
+        reference: a picture or a folder.
+        out: where the result or results go; None for beside the target.
+        pick: references are to be picked from a folder by what they show, not matched by name.
 
     Raises:
         UserError: a path is missing or empty, no reference can be told for any target, or a result would take
@@ -164,7 +225,15 @@ def plan_jobs(target: Path, reference: Path, out: Path | None) -> Plan:
         folder = target
         targets, results, names = [target], [_result_of_one(target, out)], [target.name]
     paired: Pairing = Pairing([reference] * len(targets), None)
-    if reference.is_dir():
+    candidates: list[Path] = []
+    if pick:
+        written = {path.resolve() for path in results}
+        copied = {path.with_name(f"{path.stem}{_COPY}") for path in written}
+        for path in _images(reference, without=(folder,)):
+            place = path.resolve()
+            if _ENDING not in path.stem and place not in written and place.with_suffix("") not in copied:
+                candidates.append(path)
+    elif reference.is_dir():
         paired = pair(target, targets, reference, _images(reference, without=(folder, target)))
     jobs, unmatched = [], []
     for name, path, guide, result in zip(names, targets, paired.references, results, strict=True):
@@ -176,7 +245,102 @@ def plan_jobs(target: Path, reference: Path, out: Path | None) -> Plan:
     for job in jobs:
         if job.result.resolve() in inputs:
             raise UserError(f"{job.result}: is a picture to work from; choose another place with -o")
-    return Plan(jobs, unmatched, paired.remark)
+    return Plan(jobs, unmatched, paired.remark, folder if target.is_dir() else None, candidates)
+
+
+def pick_references(
+    jobs: Sequence[Job], candidates: Sequence[Path], folder: Path, device: str
+) -> tuple[list[Job], list[str]]:
+    """Return the jobs with the picked reference of each, which is printed, and a sentence for each that has none.
+
+    Raises:
+        UserError: there is no picture in colour to pick from, or the backbone or the device cannot be had.
+    """
+    from pdnla.data.choosing import choose_references
+    from pdnla.devices import choose_device
+
+    choices = []
+    if candidates:
+        with describing() as tell:
+            targets = [job.target for job in jobs]
+            choices = choose_references(targets, candidates, device=choose_device(device), workers=2, progress=tell)
+    chosen = {choice.target: choice for choice in choices}
+    picked, unmatched = [], []
+    for job in jobs:
+        if job.target in chosen:
+            _, reference, score = chosen[job.target]
+            print(f"picked for {job.name}: {reference}, score {score:.3f}", flush=True)
+            picked.append(job._replace(reference=reference, score=score))
+        else:
+            unmatched.append(_why_none(job.target, folder))
+    return picked, unmatched
+
+
+def _why_none(target: Path, folder: Path) -> str:
+    try:
+        read_image(target)
+    except UserError as error:
+        return str(error)
+    return f"{target}: {folder} holds no other picture in colour that can be read; choose another with --pick-from"
+
+
+class KeptReferences:
+    """Copies of picked references beside the results, and a file of pairs that names them with their scores.
+
+    Beside ``a.png`` lies ``a_reference.jpg``. The file is ``references.csv`` in the folder of results, or
+    ``a_reference.csv`` for a single one; its lines about other targets, of earlier runs, stay.
+
+    Args:
+        plan: the command's; a copy takes the place of none of its pictures.
+        overwrite: a copy takes the place of an earlier one.
+
+    Raises:
+        UserError: the file exists and is another one.
+    """
+
+    def __init__(self, plan: Plan, overwrite: bool) -> None:
+        from pdnla.data.choosing import read_choices
+
+        self.overwrite = overwrite
+        self._taken = {path.resolve() for job in plan.jobs for path in (job.target, job.result)}
+        single = plan.jobs[0].result
+        self.file = plan.folder / "references.csv" if plan.folder else single.with_name(f"{single.stem}{_COPY}.csv")
+        found = read_choices(self.file) if self.file.exists() else []
+        self._choices = {_absolute(choice.target): choice for choice in found}
+
+    def add(self, job: Job) -> None:
+        """Copy a job's reference, and remember its line.
+
+        Raises:
+            UserError: the copy cannot be written.
+        """
+        from pdnla.data.choosing import Choice
+
+        assert job.score is not None
+        endings = itertools.chain([_COPY], (f"{_COPY}_{number}" for number in itertools.count(2)))
+        names = (f"{job.result.stem}{ending}{job.reference.suffix}" for ending in endings)
+        copy = next(path for path in map(job.result.with_name, names) if self._free(path))
+        with replacing(copy) as temporary:
+            shutil.copyfile(job.reference, temporary)
+        self._choices[_absolute(job.target)] = Choice(job.target, job.reference, job.score)
+
+    def _free(self, path: Path) -> bool:
+        return path.resolve() not in self._taken and (self.overwrite or not path.exists())
+
+    def write(self) -> None:
+        """Write the file of pairs, if there is anything to write.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        from pdnla.data.choosing import write_choices
+
+        if self._choices:
+            write_choices(self.file, self._choices.values())
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - without following links, unlike resolve, and without "..", unlike absolute
 
 
 def result_names(targets: Sequence[Path]) -> list[Path]:
@@ -212,11 +376,11 @@ def _images(folder: Path, without: Sequence[Path]) -> list[Path]:
 
 def _beside(folder: Path) -> Path:
     named = folder if folder.name not in ("", "..") else folder.resolve()
-    return named.with_name(f"{named.name}_colorized")
+    return named.with_name(f"{named.name}{_ENDING}")
 
 
 def _result_of_one(target: Path, out: Path | None) -> Path:
-    name = f"{target.stem}_colorized.png"
+    name = f"{target.stem}{_ENDING}.png"
     if out is None:
         return target.with_name(name)
     if out.is_dir():
@@ -229,11 +393,17 @@ def _same(path: Path, other: Path) -> bool:
     return path.resolve() == other.resolve()
 
 
-def _colour(colorizer: "Colorizer", jobs: Sequence[Job], batch_size: int, progression: "Progression") -> None:
+def _colour(
+    colorizer: "Colorizer",
+    jobs: Sequence[Job],
+    batch_size: int,
+    progression: "Progression",
+    kept: KeptReferences | None = None,
+) -> None:
     """Colour ``jobs``; a picture that cannot be read or coloured is reported and left out.
 
     Raises:
-        UserError: the one reference of many targets cannot be read, or a result cannot be written.
+        UserError: the one reference of many targets cannot be read, or a result or a copy cannot be written.
     """
     shared = jobs[0].reference if all(job.reference == jobs[0].reference for job in jobs) else None
     if shared is not None:
@@ -241,6 +411,8 @@ def _colour(colorizer: "Colorizer", jobs: Sequence[Job], batch_size: int, progre
     for batch in _batches(jobs, batch_size, shared, progression):
         for loaded, result in _colour_batch(colorizer, batch, progression):
             write_image(loaded.job.result, result)
+            if kept is not None:
+                kept.add(loaded.job)
             progression.coloured(loaded.job)
 
 
