@@ -5,16 +5,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 
 from pdnla.cli.sweep import conclude, is_first, processes, read_results
-from pdnla.cli.train import main
+
+Train = Callable[[list[str]], int]
 
 FAST = [
     "model=pdnla_tiny",
@@ -31,17 +32,6 @@ FAST = [
     "callbacks.pictures.rows=1",
     "hydra.sweep.dir=sweep",
 ]
-
-
-def command(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run the command in this process and return its exit status."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["pdnla-train", *arguments])
-    GlobalHydra.instance().clear()
-    with pytest.raises(SystemExit) as left:
-        main()
-    code = left.value.code
-    return code if isinstance(code, int) else 0
 
 
 def apart(arguments: list[str], folder: Path, status: int) -> str:
@@ -65,9 +55,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def test_a_failed_run_is_one_line_and_the_others_are_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, train: Train, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(["-m", *FAST, "optim.lr=x,1e-3,5e-4"], tmp_path, monkeypatch) == 1
+    assert train(["-m", *FAST, "optim.lr=x,1e-3,5e-4"]) == 1
     output = capfd.readouterr()
     assert "Traceback" not in output.out + output.err
     failures = [line for line in output.out.splitlines() if "failed: optim.lr=x: must be a number" in line]
@@ -90,7 +80,7 @@ def test_a_failed_run_is_one_line_and_the_others_are_done(
 
 
 def test_a_fault_of_ours_leaves_its_traceback_in_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import pytorch_lightning as pl
 
@@ -98,16 +88,14 @@ def test_a_fault_of_ours_leaves_its_traceback_in_the_run(
         raise ZeroDivisionError("a fault")
 
     monkeypatch.setattr(pl.Trainer, "fit", broken)
-    assert command(["-m", *FAST, "seed=0"], tmp_path, monkeypatch) == 1
+    assert train(["-m", *FAST, "seed=0"]) == 1
     assert "failed: ZeroDivisionError: a fault; see " in capfd.readouterr().out
     assert "in broken" in (tmp_path / "sweep" / "0" / "traceback.txt").read_text()
 
 
-def test_a_single_run_leaves_its_result_and_a_bad_one_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert command([*FAST, "hydra.run.dir=run"], tmp_path, monkeypatch) == 0
-    assert command([*FAST, "hydra.run.dir=bad", "data.size=40"], tmp_path, monkeypatch) == 2
+def test_a_single_run_leaves_its_result_and_a_bad_one_its_reason(tmp_path: Path, train: Train) -> None:
+    assert train([*FAST, "hydra.run.dir=run"]) == 0
+    assert train([*FAST, "hydra.run.dir=bad", "data.size=40"]) == 2
     result, bad = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("run", "bad"))
     assert (result["status"], result["number"]) == ("done", None)
     assert result["step"] in (1, 2)
@@ -117,29 +105,25 @@ def test_a_single_run_leaves_its_result_and_a_bad_one_its_reason(
 
 
 def test_a_choice_that_does_not_exist_fails_the_whole_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, train: Train, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(["-m", *FAST, "loss=paired,absent"], tmp_path, monkeypatch) == 2
+    assert train(["-m", *FAST, "loss=paired,absent"]) == 2
     assert "loss=absent does not exist" in capfd.readouterr().err
     assert not list(tmp_path.rglob("results.csv"))
 
 
-def test_a_sweep_does_not_write_over_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_does_not_write_over_another(tmp_path: Path, train: Train, capfd: pytest.CaptureFixture[str]) -> None:
     earlier = tmp_path / "sweep" / "0" / "result.json"
     earlier.parent.mkdir(parents=True)
     earlier.write_text('{"number": 0, "overrides": ["seed=0"]}')
-    assert command(["-m", *FAST, "seed=0,1"], tmp_path, monkeypatch) == 2
+    assert train(["-m", *FAST, "seed=0,1"]) == 2
     assert "holds the results of a sweep; choose another folder" in capfd.readouterr().err
     assert not (tmp_path / "sweep" / "1").exists()
 
 
-def test_runs_of_several_models_share_the_folder_of_their_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_of_several_models_share_the_folder_of_their_sweep(tmp_path: Path, train: Train) -> None:
     wanted = [override for override in FAST if not override.startswith(("model=", "hydra."))]
-    assert command(["-m", *wanted, "model=pdnla_tiny,pdnla_small"], tmp_path, monkeypatch) == 0
+    assert train(["-m", *wanted, "model=pdnla_tiny,pdnla_small"]) == 0
     (file,) = tmp_path.rglob("results.csv")
     with file.open(newline="") as table:
         assert {row["model"] for row in csv.DictReader(table)} == {"pdnla_tiny", "pdnla_small"}
@@ -154,7 +138,7 @@ def test_joblib_runs_a_sweep_in_two_workers(tmp_path: Path) -> None:
     assert statuses == ["done", "done", "failed", "failed"]
 
 
-def test_optuna_minimises_prunes_and_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optuna_minimises_prunes_and_goes_on_after_a_failure(tmp_path: Path, train: Train) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     search = [
         "hparams_search=optuna",
@@ -163,7 +147,7 @@ def test_optuna_minimises_prunes_and_goes_on_after_a_failure(tmp_path: Path, mon
         "callbacks.prune.least_runs=1",
         "loss.weights.pixel=1,x",
     ]
-    assert command(["-m", *FAST, *search], tmp_path, monkeypatch) == 1
+    assert train(["-m", *FAST, *search]) == 1
     found = rows(tmp_path)
     assert len(found) == 5
     statuses = {row["status"].split(":")[0] for row in found}
@@ -174,11 +158,11 @@ def test_optuna_minimises_prunes_and_goes_on_after_a_failure(tmp_path: Path, mon
 
 
 def test_a_search_in_which_every_run_failed_ends_with_the_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, train: Train, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     search = ["hparams_search=optuna", "hydra.sweeper.n_trials=2", "data.size=40"]
-    assert command(["-m", *FAST, *search], tmp_path, monkeypatch) == 1
+    assert train(["-m", *FAST, *search]) == 1
     assert "Traceback" not in capfd.readouterr().err
     assert len(rows(tmp_path)) == 2
 
@@ -187,13 +171,13 @@ def test_a_search_in_which_every_run_failed_ends_with_the_table(
     ("group", "choice"), [("launcher", "hydra/launcher=joblib"), ("sweeper", "hparams_search=optuna")]
 )
 def test_a_plugin_that_is_missing_is_named_with_its_installation(
-    group: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    group: str, choice: str, train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from hydra.core.plugins import Plugins
 
     Plugins.instance()  # registers what is installed
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"][group], f"{choice.split('=')[1]}.yaml", raising=False)
-    assert command(["-m", *FAST, choice, "seed=0,1"], tmp_path, monkeypatch) == 2
+    assert train(["-m", *FAST, choice, "seed=0,1"]) == 2
     assert 'is a plugin that is not installed; pip install "pdnla[sweeps]"' in capfd.readouterr().err
 
 
@@ -207,11 +191,11 @@ def test_each_run_on_two_devices_has_processes_of_its_own(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
 def test_a_sweep_is_not_started_by_several_processes(
-    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    variable: str, train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, "2")
     assert processes() == 2
-    assert command(["-m", *FAST, "seed=0,1"], tmp_path, monkeypatch) == 2
+    assert train(["-m", *FAST, "seed=0,1"]) == 2
     assert "leave out torchrun or srun" in capfd.readouterr().err
 
 
@@ -224,8 +208,8 @@ def test_only_the_first_process_speaks(variable: str, monkeypatch: pytest.Monkey
     assert not is_first()
 
 
-def test_several_machines_need_a_launcher_that_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command(["-m", *FAST, "trainer.num_nodes=2", "seed=0"], tmp_path, monkeypatch) == 1
+def test_several_machines_need_a_launcher_that_has_them(tmp_path: Path, train: Train) -> None:
+    assert train(["-m", *FAST, "trainer.num_nodes=2", "seed=0"]) == 1
     assert "use hydra/launcher=submitit_slurm" in rows(tmp_path)[0]["status"]
 
 

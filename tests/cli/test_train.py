@@ -4,18 +4,20 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
 from pdnla import PDNLA, load_network
-from pdnla.cli.train import config_folder, keep_metrics, main
+from pdnla.cli.train import config_folder, keep_metrics
 from pdnla.weights import save_weights
+
+Train = Callable[[list[str]], int]
 
 FAST = [
     "model=pdnla_tiny",
@@ -55,21 +57,8 @@ def test_models_have_their_widths(name: str, channel: int) -> None:
     assert isinstance(instantiate(config.model, channel=4), PDNLA)
 
 
-def command(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run the command in this process and return its exit status."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["pdnla-train", *arguments])
-    GlobalHydra.instance().clear()
-    with pytest.raises(SystemExit) as left:
-        main()
-    code = left.value.code
-    return code if isinstance(code, int) else 0
-
-
-def test_a_run_leaves_its_record_pictures_and_a_checkpoint_that_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert command([*FAST, "hydra.run.dir=one"], tmp_path, monkeypatch) == 0
+def test_a_run_leaves_its_record_pictures_and_a_checkpoint_that_resumes(tmp_path: Path, train: Train) -> None:
+    assert train([*FAST, "hydra.run.dir=one"]) == 0
     run = tmp_path / "one"
     config = (run / "config.yaml").read_text()
     assert config.startswith("# pdnla ")
@@ -79,31 +68,31 @@ def test_a_run_leaves_its_record_pictures_and_a_checkpoint_that_resumes(
     assert load_network(run / "last.ckpt").channel == 4
 
     again = [*FAST, "hydra.run.dir=two", f"ckpt_path={run / 'last.ckpt'}", "trainer.max_steps=3"]
-    assert command(again, tmp_path, monkeypatch) == 0
+    assert train(again) == 0
 
     started = [*FAST, "hydra.run.dir=three", f"weights={run / 'last.ckpt'}", "logger=none"]
-    assert command(started, tmp_path, monkeypatch) == 0
+    assert train(started) == 0
     assert not (tmp_path / "three" / "metrics.csv").exists()
 
 
-def test_a_sweep_runs_each_combination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_runs_each_combination(tmp_path: Path, train: Train) -> None:
     sweep = ["-m", *FAST, "optim.lr=1e-3,5e-4", "hydra.sweep.dir=sweep"]
-    assert command(sweep, tmp_path, monkeypatch) == 0
+    assert train(sweep) == 0
     rates = [
         yaml.safe_load((tmp_path / "sweep" / run / "config.yaml").read_text())["optim"]["lr"] for run in ("0", "1")
     ]
     assert [float(rate) for rate in rates] == [1e-3, 5e-4]
 
 
-def test_tensorboard_gets_numbers_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command([*FAST, "hydra.run.dir=run", "logger=tensorboard"], tmp_path, monkeypatch) == 0
+def test_tensorboard_gets_numbers_and_pictures(tmp_path: Path, train: Train) -> None:
+    assert train([*FAST, "hydra.run.dir=run", "logger=tensorboard"]) == 0
     assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
 
 
-def test_wandb_records_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_records_offline(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")
     arguments = [*FAST, "hydra.run.dir=run", "logger=wandb", "logger.offline=true"]
-    assert command(arguments, tmp_path, monkeypatch) == 0
+    assert train(arguments) == 0
     (record,) = (tmp_path / "run").rglob("run-*.wandb")
     content = record.read_bytes()
     assert b"val/chroma_error" in content
@@ -128,6 +117,7 @@ BAD = [
     (["ckpt_path=absent.ckpt"], "absent.ckpt: there is no such weights file"),
     (["loss.weights.chroma=x"], "loss.weights.chroma=x: must be a number, such as 4.0"),
     (["optim.lr="], "optim.lr=: must be a number, such as 0.001"),
+    (["backbone=none", "data.unpaired_fraction=0.5"], "backbone none is not known; use efficientnet_lite0 or vgg19"),
     (["a b"], "see pdnla-train --help"),
 ]
 
@@ -137,14 +127,14 @@ def test_mistakes_get_one_sentence_and_status_2(
     arguments: list[str],
     sentence: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    train: Train,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "empty").mkdir()
     save_weights(PDNLA(6), tmp_path / "w6.safetensors", "a test")
     changed = {override.split("=")[0] for override in arguments}
     kept = [override for override in FAST if override.split("=")[0] not in changed]
-    assert command([*kept, *arguments], tmp_path, monkeypatch) == 2
+    assert train([*kept, *arguments]) == 2
     errors = capfd.readouterr().err
     last = errors.strip().splitlines()[-1]
     assert last.startswith("pdnla-train: ")
@@ -153,7 +143,7 @@ def test_mistakes_get_one_sentence_and_status_2(
 
 
 def test_a_full_disk_ends_a_run_with_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import pytorch_lightning as pl
 
@@ -161,7 +151,7 @@ def test_a_full_disk_ends_a_run_with_one_sentence(
         raise OSError(28, "No space left on device", "last.ckpt")
 
     monkeypatch.setattr(pl.Trainer, "save_checkpoint", full)
-    assert command([*FAST, "hydra.run.dir=run"], tmp_path, monkeypatch) == 2
+    assert train([*FAST, "hydra.run.dir=run"]) == 2
     assert "the disk is full; free some space" in capfd.readouterr().err
 
 
