@@ -9,12 +9,18 @@ from omegaconf import DictConfig, OmegaConf
 from pdnla.cli.train import config_folder
 
 FILES = sorted(config_folder().glob("*/*.yaml"))
-REQUIRED = {"data.root": "photographs", "data.pairs_file": "pairs.csv"}
+REQUIRED = {
+    "data.root": "photographs",
+    "data.pairs_file": "pairs.csv",
+    "protocol.root": "photographs",
+    "protocol.frames": "frames",
+}
+COMMANDS = {"protocol": "eval"}  # by the group that is not pdnla-train's
 
 
-def composed(overrides: list[str]) -> DictConfig:
+def composed(overrides: list[str], command: str = "train") -> DictConfig:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose("train", overrides)
+        return compose(command, overrides)
 
 
 def test_the_groups_are_found() -> None:
@@ -29,12 +35,14 @@ def test_the_groups_are_found() -> None:
         "callbacks",
         "experiment",
         "hparams_search",
+        "protocol",
     } <= groups
 
 
 @pytest.mark.parametrize("file", FILES, ids=[f"{file.parent.name}={file.stem}" for file in FILES])
 def test_every_file_composes_and_needs_no_value_but_the_photographs(file: Path) -> None:
-    config = composed([f"{file.parent.name}={file.stem}"])
+    command = COMMANDS.get(file.parent.name, "train")
+    config = composed([f"{file.parent.name}={file.stem}"], command)
     # what a running command alone knows, such as the run's folder; the next composition sets Hydra's own again
     OmegaConf.register_new_resolver("hydra", lambda path: f"<{path}>", replace=True)
     missing = OmegaConf.missing_keys(config)
@@ -44,7 +52,7 @@ def test_every_file_composes_and_needs_no_value_but_the_photographs(file: Path) 
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     assert resolved["name"]
-    for group in ("model", "data", "loss", "optim", "trainer"):
+    for group in ("model", "data", "loss", "optim", "trainer") if command == "train" else ("protocol",):
         assert "_target_" in resolved[group], group
 
 

@@ -1,0 +1,117 @@
+"""Colourings that need no training, for comparison.
+
+Each is a function of the target's L*, ``(H, W)``, and the reference in CIELAB, ``(3, H', W')``, to the target's
+chroma, a* and b*, ``(2, H, W)``; all float32. :class:`Baseline` makes a network of one, so that
+:class:`pdnla.Colorizer` runs it as it runs trained weights: on pictures of any size, the target's L* kept.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+
+from pdnla import color
+from pdnla.network import Colorization
+
+WINDOWS = (5, 11, 21)
+"""Sides in pixels of the windows whose means and deviations :func:`patch_nearest` compares."""
+
+NEAREST = 8
+_REFERENCE_PIXELS = 1 << 16  # searched at most; a quarter of them is half as slow and 0.9 dB worse
+
+
+def grey(lightness: Tensor, reference: Tensor) -> Tensor:
+    """Return no chroma at all."""
+    return lightness.new_zeros(2, *lightness.shape)
+
+
+def mean_chroma(lightness: Tensor, reference: Tensor) -> Tensor:
+    """Return the reference's mean chroma everywhere."""
+    return reference[1:].mean(dim=(1, 2)).view(2, 1, 1).expand(2, *lightness.shape)
+
+
+def luminance_rank(lightness: Tensor, reference: Tensor) -> Tensor:
+    """Return at each pixel the chroma of the reference's pixel of the same rank in luminance.
+
+    Global colour transfer (Welsh et al., Transferring Color to Greyscale Images, SIGGRAPH 2002) without its
+    neighbourhoods: the reference's luminance is remapped to the target's by rank instead of mean and deviation. Pixels
+    of equal luminance share a rank, and chroma is the mean over those of the reference that are as bright.
+    """
+    levels, sizes = _levels(lightness)
+    reference_levels, reference_sizes = _levels(reference[0])
+    chroma = reference.new_zeros(2, len(reference_sizes)).index_add_(1, reference_levels, reference[1:].flatten(1))
+    chroma /= reference_sizes
+    ranks = (sizes.cumsum(0) - sizes / 2) / sizes.sum()  # of each level's middle, in [0, 1]
+    ends = reference_sizes.cumsum(0) / reference_sizes.sum()
+    found = torch.searchsorted(ends, ranks).clamp_(max=len(ends) - 1)
+    return chroma[:, found[levels]].view(2, *lightness.shape)
+
+
+def _levels(lightness: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each pixel's place among the distinct values of L*, ``(H · W,)``, and how many pixels have each."""
+    rounded = (lightness * 100).round()  # rounding of the conversion must not order pixels of one grey value
+    _, levels, sizes = rounded.flatten().unique(return_inverse=True, return_counts=True)
+    return levels, sizes.double()
+
+
+def patch_nearest(lightness: Tensor, reference: Tensor) -> Tensor:
+    """Return at each pixel the median chroma of the eight pixels of the reference whose surroundings are most alike.
+
+    What is compared is L* and its mean and standard deviation in windows of three sizes. Of a reference of more than
+    65,536 pixels, as many are searched, on a regular grid.
+    """
+    places = _surroundings(reference[0])
+    height, width = reference.shape[1:]
+    step = max(1, int(np.ceil(np.sqrt(height * width / _REFERENCE_PIXELS))))
+    grid = slice(step // 2, None, step)
+    chroma = reference[1:, grid, grid].cpu().numpy().reshape(2, -1)
+    tree = cKDTree(places[grid, grid].reshape(-1, places.shape[-1]))
+    wanted = _surroundings(lightness).reshape(-1, places.shape[-1])
+    nearest = min(NEAREST, chroma.shape[1])
+    _, found = tree.query(wanted, k=nearest)
+    median = np.median(chroma[:, found.reshape(len(wanted), nearest)], axis=2)
+    return torch.from_numpy(median.astype(np.float32)).view(2, *lightness.shape).to(lightness.device)
+
+
+def _surroundings(lightness: Tensor) -> NDArray[np.float32]:
+    """Return L* and its mean and deviation in windows of each size, ``(H, W, 1 + 2 · 3)``."""
+    values = lightness.cpu().double().numpy()
+    parts = [values]
+    for window in WINDOWS:
+        mean = uniform_filter(values, window, mode="reflect")
+        variance = uniform_filter(values**2, window, mode="reflect") - mean**2
+        parts += [mean, np.sqrt(np.clip(variance, 0, None))]
+    return np.stack(parts, axis=-1).astype(np.float32)
+
+
+Chroma = Callable[[Tensor, Tensor], Tensor]
+
+BASELINES: dict[str, Chroma] = {
+    function.__name__: function for function in (grey, mean_chroma, luminance_rank, patch_nearest)
+}
+"""The functions by name."""
+
+
+class Baseline(nn.Module):
+    """Gives a function of luminance and reference the face of :class:`pdnla.PDNLA`."""
+
+    def __init__(self, chroma: Chroma) -> None:
+        super().__init__()
+        self.chroma = chroma
+
+    def encode_reference(self, reference: Tensor) -> tuple[Tensor]:
+        """Return the reference in CIELAB, of sRGB in [-1, 1], ``(B, 3, H, W)``."""
+        return (color.rgb_to_lab((reference + 1) / 2),)
+
+    def forward(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Colorization:
+        """Colour grey targets, sRGB in [-1, 1], ``(B, 3, H, W)``; ``mid`` and ``out`` are the same."""
+        (labs,) = reference if isinstance(reference, tuple) else self.encode_reference(reference)
+        lightness = color.rgb_to_lab((target + 1) / 2)[:, 0]
+        labs = labs.expand(len(target), -1, -1, -1)
+        chroma = torch.stack([self.chroma(*pair) for pair in zip(lightness, labs, strict=True)])
+        rgb = color.lab_to_rgb(torch.cat([lightness.unsqueeze(1), chroma], dim=1), clip=False)
+        return Colorization(rgb * 2 - 1, rgb * 2 - 1)

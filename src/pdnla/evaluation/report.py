@@ -1,0 +1,279 @@
+"""What an evaluation leaves: ``metrics.json``, ``metrics.csv`` and ``report.html``, a page that needs nothing else."""
+
+import base64
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdnla.evaluation.measures import MEASURES, badness, best
+from pdnla.evaluation.methods import BASELINE_NAMES, TRUTH
+from pdnla.evaluation.protocols import spread
+from pdnla.evaluation.running import REFERENCE, TARGET, Evaluation, Record, kept
+from pdnla.files import replacing
+
+ARROWS = {"high": "↑", "low": "↓", "one": "→ 1"}
+_POINTS = 100  # of each distribution that are drawn
+
+
+def write_metrics(
+    evaluation: Evaluation, folder: Path, configuration: Mapping[str, Any], versions: Mapping[str, str]
+) -> None:
+    """Write the means and every picture's figures: ``metrics.json``, and ``metrics.csv`` with a row each and method."""
+    content = {
+        "versions": versions,
+        "configuration": configuration,
+        "pictures": len(evaluation.records),
+        "left_out": evaluation.left_out,
+        "means": {name: evaluation.means[name] for name in evaluation.methods},
+        "figures": {record.name: record.figures for record in evaluation.records},
+    }
+    with replacing(folder / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    measures = _of_pictures(evaluation)
+    with (
+        replacing(folder / "metrics.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["picture", "method", *measures])
+        for record in evaluation.records:
+            for name, figures in record.figures.items():
+                writer.writerow([record.name, name, *(figures.get(measure, "") for measure in measures)])
+
+
+def write_page(
+    evaluation: Evaluation, file: Path, pictures: Path, count: int, title: str, remarks: Sequence[str], settings: str
+) -> None:
+    """Write the page.
+
+    Args:
+        evaluation: what it shows.
+        file: where it goes.
+        pictures: folder of the small pictures that :func:`pdnla.evaluation.running.evaluate` kept.
+        count: so many cases at most are shown in pictures.
+        title: of the page.
+        remarks: short ones under the title.
+        settings: the configuration, as text.
+    """
+    shown = choose(evaluation, count)
+    own = files("pdnla.evaluation")
+    with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as page:
+        page.write(
+            "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n"
+            "<meta name=viewport content='width=device-width'>\n"
+            f"<title>{escape(title)}</title>\n<style>\n{own.joinpath('page.css').read_text('utf-8')}</style>\n"
+            f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(remarks))}</p></header>\n<main>\n"
+        )
+        page.write(_means(evaluation))
+        page.write(_left_out(evaluation))
+        page.write(f"<details><summary>Configuration</summary><pre>{escape(settings)}</pre></details>\n")
+        page.write("<h2>Distributions</h2>\n<div class=plots>\n")
+        for measure in _of_pictures(evaluation):
+            page.write(_distribution(evaluation, measure))
+        page.write("</div>\n")
+        if shown:
+            page.write(_controls(evaluation, len(shown)))
+            columns = [TARGET, REFERENCE, *evaluation.methods]
+            for record in shown:  # one at a time: together they may be a hundred megabytes
+                page.write(_row(record, columns, pictures))
+            page.write(f"</div>\n{_VIEWER}")
+            page.write(f"<script type=application/json id=data>{_data(evaluation, shown)}</script>\n")
+            page.write(f"<script>\n{own.joinpath('page.js').read_text('utf-8')}</script>\n")
+        page.write("</main>\n</html>\n")
+
+
+def choose(evaluation: Evaluation, count: int) -> list[Record]:
+    """Return at most ``count`` cases: half of them spread evenly, the others the worst by each measure and method."""
+    records = evaluation.records
+    if count >= len(records):
+        return records
+    if count < 1:
+        return []
+    chosen = set(spread(len(records), (count + 1) // 2))
+    orders = []
+    for measure in _of_pictures(evaluation):
+        for method in evaluation.methods:
+            values = [(record.figures.get(method, {}).get(measure), place) for place, record in enumerate(records)]
+            found = [(badness(measure, value), place) for value, place in values if value is not None]
+            if method != TRUTH:
+                orders.append([place for _, place in sorted(found, reverse=True)])
+    for rank in range(len(records)):
+        for order in orders:
+            if len(chosen) < count and rank < len(order):
+                chosen.add(order[rank])
+    return [records[place] for place in sorted(chosen)]
+
+
+def ranked(evaluation: Evaluation, measure: str) -> list[str]:
+    """Return the methods whose mean of a measure is the best one; the truth does not compete."""
+    values = {name: means[measure] for name, means in evaluation.means.items() if name != TRUTH and measure in means}
+    return best(measure, values)
+
+
+def printed(evaluation: Evaluation, method: str, measure: str) -> str:
+    """Return a method's mean as it is printed, empty where there is none."""
+    value = evaluation.means[method].get(measure)
+    return "" if value is None else f"{value:.{MEASURES[measure].digits}f}"
+
+
+def _of_pictures(evaluation: Evaluation) -> list[str]:
+    """Return the measures that single pictures have."""
+    found = {measure for record in evaluation.records for figures in record.figures.values() for measure in figures}
+    return [measure for measure in evaluation.measures if measure in found]
+
+
+def _kind(method: str) -> str:
+    return "truth" if method == TRUTH else "baseline" if method in BASELINE_NAMES else "ours"
+
+
+def _means(evaluation: Evaluation) -> str:
+    head = "".join(
+        f"<th title='{escape(MEASURES[name].meaning)}'>{escape(MEASURES[name].label)} "
+        f"<small>{ARROWS[MEASURES[name].best]}</small></th>"
+        for name in evaluation.measures
+    )
+    winners = {measure: ranked(evaluation, measure) for measure in evaluation.measures}
+    rows = []
+    for method in evaluation.methods:
+        cells = []
+        for measure in evaluation.measures:
+            mark = " class=best" if method in winners[measure] else ""
+            cells.append(f"<td{mark}>{printed(evaluation, method, measure) or '–'}</td>")
+        rows.append(f"<tr class={_kind(method)}><th>{escape(method)}</th>{''.join(cells)}</tr>\n")
+    meanings = "".join(
+        f"<dt>{escape(MEASURES[name].label)}</dt><dd>{escape(MEASURES[name].meaning)}</dd>"
+        for name in evaluation.measures
+    )
+    return (
+        f"<div class=wide><table>\n<thead><tr><th></th>{head}</tr></thead>\n"
+        f"<tbody>\n{''.join(rows)}</tbody></table></div>\n"
+        f"<details><summary>Measures</summary><dl>{meanings}</dl></details>\n"
+    )
+
+
+def _left_out(evaluation: Evaluation) -> str:
+    if not evaluation.left_out:
+        return ""
+    lines = "".join(f"<li>{escape(line)}</li>" for line in evaluation.left_out)
+    return f"<details><summary>{len(evaluation.left_out)} left out</summary><ul>{lines}</ul></details>\n"
+
+
+_LABELS, _PLOT, _STEP, _TOP = 128, 320, 30, 26  # pixels: labels' and plot's width, a method's and the title's height
+
+
+def _distribution(evaluation: Evaluation, measure: str) -> str:
+    """Draw a measure's values, a line a method: points, the middle half in a box, its median and the mean."""
+    values = {}
+    for method in evaluation.methods:
+        found = [
+            (record.figures[method][measure], record.name)
+            for record in evaluation.records
+            if measure in record.figures.get(method, {})
+        ]
+        if found:
+            values[method] = found
+    everything = [value for found in values.values() for value, _ in found]
+    least, most = min(everything), max(everything)
+    if least == most:
+        least, most = least - 0.5, most + 0.5
+
+    def x(value: float) -> str:
+        return f"{_LABELS + (value - least) / (most - least) * _PLOT:.1f}"
+
+    bottom = _TOP + _STEP * len(values)
+    parts = [
+        f"<svg viewBox='0 0 {_LABELS + _PLOT + 12} {bottom + 22}' role=img><title>{escape(measure)}</title>"
+        f"<text class=name x=0 y=13>{escape(MEASURES[measure].label)} {ARROWS[MEASURES[measure].best]}</text>"
+    ]
+    for tick in _ticks(least, most):
+        parts.append(
+            f"<line class=grid x1={x(tick)} x2={x(tick)} y1={_TOP} y2={bottom} />"
+            f"<text class=tick x={x(tick)} y={bottom + 15}>{tick:g}</text>"
+        )
+    for place, (method, found) in enumerate(values.items()):
+        middle = _TOP + _STEP * (place + 0.5)
+        numbers = np.array([value for value, _ in found])
+        low, median, high = (float(q) for q in np.percentile(numbers, (25, 50, 75)))
+        label = method if len(method) <= 19 else f"{method[:18]}…"
+        parts.append(
+            f"<g class={_kind(method)}><text class=label x={_LABELS - 10} y={middle + 4}>{escape(label)}</text>"
+        )
+        for point in spread(len(found), _POINTS):
+            value, name = found[point]
+            offset = (point * 0.618034 % 1 - 0.5) * _STEP * 0.6  # the golden ratio spreads them evenly
+            said = f"<title>{escape(name)}: {value:.4g}</title>"
+            parts.append(f"<circle cx={x(value)} cy={middle + offset:.1f} r=2>{said}</circle>")
+        width = float(x(high)) - float(x(low))
+        parts.append(
+            f"<rect x={x(low)} y={middle - 7} width={width:.1f} height=14 rx=2 />"
+            f"<line class=median x1={x(median)} x2={x(median)} y1={middle - 7} y2={middle + 7} />"
+            f"<circle class=mean cx={x(float(numbers.mean()))} cy={middle} r=3.5 /></g>"
+        )
+    return "".join(parts) + "</svg>\n"
+
+
+def _ticks(least: float, most: float) -> list[float]:
+    """Return three to seven round numbers in a range."""
+    rough = (most - least) / 5
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    first = int(np.ceil(least / step))
+    return [round(i * step, 10) for i in range(first, int(np.floor(most / step)) + 1)]
+
+
+def _controls(evaluation: Evaluation, shown: int) -> str:
+    total = len(evaluation.records)
+    count = f"{total}" if shown == total else f"{shown} of {total}: half spread evenly, half the worst by some measure"
+    measures = "".join(
+        f"<option value={name}>{escape(MEASURES[name].label)}</option>" for name in _of_pictures(evaluation)
+    )
+    methods = "".join(f"<option>{escape(name)}</option>" for name in evaluation.methods)
+    return (
+        f"<h2>Pictures <small>{count}</small></h2>\n<form class=controls>"
+        "<label>order <select id=order><option value=0>as in the folder</option><option value=1>worst first</option>"
+        "<option value=-1>best first</option></select></label> "
+        f"<label>by <select id=measure>{measures}</select></label> "
+        f"<label>of <select id=method>{methods}</select></label>"
+        "<span class=hint>Click a picture to compare it with the target.</span></form>\n<div id=rows>\n"
+    )
+
+
+def _row(record: Record, columns: Sequence[str], folder: Path) -> str:
+    cells = []
+    for name in columns:
+        if name not in record.columns:
+            cells.append("<figure></figure>")
+            continue
+        encoded = base64.b64encode(kept(folder, record.number, record.columns.index(name)).read_bytes()).decode()
+        label = escape(name)
+        cells.append(
+            f"<figure><button data-name='{label}'><img alt='{label}' src='data:image/jpeg;base64,{encoded}'></button>"
+            f"<figcaption>{label} <b></b></figcaption></figure>"
+        )
+    return f"<article data-number={record.number}><h3>{escape(record.name)}</h3><div>{''.join(cells)}</div></article>\n"
+
+
+def _data(evaluation: Evaluation, shown: Sequence[Record]) -> str:
+    """Return what the page's script needs: measures, and the figures of the cases shown."""
+    measures = {name: MEASURES[name] for name in _of_pictures(evaluation)}
+    content = {
+        "measures": {name: {"best": measure.best, "digits": measure.digits} for name, measure in measures.items()},
+        "figures": {str(record.number): record.figures for record in shown},
+    }
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")  # a name must not end the script
+
+
+_VIEWER = """<dialog id=viewer><form method=dialog>
+<header><h3></h3><button aria-label=close>✕</button></header>
+<div class=stage><img alt=""><img alt=""><i></i></div>
+<input type=range min=0 max=1000 value=500 aria-label="how much of either">
+<footer><select aria-label=left></select><span>← slide →</span><select aria-label=right></select></footer>
+</form></dialog>
+"""

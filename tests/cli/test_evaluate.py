@@ -1,0 +1,132 @@
+"""``pdnla-eval``, as a user runs it."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+from skimage import data
+
+from pdnla import PDNLA
+from pdnla.cli.evaluate import main
+from pdnla.weights import save_weights
+
+Command = Callable[[list[str]], int]
+
+FAST = [
+    "size=32",
+    "device=cpu",
+    "precision=float32",
+    "baselines=[grey,mean_chroma]",
+    "measures.lpips=false",
+    "measures.fid=false",
+    "hydra.run.dir=run",
+]
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Return what runs the command in a folder with photographs, a grey picture and weights."""
+    album = tmp_path / "album"
+    album.mkdir()
+    for name in ("astronaut", "coffee"):
+        Image.fromarray(getattr(data, name)()).resize((72, 64)).save(album / f"{name}.png")
+    (tmp_path / "other").mkdir()
+    Image.new("L", (64, 64), 90).save(tmp_path / "other" / "grey.png")
+    torch.manual_seed(0)
+    save_weights(PDNLA(4), tmp_path / "net.safetensors", "a test")
+    monkeypatch.chdir(tmp_path)
+
+    def run(arguments: list[str]) -> int:
+        monkeypatch.setattr(sys, "argv", ["pdnla-eval", *FAST, *arguments])
+        GlobalHydra.instance().clear()
+        with pytest.raises(SystemExit) as left:
+            main()
+        code = left.value.code
+        return code if isinstance(code, int) else 0
+
+    return run
+
+
+def test_pseudo_pairs_leave_a_table_figures_and_a_page(
+    evaluate: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(["protocol.root=album", "protocol.size=48", "weights=net.safetensors"]) == 0
+    shown = capsys.readouterr().out
+    assert "evaluated 2/2 pictures" in shown
+    for word in ("net", "grey", "mean_chroma", "truth", "PSNR", "CIEDE2000"):
+        assert word in shown
+    content = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert content["pictures"] == 2
+    assert content["configuration"]["protocol"]["size"] == 48
+    assert set(content["figures"]) == {"astronaut.png", "coffee.png"}
+    assert content["versions"]["pdnla"].startswith("pdnla ")
+    assert (tmp_path / "run" / "report.html").read_text().count("<article") == 2
+    assert (tmp_path / "run" / "config.yaml").exists()
+    assert not (tmp_path / "run" / ".pictures").exists()
+
+
+def test_the_same_command_leaves_the_same_files(evaluate: Command, tmp_path: Path) -> None:
+    command = ["protocol.root=album", "protocol.size=48", "name=one"]
+    assert evaluate(command) == 0
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("metrics.json", "metrics.csv", "report.html")}
+    assert evaluate(command) == 0
+    for name, content in before.items():
+        assert (tmp_path / "run" / name).read_bytes() == content, name
+
+
+def test_pairs_and_video_run_with_what_is_published(evaluate: Command, tmp_path: Path) -> None:
+    given = ["protocol.targets=album", "protocol.references=album/coffee.png", "protocol.published=album"]
+    assert evaluate(["protocol=pairs", *given, "weights={mine: net.safetensors}"]) == 0
+    content = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(content["means"]) == ["mine", "published", "grey", "mean_chroma"]
+    assert evaluate(["protocol=video", "protocol.frames=album", "protocol.reference=album/coffee.png"]) == 0
+    content = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert "flicker" in content["figures"]["coffee.png"]["grey"]
+
+
+BAD = [
+    ([], "protocol.root is not set and has no default; add protocol.root=..."),
+    (["protocol.root=absent"], "absent: there is no such folder"),
+    (["protocol.root=other"], "none of its 1 pictures can be used; the first: other/grey.png: is grey"),
+    (["protocol=none"], "protocol=none does not exist; protocol can be pairs, pseudo, video"),
+    (["protocol=pairs"], "give protocol.targets=... and protocol.references=..."),
+    (
+        ["protocol=pairs", "protocol.targets=album", "protocol.references=other"],
+        "no reference has the name of a target",
+    ),
+    (["protocol.root=album", "weights=absent.ckpt"], "absent.ckpt: there is no such weights file"),
+    (["protocol.root=album", "baselines=[gray]"], "baselines: gray is not known; choose from grey, mean_chroma"),
+    (["protocol.root=album", "baselines=[]"], "there is nothing to evaluate; give weights=FILE"),
+    (["protocol.root=album", "devices=0"], "devices=0: must be at least 1"),
+    (["protocol.root=album", "device=tpu"], "device tpu is not there"),
+    (["protocol.root=album", "measures.lpips=perhaps"], "measures.lpips=perhaps: must be auto, true or false"),
+    (["protocol.root=album", "size=large"], "size=large: must be a number, such as 512"),
+    (["protocol.root=album", "sise=3"], "sise is no option; the nearest is size=..."),
+    (["a b"], "see pdnla-eval --help"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), BAD, ids=[" ".join(a) or "nothing" for a, _ in BAD])
+def test_mistakes_get_one_sentence_and_status_2(
+    arguments: list[str], sentence: str, evaluate: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(arguments) == 2
+    errors = capfd.readouterr().err
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("pdnla-eval: ")
+    assert sentence in last
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_torchrun_is_not_needed(
+    evaluate: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert evaluate(["protocol.root=album"]) == 2
+    assert "leave out torchrun or srun" in capfd.readouterr().err

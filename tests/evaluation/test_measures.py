@@ -1,0 +1,164 @@
+"""Each measure on a case known by hand."""
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pdnla import UserError, color
+from pdnla.evaluation import measures
+from pdnla.evaluation.measures import (
+    MEASURES,
+    Judge,
+    Moments,
+    badness,
+    best,
+    flicker,
+    frechet_distance,
+    has_fid,
+    has_lpips,
+    luminance_error,
+    means,
+    perceptual_distance,
+)
+
+
+def picture(lightness: float | Tensor, a: float | Tensor, b: float | Tensor, side: int = 8) -> Tensor:
+    parts = [torch.as_tensor(x).expand(side, side) for x in (lightness, a, b)]
+    return color.lab_to_rgb(torch.stack(parts).unsqueeze(0).double())
+
+
+def noise(seed: int, side: int = 64) -> Tensor:
+    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge(torch.device("cpu"))
+
+
+def test_luminance_error_is_the_mean_distance_of_lightness() -> None:
+    assert luminance_error(picture(53.0, 20.0, 5.0), picture(50.0, 0.0, 0.0)) == pytest.approx(3, abs=1e-3)
+
+
+def test_perceptual_distance_is_that_of_unit_vectors() -> None:
+    x, y = torch.tensor([3.0, 0.0]).view(1, 2, 1, 1), torch.tensor([0.0, 5.0]).view(1, 2, 1, 1)
+    assert perceptual_distance([x], [x]) == 0
+    assert perceptual_distance([x], [y]) == pytest.approx(2)
+    assert perceptual_distance([x, x], [y, x]) == pytest.approx(1)
+
+
+def test_flicker_is_the_change_of_chroma_where_luminance_stays() -> None:
+    left = torch.arange(8) < 4
+    before = picture(50.0, 10.0, 10.0)
+    after = picture(50.0, torch.where(left, 13.0, 60.0), torch.where(left, 14.0, 60.0))
+    still, moving = picture(50.0, 0.0, 0.0), picture(torch.where(left, 50.0, 60.0), 0.0, 0.0)
+    assert flicker(after, before, moving, still) == pytest.approx(5, abs=0.01)
+    assert flicker(before, before, moving, still) == pytest.approx(0, abs=1e-6)
+    assert flicker(after, before, picture(80.0, 0.0, 0.0), still) is None  # nothing stays
+    assert flicker(after, picture(50.0, 0.0, 0.0, side=9), moving, still) is None
+
+
+def moments(vectors: Tensor) -> Moments:
+    total = Moments.of(vectors[0])
+    for vector in vectors[1:]:
+        total = total + Moments.of(vector)
+    return total
+
+
+def test_frechet_distance_is_that_of_normal_distributions() -> None:
+    x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)).double()
+    x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov()).T)  # mean 0 and covariance 1, exactly
+    assert frechet_distance(moments(x), moments(x)) == pytest.approx(0, abs=1e-6)
+    shifted = moments(x + torch.tensor([3.0, 0.0, 4.0]))
+    assert frechet_distance(moments(x), shifted) == pytest.approx(25, abs=1e-4)
+    wider = moments(3 * x)
+    assert frechet_distance(moments(x), wider) == pytest.approx(3 * (3 - 1) ** 2, abs=1e-4)
+    assert frechet_distance(Moments.of(x[0]), wider) is None
+
+
+def test_frechet_distance_is_torchmetrics() -> None:
+    from torchmetrics.image.fid import _compute_fid
+
+    chance = torch.Generator().manual_seed(1)
+    x, y = (
+        torch.randn(60, 20, generator=chance).double() @ torch.rand(20, 20, generator=chance).double() for _ in "xy"
+    )
+    theirs = _compute_fid(x.mean(0), x.T.cov(), y.mean(0), y.T.cov())
+    assert frechet_distance(moments(x), moments(y)) == pytest.approx(float(theirs), rel=1e-6)
+
+
+def test_a_result_that_is_the_truth_is_best_by_every_measure(judge: Judge) -> None:
+    truth, other = judge.look(noise(0)), judge.look(noise(1))
+    reference = judge.look(noise(0).flip(-1))
+    same = judge.figures(truth, truth.picture, reference, truth)
+    different = judge.figures(other, truth.picture, reference, truth)
+    assert "psnr" not in same  # infinite
+    assert same["ciede2000"] == same["chroma_error"] == same["lpd_efficientnet"] == same["luminance_error"] == 0
+    assert same["ssim"] == pytest.approx(1)
+    assert same["his"] == pytest.approx(1)
+    assert same["colourfulness_ratio"] == pytest.approx(1)
+    assert set(different) == {*same, "psnr"}
+    for name, value in same.items():
+        assert badness(name, value) < badness(name, different[name]), name
+
+
+def test_without_a_truth_or_colours_in_the_reference_their_measures_are_missing(judge: Judge) -> None:
+    grey = judge.look(color.grey(noise(0)))
+    found = judge.figures(judge.look(noise(1)), noise(1), grey, None)
+    assert set(found) == {"his", "contextual", "luminance_error"} | ({"colourfulness_ratio"} & set(found))
+    exactly = judge.look(torch.full((1, 3, 64, 64), 0.5))
+    assert "colourfulness_ratio" not in judge.figures(grey, noise(1), exactly, None)
+
+
+def test_large_pictures_are_judged_at_a_bounded_size(judge: Judge) -> None:
+    seen = judge.look(torch.rand(1, 3, 300, 1000))
+    assert seen.picture.shape[2:] == (300, 1000)
+    assert seen.features[0].shape[2] * seen.features[0].shape[3] * 16 < 1.1 * judge.side**2
+
+
+def test_means_are_of_the_pictures_that_have_the_measure() -> None:
+    assert means([{"psnr": 20.0, "his": 0.5}, {"his": 1.0}, {}]) == {"psnr": 20.0, "his": 0.75}
+
+
+def test_the_best_are_told_apart_only_as_far_as_they_are_printed() -> None:
+    assert best("psnr", {"a": 30.001, "b": 30.003, "c": 29.0}) == ["a", "b"]
+    assert best("ciede2000", {"a": 3.0, "b": 2.0}) == ["b"]
+    assert best("colourfulness_ratio", {"a": 0.9, "b": 1.2}) == ["a"]
+    assert best("psnr", {}) == []
+    assert all(measure.best in ("high", "low", "one") for measure in MEASURES.values())
+
+
+def test_weights_that_cannot_be_had_are_done_without_or_asked_for_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreachable() -> Any:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(measures, "_lpips", unreachable)
+    monkeypatch.setattr(measures, "_inception", unreachable)
+    with caplog.at_level(logging.INFO):
+        assert not has_lpips("auto")
+    assert "no lpips: the same distance on EfficientNet-Lite0's features is measured instead" in caplog.text
+    assert not has_fid(False)
+    with pytest.raises(UserError, match=r"measures.fid=true: its weights cannot be had \(no route to host\)"):
+        has_fid(True)
+    with pytest.raises(UserError, match=r"measures.lpips=maybe: must be auto, true or false"):
+        has_lpips("maybe")
+
+
+def test_lpips_is_measured_where_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Untrained(torch.nn.Module):
+        def forward(self, result: Tensor, truth: Tensor) -> Tensor:
+            return (result - truth).abs().mean()
+
+        def reset(self) -> None: ...
+
+    monkeypatch.setattr(measures, "_lpips", Untrained)
+    judge = Judge(torch.device("cpu"), lpips=True)
+    seen = judge.look(noise(0))
+    figures = judge.figures(seen, noise(0), seen, seen)
+    assert figures["lpips"] == 0
+    assert "lpd_efficientnet" not in figures

@@ -1,0 +1,158 @@
+"""What the protocols' cases are: the same everywhere, matched as they should be, refused in one sentence."""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from pdnla import UserError
+from pdnla.evaluation.protocols import Clips, GivenPairs, PseudoPairs, spread, warped
+
+
+def save(path: Path, colour: tuple[int, int, int] | int, size: tuple[int, int] = (24, 20)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB" if isinstance(colour, tuple) else "L", size, colour).save(path)
+    return path
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for name in ("astronaut", "coffee", "chelsea"):
+        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
+    return folder
+
+
+def test_a_pseudo_pair_is_a_square_its_grey_and_its_mirrored_warp(album: Path) -> None:
+    case = PseudoPairs(album, size=64)[0]
+    assert case.name == "astronaut.png"
+    assert case.truth is not None
+    assert case.truth.size == case.target.size == case.reference.size == (64, 64)
+    assert case.target.colour.mode == "L"
+    truth = np.asarray(case.truth, dtype=float)
+    reference = np.asarray(case.reference.colour, dtype=float)
+    still = PseudoPairs(album, size=64, warp=0)[0].reference.colour
+    assert np.array_equal(np.asarray(still), np.asarray(case.truth)[:, ::-1])
+    assert np.abs(reference - truth[:, ::-1]).mean() > 4
+
+
+def test_pseudo_pairs_are_the_same_on_every_machine() -> None:
+    ramp = np.add.outer(2 * np.arange(60), 3 * np.arange(48)).astype(np.uint8)
+    picture = Image.fromarray(np.stack([ramp, ramp.T.copy().reshape(60, 48), 255 - ramp], axis=-1))
+    found = warped(picture, 9, np.random.PCG64([0, 5]))
+    assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == "af08565ca7d861f5"
+
+
+def test_the_warp_is_smooth_and_as_long_as_asked() -> None:
+    columns = np.tile(np.arange(128, dtype=np.uint8), (128, 1))
+    places = Image.fromarray(np.stack([columns, columns.T, np.zeros_like(columns)], axis=-1))
+    for seed in range(3):
+        found = np.asarray(warped(places, 12, np.random.PCG64(seed)), dtype=float)[16:-16, 16:-16]
+        moved = found[..., :2] - np.asarray(places, dtype=float)[16:-16, 16:-16, :2]
+        assert 4 < np.hypot(*np.moveaxis(moved, -1, 0)).max() <= 12 + 1
+        assert max(np.abs(np.diff(moved, axis=axis)).max() for axis in (0, 1)) <= 2
+
+
+def test_a_pair_follows_from_its_place_in_the_folder_alone(album: Path) -> None:
+    whole = PseudoPairs(album, size=32)
+    (last,) = PseudoPairs(album, size=32, count=1).numbers
+    assert last == 0
+    again = pickle.loads(pickle.dumps(whole))[2]
+    assert again.reference.colour.tobytes() == whole[2].reference.colour.tobytes()
+    other = PseudoPairs(album, size=32, seed=1)[2]
+    assert other.reference.colour.tobytes() != again.reference.colour.tobytes()
+
+
+def test_a_grey_or_broken_photograph_is_refused_by_name(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 90)
+    (tmp_path / "b.png").write_bytes(b"nothing")
+    pairs = PseudoPairs(tmp_path)
+    with pytest.raises(UserError, match=r"a.png: is grey"):
+        pairs[0]
+    with pytest.raises(UserError, match=r"b.png: is not an image"):
+        pairs[1]
+
+
+def test_given_pairs_are_matched_by_name_with_what_was_published(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        save(tmp_path / "t" / f"{name}.jpg", 90)
+        save(tmp_path / "r" / f"{name}.png", (200, 30, 30))
+    save(tmp_path / "p" / "y.webp", (10, 90, 10), size=(48, 40))
+    pairs = GivenPairs(tmp_path / "t", tmp_path / "r", published=tmp_path / "p")
+    assert [pairs[i].name for i in range(len(pairs))] == ["x.jpg", "y.jpg"]
+    assert not pairs[0].given
+    assert pairs[1].given["published"].size == (24, 20)  # the target's
+    assert pairs[0].truth is None
+    named = GivenPairs(tmp_path / "t", tmp_path / "r", published={"one": tmp_path / "p", "other": tmp_path / "r"})
+    assert set(named[1].given) == {"one", "other"}
+
+
+def test_one_reference_serves_all_and_is_one_object(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        save(tmp_path / "t" / f"{name}.jpg", 90)
+    pairs = GivenPairs(tmp_path / "t", save(tmp_path / "r.png", (200, 30, 30)))
+    assert pairs[0].reference is pairs[1].reference
+
+
+def test_a_file_of_pairs_may_name_published_results_in_several_folders(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        save(tmp_path / folder / "target" / "1.png", 90)
+        save(tmp_path / folder / "reference" / "1.png", (200, 30, 30))
+    save(tmp_path / "one" / "published.png", (10, 90, 10))
+    lines = ["target,reference,published", "one/target/1.png,one/reference/1.png,one/published.png"]
+    file = tmp_path / "pairs.csv"
+    file.write_text("\n".join([*lines, "two/target/1.png,two/reference/1.png,\n"]))
+    pairs = GivenPairs(pairs_file=file)
+    assert [pairs[i].name for i in range(2)] == ["one/target/1.png", "two/target/1.png"]
+    assert [set(pairs[i].given) for i in range(2)] == [{"published"}, set()]
+
+
+def test_a_clip_has_its_first_frame_for_its_reference(tmp_path: Path) -> None:
+    for number in range(4):
+        save(tmp_path / "clip" / f"{number}.png", (200 - number, 30, 30) if number < 3 else 90)
+    clip = Clips(tmp_path / "clip")
+    cases = [clip[i] for i in range(len(clip))]
+    assert [case.name for case in cases] == ["1.png", "2.png", "3.png"]
+    assert [case.follows for case in cases] == [False, True, True]
+    assert [case.truth is not None for case in cases] == [True, True, False]
+    assert cases[0].reference is cases[2].reference
+    assert cases[0].reference.colour.getpixel((0, 0)) == (200, 30, 30)
+    given = Clips([tmp_path / "clip", tmp_path / "clip"], reference=tmp_path / "clip" / "0.png", count=2)
+    assert [given[i].follows for i in range(len(given))] == [False, True, False, True]
+    assert len({given[i].name for i in range(len(given))}) == 4
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda p: PseudoPairs(p / "absent"), "absent: there is no such folder"),
+        (lambda p: PseudoPairs(p / "t", size=8), "protocol.size=8: is too small"),
+        (lambda p: PseudoPairs(p / "t", warp=-1), "protocol.warp=-1: must not be negative"),
+        (lambda p: PseudoPairs(p / "t", count=0), "protocol.count=0: must be at least 1"),
+        (lambda p: GivenPairs(), "there is nothing to colour; give protocol.targets="),
+        (lambda p: GivenPairs(p / "t", p / "absent"), "protocol.references=.*absent: there is no such file or folder"),
+        (lambda p: GivenPairs(p / "t", p / "r"), "no reference has the name of a target"),
+        (lambda p: GivenPairs(p / "t", p / "t", p / "x.csv"), "names targets and references itself"),
+        (lambda p: GivenPairs(p / "t", p / "t", published=p / "r"), "protocol.published=.*: no reference has the name"),
+        (lambda p: GivenPairs(pairs_file=p / "x.csv"), "x.csv: is no file of pairs"),
+        (lambda p: Clips(p / "t"), "a.png: is grey and should give the colours"),
+        (lambda p: Clips(p / "r"), r"holds 1 frame\(s\), too few for a clip"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(make: object, sentence: str, tmp_path: Path) -> None:
+    assert callable(make)
+    for name in ("a", "b"):
+        save(tmp_path / "t" / f"{name}.png", 90)
+    save(tmp_path / "r" / "c.png", (200, 30, 30))
+    with pytest.raises(UserError, match=sentence):
+        make(tmp_path)
+
+
+def test_a_count_is_spread_evenly() -> None:
+    assert spread(10, 5) == [0, 2, 4, 6, 8]
+    assert spread(3, 5) == spread(3, None) == [0, 1, 2]
