@@ -3,5 +3,6 @@
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.encoder import Codes
 from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages
+from pdnla.network.semantic import SemanticPDNLA, SemanticWarp
 
-__all__ = ["PDNLA", "STRIDE", "Codes", "Colorization", "ReferenceCode", "Stages"]
+__all__ = ["PDNLA", "STRIDE", "Codes", "Colorization", "ReferenceCode", "SemanticPDNLA", "SemanticWarp", "Stages"]

@@ -6,15 +6,20 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from pdnla.network.correspondence import ReferenceSpots
 from pdnla.network.fusion import PyramidDualModalFusion, ReferenceAttention, pyramid_average_pooling
 from pdnla.network.layers import EqualConv2d, Upsample
 
 
 class ReferenceCode(NamedTuple):
-    """Everything the network needs of a reference: its features f_c1..f_c4 and each PDMF level's share of them."""
+    """Everything the network needs of a reference: its features f_c1..f_c4 and each PDMF level's share of them.
+
+    ``spots`` is what semantic correspondence needs, in the networks that use it.
+    """
 
     features: tuple[Tensor, ...]
     levels: tuple[ReferenceAttention, ...]
+    spots: ReferenceSpots | None = None
 
 
 class Decoder(nn.Module):

@@ -33,17 +33,18 @@ class Encoder(nn.Module):
 
     Args:
         width: channels of the first layer, w; feature map i has ``2^i w`` channels at ``1 / 2^i`` of the size.
+        hints: further channels of its input; none in the published network.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, hints: int = 0) -> None:
         super().__init__()
-        self.stem = EqualConv2d(4, width, 1)
+        self.stem = EqualConv2d(4 + hints, width, 1)
         self.blocks = nn.ModuleList(ResidualDown(width << i, width << (i + 1)) for i in range(4))
         self.head = nn.Conv2d(width << 4, width, 1)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, *hints: Tensor) -> tuple[Tensor, ...]:
         """Map an image in [-1, 1], ``(B, 3, H, W)``, to its features f1..f4, ``(B, 2^i w, H / 2^i, W / 2^i)``."""
-        x = torch.cat([image, edges(image)], dim=1).contiguous(memory_format=torch.channels_last)
+        x = torch.cat([image, edges(image), *hints], dim=1).contiguous(memory_format=torch.channels_last)
         first, *others = self.blocks
         features = [first(x, self.stem).tanh_()]
         for block in others:

@@ -48,18 +48,22 @@ class PDNLA(nn.Module):
     Args:
         channel: the published width c, an even number of at least 4. 32 is the published network (70.2 M
             parameters); 16 has 17.6 M, 8 has 4.4 M.
+        hints: channels that E_g sees beside the target; none in the published network.
 
     Raises:
         ValueError: ``channel`` is odd or under 4.
     """
 
-    def __init__(self, channel: int = 32) -> None:
+    model = "pdnla"
+    """What weights files call this network."""
+
+    def __init__(self, channel: int = 32, *, hints: int = 0) -> None:
         super().__init__()
         if channel < 4 or channel % 2:
             raise ValueError(f"channel must be an even number of at least 4, not {channel}")
         self.channel = channel
         width = 2 * channel
-        self.target_encoder = Encoder(width)
+        self.target_encoder = Encoder(width, hints)
         self.reference_encoder = Encoder(width)
         self.decoder = Decoder(width)
         self.refiner = Refiner(channel)
@@ -76,15 +80,20 @@ class PDNLA(nn.Module):
         Raises:
             ValueError: a height or width is not a multiple of 16, or a tensor is not ``(B, 3, H, W)``.
         """
-        _check(target, "target")
+        check_picture(target, "target")
         if isinstance(reference, ReferenceCode):
             levels: Iterable[ReferenceAttention] = reference.levels
         else:  # a level at a time: kept together, they are the larger part of the network's memory
-            _check(reference, "reference")
+            check_picture(reference, "reference")
             levels = self.decoder.reference_levels(self.reference_encoder(reference))
-        decoded, mid = self.decoder(list(self.target_encoder(target)), levels)
-        del levels, reference  # at full size, refinement needs the memory
-        return Colorization(mid, self.refiner(target, mid, decoded))
+        base, hints = self.beside(target, reference)
+        decoded, mid = self.decoder(list(self.target_encoder(target, *hints)), levels)
+        del levels, reference, hints  # at full size, refinement needs the memory
+        return Colorization(mid, self.refiner(base, mid, decoded))
+
+    def beside(self, target: Tensor, reference: Tensor | ReferenceCode) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the picture that stage 3 refines and what E_g sees beside the target: here the target, and nothing."""
+        return target, ()
 
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
         """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times.
@@ -92,17 +101,18 @@ class PDNLA(nn.Module):
         Raises:
             ValueError: a height or width is not a multiple of 16, or the tensor is not ``(B, 3, H, W)``.
         """
-        _check(reference, "reference")
+        check_picture(reference, "reference")
         features = self.reference_encoder(reference)
         return ReferenceCode(features, tuple(self.decoder.reference_levels(features)))
 
     def stages(self, target: Tensor, reference: Tensor | ReferenceCode) -> Stages:
         """Do what :meth:`forward` does, keep every stage's result and return them all."""
-        _check(target, "target")
+        check_picture(target, "target")
         code = reference if isinstance(reference, ReferenceCode) else self.encode_reference(reference)
-        features = self.target_encoder(target)
+        base, hints = self.beside(target, code)
+        features = self.target_encoder(target, *hints)
         decoded, mid = self.decoder(list(features), code.levels)
-        return Stages(features, code.features, decoded, mid, self.refiner(target, mid, decoded))
+        return Stages(features, code.features, decoded, mid, self.refiner(base, mid, decoded))
 
     def codes(self, stages: Stages) -> tuple[Codes, Codes]:
         """Return the training heads of the target's and the reference's encoder."""
@@ -112,7 +122,8 @@ class PDNLA(nn.Module):
         )
 
 
-def _check(image: Tensor, name: str) -> None:
+def check_picture(image: Tensor, name: str) -> None:
+    """Raise ValueError unless ``image`` is ``(B, 3, H, W)`` with sides that are multiples of 16."""
     if image.ndim != 4 or image.shape[1] != 3:
         raise ValueError(f"{name} must be (B, 3, H, W), not {tuple(image.shape)}")
     height, width = image.shape[2:]

@@ -1,0 +1,263 @@
+"""Semantic correspondence: a reference's colours carried over to a target by what a frozen network sees in both.
+
+Nothing here is trained. Features of a network trained to name things say which parts of two pictures are alike
+whatever their colours (as in Liao et al., "Deep Image Analogy", SIGGRAPH 2017, and He et al., "Deep Exemplar-based
+Colorization", SIGGRAPH 2018); among the few most alike, luminance and its local statistics choose the spot (as Welsh
+et al., "Transferring Color to Greyscale Images", SIGGRAPH 2002, choose it in the whole picture).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import kornia.color
+import kornia.filters
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIDE = 448
+"""Pictures are matched at about this many pixels squared: what the frozen network's features are best at."""
+CELL = 8
+"""Side of a cell of the coarse matching, in pixels at that size."""
+FINE = 2
+"""Side of a spot of the fine matching."""
+WINDOWS = (3, 9, 21)
+"""Sides, in spots, of the windows whose luminance is compared."""
+_MULTIPLE = 32  # the frozen network's largest stride
+_LEVELS = (0.5, 1.0, 1.0, 1.0)  # weights of its features, fine to coarse
+_MARGIN = 1  # spots around a candidate cell that are looked at too
+_TEXTURE = 0.3  # weight of the finest features beside the luminance, in the fine matching
+_DISAGREEMENT = 20.0  # deviation of the candidates' a*b* at which confidence falls to 1/e
+_LEAST = 1e-3  # confidence that is left to every spot, so that no window is without
+_SETTLING = 15  # side, in spots, of the windows in which stray colours give way
+_STRAY = 12.0  # distance in a*b* from what a window says at which a spot's word counts 0.6
+_KEPT = 6.0  # and at which a confident spot keeps 0.6 of it
+_ROUNDS = 3
+_EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
+_CELLS = 512  # treated at a time: bounds the memory
+
+
+class Carried(NamedTuple):
+    """What a reference's colours become on a target.
+
+    Attributes:
+        chroma: a* and b*, ``(B, 2, H, W)``, in CIELAB's units.
+        confidence: how far they can be believed, ``(B, 1, H, W)`` in [0, 1]: how alike the places are that they come
+            from, and how far these agree on the colour.
+    """
+
+    chroma: Tensor
+    confidence: Tensor
+
+
+class ReferenceSpots(NamedTuple):
+    """All that correspondence needs of a reference.
+
+    Attributes:
+        features: what is in each of its N cells, unit vectors, ``(B, N, D)``.
+        lightness: L*/100 of each, ``(B, N)``.
+        spots: each cell's spots and those around it: how they look and their a*b*, ``(B, N, spots, C + 2)``.
+        exposure: mean and deviation of the picture's L*/100, ``(B, 2)``.
+    """
+
+    features: Tensor
+    lightness: Tensor
+    spots: Tensor
+    exposure: Tensor
+
+
+class Correspondence(nn.Module):
+    """Find for each place of a grey target the places of a reference that show the same, and take their colours.
+
+    Coarse: the backbone's features at four strides, of luminance alone in both pictures, each freed of its mean over
+    the picture and made a unit vector at every cell; attention over the reference's cells is a softmax of
+    ``temperature * (cosine - penalty * |difference of L*/100|)``. Fine: within the ``candidates`` likeliest cells, a
+    softmax of ``-sharpness * d^2 + log(coarse)``, with d the distance between luminances, their local means and
+    deviations at three scales, and finest features. Luminance is compared as Welsh et al. do, brought to one mean and
+    deviation. What stands alone against its surroundings, as they are on its side of the edges, gives way to them
+    (:func:`settled`).
+
+    Args:
+        backbone: maps sRGB in [-1, 1] to feature maps at strides 4, 8, 16 and 32; frozen, and no part of the weights.
+        side: at how many pixels squared the pictures are matched, whatever their aspect.
+        temperature: of the coarse attention.
+        penalty: of different luminance in it.
+        sharpness: of the fine attention.
+        candidates: cells that it looks at.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        side: int = SIDE,
+        temperature: float = 160.0,
+        penalty: float = 0.3,
+        sharpness: float = 40.0,
+        candidates: int = 4,
+    ) -> None:
+        super().__init__()
+        self._backbone = (backbone,)  # in a tuple, so that its weights are none of ours
+        self.side = side
+        self.temperature, self.penalty, self.sharpness, self.candidates = temperature, penalty, sharpness, candidates
+
+    @torch.no_grad()
+    def encode_reference(self, reference: Tensor) -> ReferenceSpots:
+        """Compute all that depends on the reference alone, sRGB ``(B, 3, H, W)`` in [-1, 1]."""
+        with torch.autocast(reference.device.type, enabled=False):
+            lab = kornia.color.rgb_to_lab((self._resized(reference.float()) + 1) / 2)
+            lightness, chroma = lab[:, :1] / 100, lab[:, 1:]
+            features = self._features(lightness)
+            cells = self._cells(features)
+            spots = torch.cat([self._looks(lightness, features[0]), F.avg_pool2d(chroma, FINE)], dim=1)
+            per_cell = CELL // FINE
+            window = per_cell + 2 * _MARGIN
+            spots = F.unfold(F.pad(spots, (_MARGIN,) * 4, mode="replicate"), window, stride=per_cell)
+            spots = spots.unflatten(1, (-1, window**2)).permute(0, 3, 2, 1).contiguous()
+            return ReferenceSpots(cells, F.avg_pool2d(lightness, CELL).flatten(1), spots, _exposure(lightness))
+
+    @torch.no_grad()
+    def forward(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Carried:
+        """Carry the reference's colours over to ``target``.
+
+        Args:
+            target: a grey picture in three equal channels, ``(B, 3, H, W)`` in [-1, 1].
+            reference: a picture in colour, ``(B, 3, H', W')`` in [-1, 1], or what :meth:`encode_reference` made of one;
+                one serves a batch of targets.
+        """
+        code = reference if isinstance(reference, ReferenceSpots) else self.encode_reference(reference)
+        with torch.autocast(target.device.type, enabled=False):
+            full = kornia.color.rgb_to_lab((target.float() + 1) / 2)[:, :1] / 100
+            lightness = kornia.color.rgb_to_lab((self._resized(target.float()) + 1) / 2)[:, :1] / 100
+            features = self._features(lightness)
+            cells = self._cells(features)
+            compared = _exposed(lightness, code.exposure)
+            shades = F.avg_pool2d(compared, CELL).flatten(1)
+            per_cell = CELL // FINE
+            queries = F.unfold(self._looks(compared, features[0]), per_cell, stride=per_cell)
+            queries = queries.unflatten(1, (-1, per_cell**2)).permute(0, 3, 2, 1)
+            found = []
+            for row in range(len(target)):
+                own = ReferenceSpots(*(part[row if len(part) > 1 else 0] for part in code))
+                found.append(self._carry(cells[row], shades[row], queries[row], own))
+            carried = torch.stack(found).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
+            spots = F.avg_pool2d(lightness, FINE)
+            carried = F.fold(carried, spots.shape[-2:], per_cell, stride=per_cell)
+            confidence = carried[:, 2:].clamp(0, 1)
+            carried = torch.cat([settled(spots, carried[:, :2], confidence), confidence], dim=1)
+            carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
+            return Carried(kornia.filters.guided_blur(full, carried[:, :2], 5, _EDGE), carried[:, 2:])
+
+    def _carry(self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots) -> Tensor:
+        """Return a*, b* and the confidence of each cell's spots, ``(N, spots, 3)``, of one picture."""
+        window = reference.spots.shape[1]
+        looks, chroma = reference.spots.split([queries.shape[-1], 2], dim=-1)
+        results = []
+        for part in _parts(len(cells)):
+            cosines = cells[part] @ reference.features.T
+            logits = self.temperature * (
+                cosines - self.penalty * (shades[part, None] - reference.lightness[None]).abs()
+            )
+            best = logits.log_softmax(dim=1).topk(min(self.candidates, logits.shape[1]), dim=1)
+            wanted, offered = queries[part], looks[best.indices].flatten(1, 2)
+            prior = best.values.repeat_interleave(window, dim=1).unsqueeze(1)
+            squared = torch.cdist(wanted, offered).square()
+            weights = (prior - self.sharpness * squared).softmax(dim=-1)
+            colours = chroma[best.indices].flatten(1, 2)
+            mean = weights @ colours
+            spread = (weights @ colours.square() - mean.square()).clamp(min=0).sum(dim=-1).sqrt()
+            alike = weights @ cosines.gather(1, best.indices).repeat_interleave(window, dim=1).unsqueeze(-1)
+            confidence = alike.squeeze(-1).clamp(0, 1) * torch.exp(-spread / _DISAGREEMENT)
+            results.append(torch.cat([mean, confidence.unsqueeze(-1)], dim=-1))
+        return torch.cat(results)
+
+    def _resized(self, image: Tensor) -> Tensor:
+        """Bring a picture to about ``side``² pixels, each side a multiple of 32."""
+        height, width = image.shape[-2:]
+        factor = self.side / math.sqrt(height * width)
+        size = [max(1, round(length * factor / _MULTIPLE)) * _MULTIPLE for length in (height, width)]
+        if size == [height, width]:
+            return image
+        return F.interpolate(image, size, mode="bicubic", align_corners=False, antialias=True).clamp(-1, 1)
+
+    def _features(self, lightness: Tensor) -> Sequence[Tensor]:
+        """Return the backbone's features of L*/100, ``(B, 1, H, W)``, freed of their means over the picture."""
+        (backbone,) = self._backbone
+        lab = torch.cat([lightness * 100, torch.zeros_like(lightness).expand(-1, 2, -1, -1)], dim=1)
+        grey = kornia.color.lab_to_rgb(lab) * 2 - 1
+        features = backbone.to(grey.device)(grey)
+        return [feature - feature.mean(dim=(2, 3), keepdim=True) for feature in features]
+
+    @staticmethod
+    def _cells(features: Sequence[Tensor]) -> Tensor:
+        """Return what is in each cell, unit vectors ``(B, N, D)``."""
+        grid = features[1].shape[-2:]
+        levels = []
+        for feature, weight in zip(features, _LEVELS, strict=True):
+            finer = feature.shape[-1] > grid[1]
+            resized = F.interpolate(feature, grid, mode="bilinear", align_corners=False, antialias=finer)
+            levels.append(F.normalize(resized, dim=1) * weight)
+        return torch.cat(levels, dim=1).flatten(2).transpose(1, 2) / math.sqrt(sum(w**2 for w in _LEVELS))
+
+    @staticmethod
+    def _looks(lightness: Tensor, finest: Tensor) -> Tensor:
+        """Return how each spot looks, ``(B, C, H / 2, W / 2)``: luminance, its statistics around it, and texture."""
+        spots = F.avg_pool2d(lightness, FINE)
+        looks = [spots]
+        for window in WINDOWS:
+            padded = F.pad(spots, (window // 2,) * 4, mode="reflect")
+            mean = F.avg_pool2d(padded, window, stride=1)
+            variance = F.avg_pool2d(padded.square(), window, stride=1) - mean.square()
+            looks += [mean, 2 * variance.clamp(min=0).sqrt()]
+        texture = F.interpolate(finest, spots.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.cat([*looks, _TEXTURE * F.normalize(texture, dim=1)], dim=1)
+
+
+def settled(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Tensor:
+    """Return chroma in which spots that stand alone have given way to their surroundings, ``(B, 2, h, w)``.
+
+    A guided filter (He et al. 2013), the regression of chroma on lightness in each window, in which a spot counts by
+    its confidence and, iteratively, the less the farther it is from what the windows say: ``exp(-r^2 / (2 s^2))``,
+    Welsch's weights. Confident spots that differ little from the outcome keep the difference, their detail.
+
+    Args:
+        lightness: L*/100, ``(B, 1, h, w)``.
+        chroma: a* and b*, ``(B, 2, h, w)``.
+        confidence: ``(B, 1, h, w)`` in [0, 1].
+    """
+    side = _SETTLING
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, (side // 2,) * 4, mode="reflect"), side, stride=1)
+
+    weights = confidence.clamp(min=_LEAST)
+    fit, squared = chroma, torch.zeros_like(confidence)
+    for _ in range(_ROUNDS):
+        seen = [weights, weights * lightness, weights * lightness**2, weights * chroma, weights * lightness * chroma]
+        total, light, light2, colour, product = mean(torch.cat(seen, dim=1)).split([1, 1, 1, 2, 2], dim=1)
+        light, light2, colour, product = light / total, light2 / total, colour / total, product / total
+        slope = (product - light * colour) / ((light2 - light**2).clamp(min=0) + _EDGE)
+        offset = colour - slope * light
+        slopes, offsets, totals = mean(torch.cat([total * slope, total * offset, total], dim=1)).split([2, 2, 1], dim=1)
+        fit = (slopes * lightness + offsets) / totals
+        squared = (chroma - fit).square().sum(dim=1, keepdim=True)
+        weights = (confidence * torch.exp(-squared / (2 * _STRAY**2))).clamp(min=_LEAST)
+    return fit + confidence * torch.exp(-squared / (2 * _KEPT**2)) * (chroma - fit)
+
+
+def _exposure(lightness: Tensor) -> Tensor:
+    """Return mean and deviation of each picture, ``(B, 2)``."""
+    deviation, mean = torch.std_mean(lightness.flatten(1), dim=1)
+    return torch.stack([mean, deviation], dim=1)
+
+
+def _exposed(lightness: Tensor, exposure: Tensor) -> Tensor:
+    """Bring luminance, ``(B, 1, H, W)``, to a mean and a deviation (at most halved or doubled)."""
+    mean, deviation = _exposure(lightness)[..., None, None, None].unbind(1)
+    wanted_mean, wanted = exposure[..., None, None, None].unbind(1)
+    return (lightness - mean) * (wanted / deviation.clamp(min=1e-3)).clamp(0.5, 2) + wanted_mean
+
+
+def _parts(length: int) -> Iterator[slice]:
+    for start in range(0, length, _CELLS):
+        yield slice(start, start + _CELLS)

@@ -1,0 +1,78 @@
+"""Networks that begin with semantic correspondence instead of learning all correspondence themselves."""
+
+import kornia.color
+import torch
+from torch import Tensor, nn
+
+from pdnla.network.correspondence import Carried, Correspondence, ReferenceSpots
+from pdnla.network.decoder import ReferenceCode
+from pdnla.network.pdnla import PDNLA, Colorization, check_picture
+
+_CHROMA = 100.0  # a* and b* over this are about as large as the network's other inputs
+
+
+class SemanticWarp(nn.Module):
+    """Semantic correspondence alone, with a network's interface: nothing is trained, nothing is refined.
+
+    Args:
+        backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s.
+    """
+
+    model = "semantic_warp"
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.correspondence = Correspondence(backbone)
+
+    def encode_reference(self, reference: Tensor) -> ReferenceSpots:
+        """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times."""
+        check_picture(reference, "reference")
+        spots: ReferenceSpots = self.correspondence.encode_reference(reference)
+        return spots
+
+    def forward(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Colorization:
+        """Colour ``target`` as :class:`~pdnla.network.PDNLA` does; ``mid`` and ``out`` are the same picture."""
+        check_picture(target, "target")
+        out = painted(target, self.correspondence(target, reference))
+        return Colorization(out, out)
+
+
+class SemanticPDNLA(PDNLA):
+    """PDNLA that is given the colours which semantic correspondence carries over, and their confidence.
+
+    E_g sees them beside the target (7 channels for 4), and stage 3 refines the carried-over picture where it refines
+    the grey one in the published network. It begins by changing nothing: before any training, ``out`` is what
+    :class:`SemanticWarp` makes.
+
+    Args:
+        backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s.
+        channel: as :class:`~pdnla.network.PDNLA`'s.
+    """
+
+    model = "pdnla_semantic"
+
+    def __init__(self, backbone: nn.Module, channel: int = 8) -> None:
+        super().__init__(channel, hints=3)
+        self.correspondence = Correspondence(backbone)
+        nn.init.zeros_(self.refiner.to_rgb.weight)
+
+    def encode_reference(self, reference: Tensor) -> ReferenceCode:
+        """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times."""
+        return super().encode_reference(reference)._replace(spots=self.correspondence.encode_reference(reference))
+
+    def beside(self, target: Tensor, reference: Tensor | ReferenceCode) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the carried-over picture, and its a*, b* and confidence."""
+        spots = reference.spots if isinstance(reference, ReferenceCode) else reference
+        if spots is None:
+            raise ValueError("the reference was encoded by a network without correspondence")
+        carried: Carried = self.correspondence(target, spots)
+        hints = torch.cat([carried.chroma / _CHROMA, carried.confidence], dim=1).to(target.dtype)
+        return painted(target, carried), (hints,)
+
+
+def painted(target: Tensor, carried: Carried) -> Tensor:
+    """Return the grey target in the chroma carried over, sRGB clipped to [-1, 1], ``(B, 3, H, W)``."""
+    with torch.no_grad(), torch.autocast(target.device.type, enabled=False):
+        lightness = kornia.color.rgb_to_lab((target.float() + 1) / 2)[:, :1]
+        rgb = kornia.color.lab_to_rgb(torch.cat([lightness, carried.chroma], dim=1), clip=True)
+        return (rgb * 2 - 1).to(target.dtype)
