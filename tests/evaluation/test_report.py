@@ -14,7 +14,7 @@ from PIL import Image
 from pdnla.evaluation.report import choose, ranked, write_metrics, write_page
 from pdnla.evaluation.running import Evaluation, Record, kept
 
-METHODS = ["net", "grey", "truth"]
+METHODS = {"net": "weights", "grey": "baseline", "truth": "truth"}
 
 
 def evaluation(count: int, folder: Path | None = None) -> Evaluation:
@@ -73,7 +73,7 @@ def test_the_page_has_a_row_for_each_case_a_plot_for_each_measure_and_the_table(
     assert parsed.elements.count("dialog") == 1
     assert parsed.elements.count("table") == 1
     assert parsed.elements.count("tr") == 1 + 3
-    assert re.search(r"<tr class=ours><th>net</th><td class=best>35.00</td>", page)
+    assert re.search(r"<tr class=weights><th>net</th><td class=best>35.00</td>", page)
     assert "<td class=best>0.900</td>" not in page  # the truth does not compete
 
 

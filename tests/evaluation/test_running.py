@@ -10,7 +10,7 @@ from PIL import Image
 from skimage import data
 
 from pdnla import PDNLA, UserError
-from pdnla.evaluation.methods import check_baselines, name_weights
+from pdnla.evaluation.methods import BASELINE_NAMES, check_baselines, name_weights
 from pdnla.evaluation.protocols import Case, Clips, GivenPairs, PseudoPairs
 from pdnla.evaluation.running import Evaluation, Settings, evaluate
 from pdnla.weights import save_weights
@@ -59,7 +59,7 @@ def test_every_method_has_every_measure_and_what_cannot_be_used_is_named(
     done: list[int] = []
     found = evaluate(PseudoPairs(album, size=48), settings, 1, tmp_path, done.append)
     assert done == [1, 2, 3, 4, 5]
-    assert found.methods == ["net", "grey", "luminance_rank", "truth"]
+    assert found.methods == {"net": "weights", "grey": "baseline", "luminance_rank": "baseline", "truth": "truth"}
     assert [record.name for record in found.records] == ["astronaut.png", "chelsea.png", "coffee.png"]
     assert len(found.left_out) == 2
     assert "broken.png: is not an image" in found.left_out[0]
@@ -113,7 +113,7 @@ def test_published_results_are_measured_as_ours(album: Path, settings: Settings,
     Image.open(album / "coffee.png").resize((144, 128)).save(results / "coffee.png")
     pairs = GivenPairs(album, album / "coffee.png", published=results)
     found = run(pairs, settings._replace(weights={}), tmp_path / "kept")
-    assert found.methods == ["published", "grey", "luminance_rank"]
+    assert found.methods == {"published": "published", "grey": "baseline", "luminance_rank": "baseline"}
     (own,) = [record.figures["published"] for record in found.records if "published" in record.figures]
     assert set(own) == UNPAIRED
     assert own["his"] > 0.8
@@ -135,6 +135,11 @@ def test_what_fails_is_one_sentence_from_any_process(
     absent = settings._replace(weights={"net": str(tmp_path / "absent.ckpt")})
     with pytest.raises(UserError, match=r"absent.ckpt: there is no such weights file"):
         run(PseudoPairs(album, size=48), absent, tmp_path, processes)
+
+
+def test_all_baselines_run_by_their_names(album: Path, settings: Settings, tmp_path: Path) -> None:
+    found = run(PseudoPairs(album, size=48, count=1), settings._replace(weights={}, baselines=BASELINE_NAMES), tmp_path)
+    assert list(found.methods) == [*BASELINE_NAMES, "truth"]
 
 
 def test_nothing_to_use_is_one_sentence(settings: Settings, tmp_path: Path) -> None:

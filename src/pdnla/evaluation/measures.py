@@ -58,7 +58,7 @@ MEASURES = {
     "luminance_error": Measure("L* error", "low", 2, "mean absolute difference from the target's L*"),
     "flicker": Measure("flicker", "low", 2, "mean change of a*b* since the last frame where L* stays"),
     "fid": Measure("FID", "low", 2, "Fréchet distance between sets, Inception"),
-    "frechet_efficientnet": Measure("Fréchet", "low", 3, "distance between sets, EfficientNet-Lite0's features"),
+    "frechet_efficientnet": Measure("Fréchet", "low", 2, "distance between sets, EfficientNet-Lite0's features"),
 }
 """Every measure by its name in files, in the order of tables; the last two are of a set."""
 

@@ -55,6 +55,8 @@ function open(row, name) {
   for (const select of [left, right]) select.replaceChildren(...names.map((each) => new Option(each)));
   left.value = "target";
   right.value = names.includes(name) ? name : names[0];
+  const target = picture("target").firstChild;
+  stage.style.setProperty("--ratio", target.naturalHeight / target.naturalWidth || 1);
   viewer.querySelector("h3").textContent = row.querySelector("h3").textContent;
   cut(0.5);
   show();

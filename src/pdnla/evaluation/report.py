@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pdnla.evaluation.measures import MEASURES, badness, best
-from pdnla.evaluation.methods import BASELINE_NAMES, TRUTH
+from pdnla.evaluation.methods import TRUTH
 from pdnla.evaluation.protocols import spread
 from pdnla.evaluation.running import REFERENCE, TARGET, Evaluation, Record, kept
 from pdnla.files import replacing
@@ -128,10 +128,6 @@ def _of_pictures(evaluation: Evaluation) -> list[str]:
     return [measure for measure in evaluation.measures if measure in found]
 
 
-def _kind(method: str) -> str:
-    return "truth" if method == TRUTH else "baseline" if method in BASELINE_NAMES else "ours"
-
-
 def _means(evaluation: Evaluation) -> str:
     head = "".join(
         f"<th title='{escape(MEASURES[name].meaning)}'>{escape(MEASURES[name].label)} "
@@ -145,7 +141,7 @@ def _means(evaluation: Evaluation) -> str:
         for measure in evaluation.measures:
             mark = " class=best" if method in winners[measure] else ""
             cells.append(f"<td{mark}>{printed(evaluation, method, measure) or '–'}</td>")
-        rows.append(f"<tr class={_kind(method)}><th>{escape(method)}</th>{''.join(cells)}</tr>\n")
+        rows.append(f"<tr class={evaluation.methods[method]}><th>{escape(method)}</th>{''.join(cells)}</tr>\n")
     meanings = "".join(
         f"<dt>{escape(MEASURES[name].label)}</dt><dd>{escape(MEASURES[name].meaning)}</dd>"
         for name in evaluation.measures
@@ -201,9 +197,8 @@ def _distribution(evaluation: Evaluation, measure: str) -> str:
         numbers = np.array([value for value, _ in found])
         low, median, high = (float(q) for q in np.percentile(numbers, (25, 50, 75)))
         label = method if len(method) <= 19 else f"{method[:18]}…"
-        parts.append(
-            f"<g class={_kind(method)}><text class=label x={_LABELS - 10} y={middle + 4}>{escape(label)}</text>"
-        )
+        parts.append(f"<g class={evaluation.methods[method]}>")
+        parts.append(f"<text class=label x={_LABELS - 10} y={middle + 4}>{escape(label)}</text>")
         for point in spread(len(found), _POINTS):
             value, name = found[point]
             offset = (point * 0.618034 % 1 - 0.5) * _STEP * 0.6  # the golden ratio spreads them evenly
@@ -274,6 +269,8 @@ _VIEWER = """<dialog id=viewer><form method=dialog>
 <header><h3></h3><button aria-label=close>✕</button></header>
 <div class=stage><img alt=""><img alt=""><i></i></div>
 <input type=range min=0 max=1000 value=500 aria-label="how much of either">
-<footer><select aria-label=left></select><span>← slide →</span><select aria-label=right></select></footer>
+<footer>
+<select aria-label=left></select><span>← slide → · ↑ ↓ other pictures</span><select aria-label=right></select>
+</footer>
 </form></dialog>
 """

@@ -31,7 +31,7 @@ from pdnla.evaluation.protocols import Case, Protocol
 
 TARGET, REFERENCE = "target", "reference"
 _WANTED = ""  # the name of the set that results should be like: truths, or references
-_QUALITY = 88  # of the JPEGs that the report shows
+_QUALITY = 82  # of the JPEGs that the report shows
 _POLL = 0.3  # seconds between looks at what the processes have done
 
 
@@ -91,14 +91,14 @@ class Evaluation:
     """What came of it.
 
     Attributes:
-        methods: their names: weights, published results, baselines, and the truth where it is known.
+        methods: what each is by its name, in the order of tables: ``weights``, ``published``, ``baseline``, ``truth``.
         measures: names of :data:`pdnla.evaluation.measures.MEASURES` that any method has.
         means: of each method over the cases, and its Fréchet distances.
         records: the cases in order.
         left_out: a sentence for each case that could not be used.
     """
 
-    methods: list[str]
+    methods: dict[str, str]
     measures: list[str]
     means: dict[str, Figures]
     records: list[Record]
@@ -295,9 +295,10 @@ def kept(folder: Path, index: int, column: int) -> Path:
 
 def _conclude(part: Part, settings: Settings) -> Evaluation:
     found = list(dict.fromkeys(name for record in part.records for name in record.figures))
-    given = [name for name in found if name not in (*settings.weights, *settings.baselines, TRUTH)]
-    order = [*settings.weights, *given, *settings.baselines, TRUTH]
-    methods = [name for name in order if name in found]
+    own = dict.fromkeys(settings.weights, "weights")
+    others = dict.fromkeys(settings.baselines, "baseline") | {TRUTH: "truth"}
+    published = {name: "published" for name in found if name not in own | others}
+    methods = {name: kind for name, kind in (own | published | others).items() if name in found}
     averages: dict[str, Figures] = {}
     for name in methods:
         averages[name] = means([record.figures[name] for record in part.records if name in record.figures])
