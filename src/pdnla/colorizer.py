@@ -17,8 +17,8 @@ from pdnla.data.images import Picture, picture_from_pil
 from pdnla.devices import choose_device, choose_precision
 from pdnla.errors import UserError
 from pdnla.memory import keep_freed_memory
-from pdnla.network import PDNLA, STRIDE
-from pdnla.weights import load_network
+from pdnla.network import STRIDE
+from pdnla.weights import Network, load_network
 
 _LONGEST = 8  # the longer working side is at most so many times `size`: beyond it, a strip is squeezed instead
 _STRIP_PIXELS = 1 << 18  # full-size pixels coloured at a time: what bounds the memory of a huge picture
@@ -28,7 +28,7 @@ _EPSILON = 1e-3  # of the guided filter: variance of L*/100 under which a neighb
 class Colorizer:
     """Colours pictures after a reference with a trained network.
 
-    >>> colorizer = Colorizer("weights.safetensors")
+    >>> colorizer = Colorizer()
     >>> coloured = colorizer(target, reference)                        # PIL images in and out
     >>> colorizer.set_reference(reference)                             # once,
     >>> album = [colorizer.colorize(target) for target in targets]     # for many targets
@@ -37,7 +37,8 @@ class Colorizer:
     alpha. Where a colour does not fit in sRGB under that L*, its chroma is reduced and its hue kept.
 
     Args:
-        weights: a file that :func:`pdnla.weights.load_network` reads, or a network, which is copied.
+        weights: what :func:`pdnla.weights.load_network` reads, a file or the name of weights that come with the
+            package, or a network, which is copied.
         device: ``auto`` (a CUDA device if there is one, else the CPU) or a torch device such as ``cuda:1``.
         precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the hardware computes in it.
         size: the network sees pictures of about this many pixels squared, whatever their aspect.
@@ -48,7 +49,7 @@ class Colorizer:
 
     def __init__(
         self,
-        weights: str | Path | PDNLA,
+        weights: str | Path | Network = "default",
         device: str | torch.device = "auto",
         precision: str = "auto",
         size: int = 512,
@@ -62,7 +63,7 @@ class Colorizer:
         self.network = network.eval().to(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self._code: object | None = None
+        self._code: Any = None
 
     def __call__(self, target: Image.Image | Picture, reference: Image.Image | Picture) -> Image.Image:
         """Return ``target`` in the colours of ``reference``; one set by :meth:`set_reference` stays set."""
@@ -152,7 +153,9 @@ class Colorizer:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16)
 
 
-def colorize(target: Image.Image, reference: Image.Image, weights: str | Path | PDNLA, **options: Any) -> Image.Image:
+def colorize(
+    target: Image.Image, reference: Image.Image, weights: str | Path | Network = "default", **options: Any
+) -> Image.Image:
     """Return ``target`` in the colours of ``reference``; ``options`` are :class:`Colorizer`'s.
 
     For more than one picture make a :class:`Colorizer` once.

@@ -1,7 +1,7 @@
 """Network weights in and out: safetensors files, training checkpoints and the authors' published checkpoint.
 
 A weights file is safetensors: the network's state dict, and in its metadata ``format`` ("pdnla"), ``format_version``,
-``channel`` and ``source``. Reading never executes anything that a file contains.
+``model``, ``channel`` and ``source``. Reading never executes anything that a file contains.
 """
 
 import argparse
@@ -9,55 +9,102 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from pdnla.backbones import load_backbone
 from pdnla.errors import UserError
 from pdnla.files import replacing
-from pdnla.network import PDNLA
+from pdnla.network import PDNLA, SemanticPDNLA, SemanticWarp
+from pdnla.pretrained import find_weights
 
 FORMAT = "pdnla"
 FORMAT_VERSION = "1"
 _LISTED = 4  # names listed in an error before "and N more"
 
 
-def load_network(path: str | Path) -> PDNLA:
+Network = PDNLA | SemanticWarp
+"""What colours: PDNLA, SemanticPDNLA, which is one, or SemanticWarp."""
+
+
+class Weights(NamedTuple):
+    """What a weights file holds: the tensors by our names, which model's, its width and where they came from.
+
+    ``channel`` is 0 where the model has no width.
+    """
+
+    state: dict[str, Tensor]
+    model: str
+    channel: int
+    source: str
+
+
+def load_network(path: str | Path = "default") -> Network:
     """Read a network from a file of any of the three kinds, told apart by content, in eval mode.
 
     Args:
-        path: a safetensors file written by :func:`save_weights` or ``pdnla-convert``; a checkpoint of ``pdnla-train``
-            (its averaged weights, or the plain ones if it holds no average); or the authors' published checkpoint.
+        path: ``default`` or ``pdnla_tiny``, which come with the package (a file of that name comes first); a
+            safetensors file written by :func:`save_weights` or ``pdnla-convert``; a checkpoint of ``pdnla-train`` (its
+            averaged weights, or the plain ones if it holds no average); or the authors' published checkpoint.
 
     Raises:
         UserError: the file is missing, truncated, of none of these kinds, or its tensors do not fit the network.
     """
-    state, channel, _ = read_weights(path)
-    network = PDNLA(channel)
-    check_state(state, network.state_dict(), path)
-    network.load_state_dict(state)
+    weights = read_weights(path)
+    network = build_network(weights, path)
+    network.load_state_dict(weights.state)
     return network.eval()
 
 
-def save_weights(network: PDNLA, path: str | Path, source: str) -> None:
-    """Write ``network`` to a safetensors file, whole or not at all; ``source`` says where the weights came from."""
+def build_network(weights: Weights, path: str | Path) -> Network:
+    """Return a network of the model and the width that weights are of, having checked that they fit.
+
+    Raises:
+        UserError: there is no such model, or a tensor is missing, unexpected or misshapen.
+    """
+    network: Network
+    if weights.model == PDNLA.model:
+        network = PDNLA(weights.channel)
+    elif weights.model == SemanticPDNLA.model:
+        network = SemanticPDNLA(load_backbone(), weights.channel)
+    elif weights.model == SemanticWarp.model:
+        network = SemanticWarp(load_backbone())
+    else:
+        raise UserError(f"{path}: holds weights of the model {weights.model}, which this pdnla has not; upgrade pdnla")
+    check_state(weights.state, network.state_dict(), path)
+    return network
+
+
+def save_weights(network: Network, path: str | Path, source: str, half: bool = False) -> None:
+    """Write ``network`` to a safetensors file, whole or not at all.
+
+    Args:
+        network: what to write.
+        path: where.
+        source: where the weights came from.
+        half: round them to half precision: half the size.
+    """
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "channel": str(network.channel),
+        "model": network.model,
+        "channel": str(getattr(network, "channel", 0)),
         "source": source,
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if half:
+        state = {name: tensor.half() for name, tensor in state.items()}
     with replacing(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(state, metadata))
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], int, str]:
-    """Return a weights file's state dict under our names, its channel and its source; see :func:`load_network`."""
-    path = Path(path)
+def read_weights(path: str | Path) -> Weights:
+    """Return what a weights file holds; see :func:`load_network`."""
+    path = find_weights(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name the weights file in it")
     try:
@@ -73,11 +120,11 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], int, str]:
     return _read_checkpoint(path)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], int, str]:
+def _read_safetensors(path: Path) -> Weights:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
         raise UserError(f"{path}: is truncated or not a safetensors file ({error}); copy it again") from error
     if metadata.get("format") != FORMAT:
@@ -89,14 +136,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], int, str]:
             f"{path}: has weights format {metadata.get('format_version')}, and this pdnla reads {FORMAT_VERSION};"
             " upgrade pdnla"
         )
-    return state, int(metadata["channel"]), metadata.get("source", "unknown")
+    model = metadata.get("model", PDNLA.model)
+    return Weights(state, model, int(metadata["channel"]), metadata.get("source", "unknown"))
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int, str]:
+def _read_checkpoint(path: Path) -> Weights:
     content = load_pickle(path)
     if "PDNLA_ema" in content:
         state, channel = from_published(content, path)
-        return state, channel, f"published checkpoint {path.name}"
+        return Weights(state, PDNLA.model, channel, f"published checkpoint {path.name}")
     if "state_dict" in content:
         return _from_training(content, path)
     raise UserError(
@@ -138,19 +186,16 @@ def load_pickle(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _from_training(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Tensor], int, str]:
+def _from_training(content: Mapping[str, Any], path: Path) -> Weights:
     tensors: Mapping[str, Tensor] = content["state_dict"]
     for part in ("ema", "network"):
         state = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
-        slope = "refiner.stem.weight"
-        if slope in state:
+        stem, seen = (state.get(f"{box}.stem.weight") for box in ("refiner", "target_encoder"))
+        if stem is not None and seen is not None:
             step = content.get("global_step", "unknown")
             kind = "averaged" if part == "ema" else "plain"
-            return (
-                state,
-                state[slope].shape[0],
-                f"training checkpoint {path.name}, step {step}, {kind} weights",
-            )
+            model = PDNLA.model if seen.shape[1] == 4 else SemanticPDNLA.model
+            return Weights(state, model, stem.shape[0], f"training checkpoint {path.name}, step {step}, {kind} weights")
     raise UserError(f"{path}: is a training checkpoint of another model; pass one of pdnla-train")
 
 

@@ -19,6 +19,7 @@ from pdnla.data.images import Picture, check_writable_suffix, list_images, read_
 from pdnla.data.matching import Pairing, pair
 from pdnla.errors import UserError
 from pdnla.files import replacing
+from pdnla.pretrained import BUNDLED, card, find_weights
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help or a wrong path need none of it
     from PIL.Image import Image
@@ -44,6 +45,12 @@ class Precision(str, enum.Enum):
 def main() -> None:
     """Run the command with the arguments it was started with."""
     run(COMMAND, lambda: app(standalone_mode=False, prog_name=COMMAND))
+
+
+def _about_weights(asked: bool) -> None:
+    if asked:
+        print(card(), end="")
+        raise typer.Exit
 
 
 @app.command()
@@ -82,9 +89,14 @@ def colorize(
         ),
     ] = None,
     weights: Annotated[
-        Path | None,
-        typer.Option("--weights", "-w", help="Weights of pdnla-train or pdnla-convert.", show_default=False),
-    ] = None,
+        str,
+        typer.Option(
+            "--weights",
+            "-w",
+            help="Weights of pdnla-train or pdnla-convert, or a name of those that come with the package:"
+            " default, pdnla_tiny.",
+        ),
+    ] = "default",
     size: Annotated[
         int,
         typer.Option(
@@ -98,6 +110,15 @@ def colorize(
         Precision, typer.Option(help="auto is bfloat16 where the hardware computes in it, else float32.")
     ] = Precision.auto,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of like shape coloured at a time.")] = 1,
+    about_weights: Annotated[
+        bool,
+        typer.Option(
+            "--about-weights",
+            help="Say what the weights are that come with the package, and leave.",
+            callback=_about_weights,
+            is_eager=True,
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Colour again where there is a result already.")
     ] = False,
@@ -106,24 +127,19 @@ def colorize(
 
     One picture:
 
-        pdnla-colorize old.jpg similar.jpg --weights pdnla.safetensors
+        pdnla-colorize old.jpg similar.jpg
 
     A folder, each picture after the one of the same name in references/:
 
-        pdnla-colorize album/ references/ --weights pdnla.safetensors -o coloured/
+        pdnla-colorize album/ references/ -o coloured/
 
     A folder, each picture after the most similar of many:
 
-        pdnla-colorize album/ --pick-from photographs/ --weights pdnla.safetensors
+        pdnla-colorize album/ --pick-from photographs/
     """
     source = _source(reference, pick_from, keep_reference)
-    if weights is None:
-        raise UserError(
-            "no weights given: train some with pdnla-train, or convert the published checkpoint with"
-            " pdnla-convert, and pass them with --weights"
-        )
-    if not weights.is_file():
-        raise UserError(f"--weights {weights}: there is no such file; check the path")
+    if not find_weights(weights).is_file():
+        raise UserError(f"--weights {weights}: there is no such file; check the path, or use {' or '.join(BUNDLED)}")
     plan = plan_jobs(target, source, out, pick=pick_from is not None)
     if plan.remark:
         print(f"{COMMAND}: {plan.remark}", file=sys.stderr)

@@ -15,6 +15,7 @@ app = typer.Typer(add_completion=False)
 def convert(
     published: Annotated[Path, typer.Argument(help="The authors' checkpoint (.pt), or a checkpoint of pdnla-train.")],
     out: Annotated[Path, typer.Argument(help="The file to write, ending in .safetensors.")],
+    half: Annotated[bool, typer.Option("--half", help="Round the weights to half precision: half the size.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Turn a checkpoint into a safetensors file, which loads fast and can hold no code.
@@ -28,15 +29,14 @@ def convert(
         raise UserError(f"{out}: must end in .safetensors")
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists already; add --overwrite to replace it")
-    from pdnla.network import PDNLA
-    from pdnla.weights import check_state, read_weights, save_weights
+    from pdnla.weights import build_network, read_weights, save_weights
 
-    state, channel, source = read_weights(published)
-    network = PDNLA(channel)
-    check_state(state, network.state_dict(), published)
-    network.load_state_dict(state)
-    save_weights(network, out, source)
-    typer.echo(f"{out}: channel {channel}, {sum(t.numel() for t in state.values()):,} parameters, from {source}")
+    weights = read_weights(published)
+    network = build_network(weights, published)
+    network.load_state_dict(weights.state)
+    save_weights(network, out, weights.source, half)
+    count = sum(tensor.numel() for tensor in weights.state.values())
+    typer.echo(f"{out}: {weights.model}, channel {weights.channel}, {count:,} parameters, from {weights.source}")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,6 +24,9 @@ from pdnla.cli._run import PREEMPTED, run
 from pdnla.cli.sweep import Explained, Result, SweepStart
 from pdnla.errors import Preempted, UserError
 from pdnla.files import replacing
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from pdnla.network import PDNLA
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +84,9 @@ def _train(config: DictConfig, result: Result) -> None:
     network = hydra.utils.instantiate(config.model)
     if config.weights:
         start = load_network(config.weights)
-        if start.channel != network.channel:
-            raise UserError(
-                f"weights={config.weights}: has channel {start.channel} and the model {network.channel}; choose the"
-                f" model of that width or set model.channel={start.channel}"
-            )
+        check_model(f"weights={config.weights}", start.model, getattr(start, "channel", 0), network)
         network.load_state_dict(start.state_dict())
-    checkpoint = resume_from(config.ckpt_path, network.channel)
+    checkpoint = resume_from(config.ckpt_path, network)
     data = hydra.utils.instantiate(config.data, backbone=config.backbone)
     module = ColorizationModule(
         network,
@@ -172,8 +171,8 @@ def keep_metrics(folder: Path) -> None:
         metrics.rename(folder / f"metrics_{part}.csv")
 
 
-def resume_from(path: str | None, channel: int) -> str | None:
-    """Return the checkpoint to resume from, having looked that it is one of a network this wide.
+def resume_from(path: str | None, network: "PDNLA") -> str | None:
+    """Return the checkpoint to resume from, having looked that it is one of this model.
 
     A folder means the newest whole checkpoint in it: one that a crash left truncated is skipped with a warning.
 
@@ -183,12 +182,12 @@ def resume_from(path: str | None, channel: int) -> str | None:
     if path is None:
         return None
     if not Path(path).is_dir():
-        _check_checkpoint(path, channel)
+        _check_checkpoint(path, network)
         return path
     found = sorted(Path(path).glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     for file in found:
         try:
-            _check_checkpoint(str(file), channel)
+            _check_checkpoint(str(file), network)
         except UserError as error:
             log.warning("skipped: %s", error)
         else:
@@ -197,14 +196,24 @@ def resume_from(path: str | None, channel: int) -> str | None:
     raise UserError(f"ckpt_path={path}: holds no checkpoint that can be resumed; name another run's folder")
 
 
-def _check_checkpoint(path: str, channel: int) -> None:
+def _check_checkpoint(path: str, network: "PDNLA") -> None:
     from pdnla.weights import load_pickle, read_weights
 
-    _, found, _ = read_weights(path)
+    found = read_weights(path)
     if Path(path).suffix == ".safetensors" or "optimizer_states" not in load_pickle(Path(path)):
         raise UserError(f"ckpt_path={path}: holds weights alone; use weights={path} to start a new training from them")
-    if found != channel:
-        raise UserError(f"ckpt_path={path}: has channel {found} and the model {channel}; resume with the same model")
+    check_model(f"ckpt_path={path}", found.model, found.channel, network)
+
+
+def check_model(option: str, model: str, channel: int, network: "PDNLA") -> None:
+    """Raise :class:`UserError` if weights are not of a network's model and width."""
+    if model != network.model:
+        raise UserError(f"{option}: holds {model} and the model is {network.model}; choose the same with model=...")
+    if channel != network.channel:
+        raise UserError(
+            f"{option}: has channel {channel} and the model {network.channel}; choose the model of that width or set"
+            f" model.channel={channel}"
+        )
 
 
 def trainer_strategy(trainer: DictConfig) -> Any:

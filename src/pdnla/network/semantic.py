@@ -4,7 +4,7 @@ import kornia.color
 import torch
 from torch import Tensor, nn
 
-from pdnla.network.correspondence import Carried, Correspondence, ReferenceSpots
+from pdnla.network.correspondence import SIDE, Carried, Correspondence, ReferenceSpots
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.pdnla import PDNLA, Colorization, check_picture
 
@@ -47,13 +47,14 @@ class SemanticPDNLA(PDNLA):
     Args:
         backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s.
         channel: as :class:`~pdnla.network.PDNLA`'s.
+        side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
     """
 
     model = "pdnla_semantic"
 
-    def __init__(self, backbone: nn.Module, channel: int = 8) -> None:
+    def __init__(self, backbone: nn.Module, channel: int = 8, side: int = SIDE) -> None:
         super().__init__(channel, hints=3)
-        self.correspondence = Correspondence(backbone)
+        self.correspondence = Correspondence(backbone, side)
         nn.init.zeros_(self.refiner.to_rgb.weight)
 
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
