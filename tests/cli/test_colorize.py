@@ -359,8 +359,7 @@ def test_bad_usage_is_one_sentence_and_status_2(command: Command) -> None:
     refused(command("a.png", "r.png", "--device", "cuda:99"), "cuda:99 is not there")
     refused(command("a.png", "r.png", "--nonsense"), "--nonsense")
     refused(command("a.png"), "REFERENCE")
-    refused(command("a.png", "r.png", weights=None), "pdnla-train", "pdnla-convert", "--weights")
-    refused(command("a.png", "r.png", weights=Path("none.safetensors")), "none.safetensors")
+    refused(command("a.png", "r.png", weights=Path("none.safetensors")), "none.safetensors", "use default or pdnla_tiny")
     assert files() == ["a.png", "broken.png", "r.png"]
 
 
@@ -440,7 +439,7 @@ def test_help_shows_an_example() -> None:
     environment = os.environ | {"COLUMNS": "120"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
     assert "status 0" in done.stdout
-    assert "pdnla-colorize old.jpg similar.jpg --weights pdnla.safetensors" in done.stdout
+    assert "pdnla-colorize old.jpg similar.jpg" in done.stdout
     assert "TARGET" in done.stdout
     assert "REFERENCE" in done.stdout
 

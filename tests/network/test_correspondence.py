@@ -1,0 +1,180 @@
+"""Semantic correspondence finds what is alike whatever its colours, and the network that begins from it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pdnla import color
+from pdnla.backbones import Backbone, load_backbone
+from pdnla.metrics import chroma_error
+from pdnla.network import SemanticPDNLA, SemanticWarp
+from pdnla.network.correspondence import Correspondence, settled
+
+SIDE = 160
+
+
+def photograph(name: str, size: tuple[int, int] = (160, 128)) -> Tensor:
+    """A photograph, sRGB in [-1, 1], ``(1, 3, H, W)``."""
+    with Image.open(Path(skimage.__file__).parent / "data" / name) as image:
+        rgb = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC))
+    return torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def grey(picture: Tensor) -> Tensor:
+    return color.grey((picture + 1) / 2) * 2 - 1
+
+
+def error(result: Tensor, truth: Tensor) -> float:
+    return float(chroma_error((result + 1) / 2, (truth + 1) / 2))
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return load_backbone()
+
+
+@pytest.fixture(scope="module")
+def correspondence(backbone: Backbone) -> Correspondence:
+    return Correspondence(backbone, SIDE)
+
+
+@pytest.fixture(scope="module")
+def chelsea() -> Tensor:
+    return photograph("chelsea.png")
+
+
+@pytest.mark.parametrize("turn", ["as it is", "mirrored", "smaller"])
+def test_a_picture_gets_its_own_colours_back(turn: str, backbone: Backbone, chelsea: Tensor) -> None:
+    warp = SemanticWarp(backbone)
+    warp.correspondence = Correspondence(backbone, SIDE)
+    reference = {
+        "as it is": chelsea,
+        "mirrored": chelsea.flip(-1),
+        "smaller": photograph("chelsea.png", (112, 96)),
+    }[turn]
+    out = warp(grey(chelsea), reference).out
+    assert error(out, chelsea) < 0.15 * error(grey(chelsea), chelsea)
+
+
+def test_what_is_alike_is_found_in_another_order(correspondence: Correspondence) -> None:
+    # Cat and coffee side by side, and coffee and cat: the colours must change sides.
+    cat, cup = photograph("chelsea.png", (160, 160)), photograph("coffee.png", (160, 160))
+    target, reference = torch.cat([cat, cup], dim=3), torch.cat([cup, cat], dim=3)
+    truth = color.rgb_to_lab((target + 1) / 2)[:, 1:]
+    found = correspondence(grey(target), reference).chroma
+    in_place = color.rgb_to_lab((reference + 1) / 2)[:, 1:]
+    assert (found - truth).abs().mean() < 0.4 * (in_place - truth).abs().mean()
+
+
+def test_colours_play_no_part_in_what_is_alike(correspondence: Correspondence, chelsea: Tensor) -> None:
+    coloured, uncoloured = correspondence.encode_reference(chelsea), correspondence.encode_reference(grey(chelsea))
+    for name in ("features", "lightness", "exposure"):
+        assert torch.allclose(getattr(coloured, name), getattr(uncoloured, name), atol=2e-2), name
+    assert torch.allclose(coloured.spots[..., :-2], uncoloured.spots[..., :-2], atol=2e-2)
+    assert uncoloured.spots[..., -2:].abs().max() < 0.5
+
+
+def test_an_encoded_reference_and_a_batch_give_what_pictures_one_by_one_give(
+    correspondence: Correspondence, chelsea: Tensor
+) -> None:
+    targets = torch.cat([grey(chelsea), grey(chelsea).flip(-1)])
+    references = torch.cat([chelsea, photograph("coffee.png")])
+    code = correspondence.encode_reference(references[:1])
+    singly = [correspondence(t[None], r[None]) for t, r in zip(targets, references, strict=True)]
+    for one, both in zip(singly[0], correspondence(targets[:1], code), strict=True):
+        assert torch.equal(one, both)
+    together = correspondence(targets, references)
+    for part, pair in enumerate(singly):
+        # A place that has two equally good matches may take the other one: almost all must agree.
+        assert (together.chroma[part] - pair.chroma[0]).abs().quantile(0.99) < 0.05
+    shared = correspondence(targets, code)
+    assert (shared.chroma[1] - correspondence(targets[1:], code).chroma[0]).abs().quantile(0.99) < 0.05
+
+
+def test_confidence_is_high_for_the_same_picture_and_low_for_noise(
+    correspondence: Correspondence, chelsea: Tensor
+) -> None:
+    torch.manual_seed(0)
+    own = correspondence(grey(chelsea), chelsea).confidence
+    noise = correspondence(grey(chelsea), torch.rand_like(chelsea) * 2 - 1).confidence
+    assert own.shape == (1, 1, *chelsea.shape[2:])
+    assert 0 <= noise.min() <= noise.mean() < 0.5 * own.mean() < own.max() <= 1
+
+
+def test_any_shape_and_autocast_work(correspondence: Correspondence, chelsea: Tensor) -> None:
+    narrow = photograph("chelsea.png", (32, 512))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = correspondence(grey(narrow), chelsea)
+    assert found.chroma.shape == (1, 2, 512, 32)
+    assert found.chroma.dtype == torch.float32
+    assert torch.isfinite(found.chroma).all()
+
+
+# What stands alone gives way
+
+
+def test_a_stray_spot_gives_way_and_an_edge_stays() -> None:
+    lightness = torch.full((1, 1, 48, 48), 0.3)
+    lightness[..., 24:] = 0.8
+    chroma = torch.zeros(1, 2, 48, 48)
+    chroma[:, 0] = 40.0 * (lightness[:, 0] > 0.5)  # one object red, the other grey
+    stray = chroma.clone()
+    stray[:, 1, 10:12, 10:12] = -60.0
+    result = settled(lightness, stray, torch.ones(1, 1, 48, 48))
+    assert (result - chroma).abs().max() < 1.5
+
+
+def test_one_colour_stays_that_colour_whatever_the_confidence() -> None:
+    torch.manual_seed(0)
+    chroma = torch.tensor([20.0, -30.0]).view(1, 2, 1, 1).expand(1, 2, 40, 40)
+    result = settled(torch.rand(1, 1, 40, 40), chroma, torch.rand(1, 1, 40, 40))
+    assert torch.allclose(result, chroma, atol=1e-2)
+
+
+def test_doubtful_spots_take_the_colour_of_confident_ones() -> None:
+    chroma = torch.full((1, 2, 40, 40), 30.0)
+    chroma[..., 18:22] = -30.0
+    confidence = torch.ones(1, 1, 40, 40)
+    confidence[..., 18:22] = 0.0
+    result = settled(torch.full((1, 1, 40, 40), 0.5), chroma, confidence)
+    assert (result - 30).abs().max() < 1
+
+
+# The network that begins from it
+
+
+def test_an_untrained_network_is_the_correspondence_alone(backbone: Backbone, chelsea: Tensor) -> None:
+    torch.manual_seed(0)
+    network, warp = SemanticPDNLA(backbone, 4, SIDE).eval(), SemanticWarp(backbone)
+    warp.correspondence = Correspondence(backbone, SIDE)
+    with torch.no_grad():
+        out = network(grey(chelsea), chelsea).out
+        again = network(grey(chelsea), network.encode_reference(chelsea)).out
+        stages = network.stages(grey(chelsea), chelsea).out
+    assert torch.equal(out, warp(grey(chelsea), chelsea).out)
+    assert torch.equal(out, again)
+    assert torch.equal(out, stages)
+
+
+def test_the_backbone_is_no_part_of_the_weights_and_everything_else_learns(
+    backbone: Backbone, chelsea: Tensor
+) -> None:
+    network = SemanticPDNLA(backbone, 4, SIDE)
+    assert not [name for name in network.state_dict() if "backbone" in name or "correspondence" in name]
+    assert network.target_encoder.stem.weight.shape[1] == 7
+    torch.nn.init.normal_(network.refiner.to_rgb.weight)  # at zero, it alone has a gradient in the first step
+    mid, out = network(grey(chelsea), chelsea)
+    (mid.mean() + out.square().mean()).backward()
+    heads = ("target_encoder.head", "reference_encoder.head")
+    without = [name for name, p in network.named_parameters() if p.grad is None and not name.startswith(heads)]
+    assert without == []
+
+
+def test_sides_that_are_no_multiples_of_16_are_refused(backbone: Backbone) -> None:
+    with pytest.raises(ValueError, match="multiples of 16"):
+        SemanticWarp(backbone)(torch.zeros(1, 3, 40, 48), torch.zeros(1, 3, 48, 48))
