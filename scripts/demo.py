@@ -1,6 +1,7 @@
-"""Train for a few minutes on scikit-image's photographs, then colour one that was not trained on.
+"""Colour a photograph with the weights that come with the package, then train some for a few minutes.
 
-The grey target is the left picture of a stereo pair, the reference the right one, so the truth is known.
+The grey target is the left picture of a stereo pair, the reference the right one, so the truth is known. What is
+trained here sees scikit-image's other photographs for three minutes; the picture shows both results.
 """
 
 import subprocess
@@ -35,19 +36,27 @@ def side_by_side(pictures: list[Image.Image]) -> Image.Image:
 
 
 def main() -> None:
-    run = FOLDER / "run"
-    train = [str(Path(sys.executable).with_name("pdnla-train")), "experiment=demo", f"hydra.run.dir={run}"]
-    subprocess.run(train, check=True)
-
     photographs = Path(skimage.__file__).parent / "data"
     truth, reference = (centre_crop(Image.open(photographs / name).convert("RGB"), SIDE) for name in BUILTIN_VALIDATION)
     target = truth.convert("L")
-    result = Colorizer(run / "last.ckpt", size=128)(target, reference)
-    error, grey_error = (float(chroma_error(as_tensor(p), as_tensor(truth))) for p in (result, target))
-    print(f"chroma error of the result {error:.1f}, of a grey one {grey_error:.1f} (CIELAB units)")
+    pictures = [target, reference]
+
+    def colour(colorizer: Colorizer, whose: str) -> None:
+        pictures.append(colorizer(target, reference))
+        error, grey_error = (float(chroma_error(as_tensor(p), as_tensor(truth))) for p in (pictures[-1], target))
+        print(f"chroma error of {whose} {error:.1f}, of a grey result {grey_error:.1f} (CIELAB units)", flush=True)
+
+    colour(Colorizer(size=SIDE), "the weights that come with pdnla")
+    write_image(FOLDER / "pretrained.png", side_by_side([*pictures, truth]))
+    print(f"target | reference | result | truth: {(FOLDER / 'pretrained.png').resolve()}", flush=True)
+
+    run = FOLDER / "run"
+    train = [str(Path(sys.executable).with_name("pdnla-train")), "experiment=demo", f"hydra.run.dir={run}"]
+    subprocess.run(train, check=True)
+    colour(Colorizer(run / "last.ckpt", size=128), "three minutes of training")
     picture = FOLDER / "comparison.png"
-    write_image(picture, side_by_side([target, reference, result, truth]))
-    print("target | reference | result | truth:")
+    write_image(picture, side_by_side([*pictures, truth]))
+    print("target | reference | with the weights that come with pdnla | after three minutes of training | truth:")
     print(picture.resolve())
 
 
