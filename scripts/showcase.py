@@ -1,9 +1,9 @@
 """Make the README's strip of pictures with the weights that come with the package.
 
-    python scripts/showcase.py docs/comparison.png
+    python scripts/showcase.py docs/comparison.jpg
 
-Rows: target, reference, result, truth. The photographs are scikit-image's: a stereo pair; and three of which the reference
-is the photograph itself, mirrored and warped as `pdnla-eval protocol=pseudo` does it.
+Rows: target, reference, result, truth. The photographs are scikit-image's: a stereo pair; and three of which the
+reference is the photograph itself, mirrored and warped as `pdnla-eval protocol=pseudo` does it.
 """
 
 import sys
@@ -14,7 +14,7 @@ import skimage
 from PIL import Image, ImageOps
 
 from pdnla import Colorizer
-from pdnla.data.images import read_image, write_image
+from pdnla.data.images import write_image
 from pdnla.data.modules import BUILTIN_VALIDATION
 from pdnla.evaluation.protocols import warped
 
@@ -22,7 +22,7 @@ SIDE, WARP, GAP = 320, 32.0, 6
 
 
 def square(path: Path) -> Image.Image:
-    image = read_image(path).colour.convert("RGB")
+    image = Image.open(path).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)

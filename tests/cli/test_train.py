@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from PIL import Image
 
 from pdnla import PDNLA, load_network
 from pdnla.cli.train import config_folder, keep_metrics
@@ -155,7 +156,7 @@ def test_a_full_disk_ends_a_run_with_one_sentence(
     assert "the disk is full; free some space" in capfd.readouterr().err
 
 
-def test_the_wheel_composes_its_configuration_in_an_empty_folder(tmp_path: Path) -> None:
+def test_the_wheel_composes_its_configuration_and_colours_in_an_empty_folder(tmp_path: Path) -> None:
     project = Path(__file__).parents[2]
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
     subprocess.run(build, cwd=project, check=True, capture_output=True)
@@ -184,6 +185,12 @@ def test_the_wheel_composes_its_configuration_in_an_empty_folder(tmp_path: Path)
     )
     assert where.stdout.startswith(str(tmp_path / "site"))
     assert not list(empty.iterdir())
+    for name, mode in (("old.png", "L"), ("reference.png", "RGB")):
+        Image.effect_noise((48, 32), 60).convert(mode).save(empty / name)
+    colour = [sys.executable, "-c", "from pdnla.cli.colorize import main; main()"]
+    for options in (["--about-weights"], ["old.png", "reference.png", "--size", "64"]):
+        subprocess.run([*colour, *options], cwd=empty, env=environment, check=True)
+    assert (empty / "old_colorized.png").is_file()
 
 
 def test_the_metrics_of_an_earlier_part_of_a_run_are_kept(tmp_path: Path) -> None:

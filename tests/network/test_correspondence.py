@@ -161,9 +161,7 @@ def test_an_untrained_network_is_the_correspondence_alone(backbone: Backbone, ch
     assert torch.equal(out, stages)
 
 
-def test_the_backbone_is_no_part_of_the_weights_and_everything_else_learns(
-    backbone: Backbone, chelsea: Tensor
-) -> None:
+def test_the_backbone_is_no_part_of_the_weights_and_everything_else_learns(backbone: Backbone, chelsea: Tensor) -> None:
     network = SemanticPDNLA(backbone, 4, SIDE)
     assert not [name for name in network.state_dict() if "backbone" in name or "correspondence" in name]
     assert network.target_encoder.stem.weight.shape[1] == 7
