@@ -106,6 +106,16 @@ def test_confidence_is_high_for_the_same_picture_and_low_for_noise(
     assert 0 <= noise.min() <= noise.mean() < 0.5 * own.mean() < own.max() <= 1
 
 
+def test_a_reference_that_shares_nothing_leaves_the_picture_close_to_grey(
+    correspondence: Correspondence, chelsea: Tensor
+) -> None:
+    torch.manual_seed(0)
+    noise = torch.rand_like(chelsea) * 2 - 1
+    red = torch.stack([noise[:, 0].abs(), -noise[:, 0].abs(), -noise[:, 0].abs()], dim=1)
+    tint = correspondence(grey(chelsea), red).chroma.norm(dim=1).mean()
+    assert tint < 0.4 * color.rgb_to_lab((red + 1) / 2)[:, 1:].norm(dim=1).mean()
+
+
 def test_any_shape_and_autocast_work(correspondence: Correspondence, chelsea: Tensor) -> None:
     narrow = photograph("chelsea.png", (32, 512))
     with torch.autocast("cpu", torch.bfloat16):

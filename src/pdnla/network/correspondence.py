@@ -28,6 +28,7 @@ _MULTIPLE = 32  # the frozen network's largest stride
 _LEVELS = (0.5, 1.0, 1.0, 1.0)  # weights of its features, fine to coarse
 _MARGIN = 1  # spots around a candidate cell that are looked at too
 _TEXTURE = 0.3  # weight of the finest features beside the luminance, in the fine matching
+_STRANGE, _FAMILIAR = 0.28, 0.38  # mean best cosine of pictures that share nothing, and of those that share enough
 _DISAGREEMENT = 20.0  # deviation of the candidates' a*b* at which confidence falls to 1/e
 _LEAST = 1e-3  # confidence that is left to every spot, so that no window is without
 _SETTLING = 15  # side, in spots, of the windows in which stray colours give way
@@ -76,7 +77,8 @@ class Correspondence(nn.Module):
     softmax of ``-sharpness * d^2 + log(coarse)``, with d the distance between luminances, their local means and
     deviations at three scales, and finest features. Luminance is compared as Welsh et al. do, brought to one mean and
     deviation. What stands alone against its surroundings, as they are on its side of the edges, gives way to them
-    (:func:`settled`).
+    (:func:`settled`). Where hardly a cell finds its like, the reference is a wrong one, and the result stays close to
+    grey rather than taking on a tint.
 
     Args:
         backbone: maps sRGB in [-1, 1] to feature maps at strides 4, 8, 16 and 32; frozen, and no part of the weights.
@@ -136,25 +138,31 @@ class Correspondence(nn.Module):
             per_cell = CELL // FINE
             queries = F.unfold(self._looks(compared, features[0]), per_cell, stride=per_cell)
             queries = queries.unflatten(1, (-1, per_cell**2)).permute(0, 3, 2, 1)
-            found = []
+            found, shared = [], []
             for row in range(len(target)):
                 own = ReferenceSpots(*(part[row if len(part) > 1 else 0] for part in code))
-                found.append(self._carry(cells[row], shades[row], queries[row], own))
+                places, cosine = self._carry(cells[row], shades[row], queries[row], own)
+                found.append(places)
+                shared.append(cosine)
+            belief = ((torch.stack(shared) - _STRANGE) / (_FAMILIAR - _STRANGE)).clamp(0, 1).view(-1, 1, 1, 1)
             carried = torch.stack(found).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
             spots = F.avg_pool2d(lightness, FINE)
             carried = F.fold(carried, spots.shape[-2:], per_cell, stride=per_cell)
             confidence = carried[:, 2:].clamp(0, 1)
-            carried = torch.cat([settled(spots, carried[:, :2], confidence), confidence], dim=1)
+            carried = belief * torch.cat([settled(spots, carried[:, :2], confidence), confidence], dim=1)
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
             return Carried(kornia.filters.guided_blur(full, carried[:, :2], 5, _EDGE), carried[:, 2:])
 
-    def _carry(self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots) -> Tensor:
-        """Return a*, b* and the confidence of each cell's spots, ``(N, spots, 3)``, of one picture."""
+    def _carry(
+        self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots
+    ) -> tuple[Tensor, Tensor]:
+        """Return a*, b* and confidence of each cell's spots, ``(N, spots, 3)``, and the mean of cells' best cosines."""
         window = reference.spots.shape[1]
         looks, chroma = reference.spots.split([queries.shape[-1], 2], dim=-1)
-        results = []
+        results, likest = [], []
         for part in _parts(len(cells)):
             cosines = cells[part] @ reference.features.T
+            likest.append(cosines.amax(dim=1))
             logits = self.temperature * (
                 cosines - self.penalty * (shades[part, None] - reference.lightness[None]).abs()
             )
@@ -169,7 +177,7 @@ class Correspondence(nn.Module):
             alike = weights @ cosines.gather(1, best.indices).repeat_interleave(window, dim=1).unsqueeze(-1)
             confidence = alike.squeeze(-1).clamp(0, 1) * torch.exp(-spread / _DISAGREEMENT)
             results.append(torch.cat([mean, confidence.unsqueeze(-1)], dim=-1))
-        return torch.cat(results)
+        return torch.cat(results), torch.cat(likest).mean()
 
     def _resized(self, image: Tensor) -> Tensor:
         """Bring a picture to about ``side``² pixels, each side a multiple of 32."""
