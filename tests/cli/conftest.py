@@ -1,11 +1,22 @@
 """What the tests of several commands share."""
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_its_own() -> Iterator[None]:
+    """Take away the log's handlers that a command in this process leaves: they write to what a test has closed."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pdnla import UserError
+from pdnla import PDNLA, UserError
 from pdnla.cli.train import resume_from
 
 COMMAND = Path(sys.executable).with_name("pdnla-train")
@@ -145,8 +145,8 @@ def test_a_truncated_checkpoint_is_skipped_with_a_warning(
     (tmp_path / "new.ckpt").write_bytes(content[: len(content) // 2])
     os.utime(tmp_path / "old.ckpt", (1, 1))
     with caplog.at_level(logging.WARNING):
-        assert resume_from(str(tmp_path), 4) == str(tmp_path / "old.ckpt")
+        assert resume_from(str(tmp_path), PDNLA(4)) == str(tmp_path / "old.ckpt")
     assert f"skipped: {tmp_path / 'new.ckpt'}: is truncated" in caplog.text
     (tmp_path / "old.ckpt").unlink()
     with pytest.raises(UserError, match="holds no checkpoint that can be resumed"):
-        resume_from(str(tmp_path), 4)
+        resume_from(str(tmp_path), PDNLA(4))
