@@ -104,7 +104,10 @@ BAD = [
     (["optm.lr=1"], "optm.lr is no option; the nearest is optim.lr"),
     (["optim.lrr=1"], "optim.lrr is no option; the nearest is optim.lr"),
     (["trainer.max_step=1"], "trainer.max_step is no option; the nearest is trainer.max_steps"),
-    (["model=pdnla_tinny"], "model=pdnla_tinny does not exist; model can be pdnla, pdnla_semantic, pdnla_small, pdnla_tiny"),
+    (
+        ["model=pdnla_tinny"],
+        "model=pdnla_tinny does not exist; model can be pdnla, pdnla_semantic, pdnla_small, pdnla_t",
+    ),
     (["modle=pdnla"], "modle is no option; the nearest is model"),
     (["data=folder"], "data.root is not set and has no default; add data.root=... to the command"),
     (["data=folder", "data.root=absent"], "absent: there is no such folder"),
