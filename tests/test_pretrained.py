@@ -10,7 +10,7 @@ from torchvision.transforms.functional import to_tensor
 
 from pdnla import PDNLA, Colorizer, load_network
 from pdnla.metrics import chroma_error
-from pdnla.network import SemanticPDNLA
+from pdnla.network import SemanticPDNLA, SemanticWarp
 from pdnla.pretrained import BUNDLED, card, find_weights
 from pdnla.weights import save_weights
 
@@ -25,13 +25,15 @@ def test_they_are_there_and_together_under_20_mb() -> None:
     assert sum(sizes) < 20e6
 
 
-def test_default_is_the_semantic_network_and_pdnla_tiny_the_published_one() -> None:
-    default, tiny = load_network(), load_network("pdnla_tiny")
-    assert isinstance(default, SemanticPDNLA)
+def test_each_is_the_network_of_its_name_and_default_is_correspondence_alone() -> None:
+    default, semantic, tiny = (load_network(name) for name in BUNDLED)
+    assert isinstance(default, SemanticWarp)
+    assert isinstance(semantic, SemanticPDNLA)
     assert type(tiny) is PDNLA
-    assert default.channel == tiny.channel == 8
-    assert not default.training
-    assert next(default.parameters()).dtype == torch.float32
+    assert semantic.channel == tiny.channel == 8
+    for network in (default, semantic, tiny):
+        assert not network.training
+        assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
 
 
 def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +44,7 @@ def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.Mon
     assert network.channel == 4
 
 
-@pytest.mark.parametrize(("weights", "most"), [("default", 0.5), ("pdnla_tiny", 0.8)])
+@pytest.mark.parametrize(("weights", "most"), [("default", 0.5), ("pdnla_semantic", 0.5), ("pdnla_tiny", 0.8)])
 def test_they_colour_a_photograph_from_another_view_of_it(weights: str, most: float) -> None:
     truth, reference = photograph("motorcycle_left.png"), photograph("motorcycle_right.png")
     target = truth.convert("L")

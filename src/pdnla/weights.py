@@ -47,7 +47,7 @@ def load_network(path: str | Path = "default") -> Network:
     """Read a network from a file of any of the three kinds, told apart by content, in eval mode.
 
     Args:
-        path: ``default`` or ``pdnla_tiny``, which come with the package (a file of that name comes first); a
+        path: ``default``, ``pdnla_semantic`` or ``pdnla_tiny``, which come with the package (a file of that name comes first); a
             safetensors file written by :func:`save_weights` or ``pdnla-convert``; a checkpoint of ``pdnla-train`` (its
             averaged weights, or the plain ones if it holds no average); or the authors' published checkpoint.
 

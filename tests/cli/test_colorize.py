@@ -360,7 +360,9 @@ def test_bad_usage_is_one_sentence_and_status_2(command: Command) -> None:
     refused(command("a.png", "r.png", "--nonsense"), "--nonsense")
     refused(command("a.png"), "REFERENCE")
     refused(
-        command("a.png", "r.png", weights=Path("none.safetensors")), "none.safetensors", "use default or pdnla_tiny"
+        command("a.png", "r.png", weights=Path("none.safetensors")),
+        "none.safetensors",
+        "use one of default, pdnla_semantic, pdnla_tiny",
     )
     assert files() == ["a.png", "broken.png", "r.png"]
 

@@ -94,7 +94,7 @@ def colorize(
             "--weights",
             "-w",
             help="Weights of pdnla-train or pdnla-convert, or a name of those that come with the package:"
-            " default, pdnla_tiny.",
+            " default, pdnla_semantic, pdnla_tiny.",
         ),
     ] = "default",
     size: Annotated[
@@ -139,7 +139,9 @@ def colorize(
     """
     source = _source(reference, pick_from, keep_reference)
     if not find_weights(weights).is_file():
-        raise UserError(f"--weights {weights}: there is no such file; check the path, or use {' or '.join(BUNDLED)}")
+        raise UserError(
+            f"--weights {weights}: there is no such file; check the path, or use one of {', '.join(BUNDLED)}"
+        )
     plan = plan_jobs(target, source, out, pick=pick_from is not None)
     if plan.remark:
         print(f"{COMMAND}: {plan.remark}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-BUNDLED = ("default", "pdnla_tiny")
+BUNDLED = ("default", "pdnla_semantic", "pdnla_tiny")
 """Names by which they are asked for."""
 
 _FOLDER = Path(__file__).resolve().parent
