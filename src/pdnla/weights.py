@@ -47,9 +47,10 @@ def load_network(path: str | Path = "default") -> Network:
     """Read a network from a file of any of the three kinds, told apart by content, in eval mode.
 
     Args:
-        path: ``default``, ``pdnla_semantic`` or ``pdnla_tiny``, which come with the package (a file of that name comes first); a
-            safetensors file written by :func:`save_weights` or ``pdnla-convert``; a checkpoint of ``pdnla-train`` (its
-            averaged weights, or the plain ones if it holds no average); or the authors' published checkpoint.
+        path: a name of weights that come with the package (:data:`pdnla.pretrained.BUNDLED`; a file of that name comes
+            first); a safetensors file written by :func:`save_weights` or ``pdnla-convert``; a checkpoint of
+            ``pdnla-train`` (its averaged weights, or the plain ones if it holds no average); or the authors' published
+            checkpoint.
 
     Raises:
         UserError: the file is missing, truncated, of none of these kinds, or its tensors do not fit the network.
