@@ -26,6 +26,9 @@ WINDOWS = (3, 9, 21)
 """Sides, in spots, of the windows whose luminance is compared."""
 _MULTIPLE = 32  # the frozen network's largest stride
 _LEVELS = (0.5, 1.0, 1.0, 1.0)  # weights of its features, fine to coarse
+_TEMPERATURE, _PENALTY = 160.0, 0.3  # of the coarse attention, and of different luminance in it
+_SHARPNESS = 40.0  # of the fine attention
+_CANDIDATES = 4  # cells that it looks at
 _MARGIN = 1  # spots around a candidate cell that are looked at too
 _TEXTURE = 0.3  # weight of the finest features beside the luminance, in the fine matching
 _STRANGE, _FAMILIAR = 0.28, 0.38  # mean best cosine of pictures that share nothing, and of those that share enough
@@ -73,8 +76,8 @@ class Correspondence(nn.Module):
 
     Coarse: the backbone's features at four strides, of luminance alone in both pictures, each freed of its mean over
     the picture and made a unit vector at every cell; attention over the reference's cells is a softmax of
-    ``temperature * (cosine - penalty * |difference of L*/100|)``. Fine: within the ``candidates`` likeliest cells, a
-    softmax of ``-sharpness * d^2 + log(coarse)``, with d the distance between luminances, their local means and
+    ``160 * (cosine - 0.3 * |difference of L*/100|)``. Fine: within the four likeliest cells, a softmax of
+    ``-40 * d^2 + log(coarse)``, with d the distance between luminances, their local means and
     deviations at three scales, and finest features. Luminance is compared as Welsh et al. do, brought to one mean and
     deviation. What stands alone against its surroundings, as they are on its side of the edges, gives way to them
     (:func:`settled`). Where hardly a cell finds its like, the reference is a wrong one, and the result stays close to
@@ -83,25 +86,12 @@ class Correspondence(nn.Module):
     Args:
         backbone: maps sRGB in [-1, 1] to feature maps at strides 4, 8, 16 and 32; frozen, and no part of the weights.
         side: at how many pixels squared the pictures are matched, whatever their aspect.
-        temperature: of the coarse attention.
-        penalty: of different luminance in it.
-        sharpness: of the fine attention.
-        candidates: cells that it looks at.
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        side: int = SIDE,
-        temperature: float = 160.0,
-        penalty: float = 0.3,
-        sharpness: float = 40.0,
-        candidates: int = 4,
-    ) -> None:
+    def __init__(self, backbone: nn.Module, side: int = SIDE) -> None:
         super().__init__()
         self._backbone = (backbone,)  # in a tuple, so that its weights are none of ours
         self.side = side
-        self.temperature, self.penalty, self.sharpness, self.candidates = temperature, penalty, sharpness, candidates
 
     @torch.no_grad()
     def encode_reference(self, reference: Tensor) -> ReferenceSpots:
@@ -163,14 +153,12 @@ class Correspondence(nn.Module):
         for part in _parts(len(cells)):
             cosines = cells[part] @ reference.features.T
             likest.append(cosines.amax(dim=1))
-            logits = self.temperature * (
-                cosines - self.penalty * (shades[part, None] - reference.lightness[None]).abs()
-            )
-            best = logits.log_softmax(dim=1).topk(min(self.candidates, logits.shape[1]), dim=1)
+            logits = _TEMPERATURE * (cosines - _PENALTY * (shades[part, None] - reference.lightness[None]).abs())
+            best = logits.log_softmax(dim=1).topk(min(_CANDIDATES, logits.shape[1]), dim=1)
             wanted, offered = queries[part], looks[best.indices].flatten(1, 2)
             prior = best.values.repeat_interleave(window, dim=1).unsqueeze(1)
             squared = torch.cdist(wanted, offered).square()
-            weights = (prior - self.sharpness * squared).softmax(dim=-1)
+            weights = (prior - _SHARPNESS * squared).softmax(dim=-1)
             colours = chroma[best.indices].flatten(1, 2)
             mean = weights @ colours
             spread = (weights @ colours.square() - mean.square()).clamp(min=0).sum(dim=-1).sqrt()
