@@ -44,6 +44,7 @@ def evaluate(config: DictConfig) -> "Evaluation":
     folder = Path(HydraConfig.get().runtime.output_dir)
     weights: Any = OmegaConf.to_container(config.weights) if OmegaConf.is_config(config.weights) else config.weights
     methods.check_baselines(config.baselines)
+    protocol = hydra.utils.instantiate(config.protocol)  # before the measures, which may wait for a download
     settings = running.Settings(
         weights=methods.name_weights(weights),
         baselines=tuple(config.baselines),
@@ -56,7 +57,6 @@ def evaluate(config: DictConfig) -> "Evaluation":
     )
     if not settings.weights and not settings.baselines:
         raise UserError("there is nothing to evaluate; give weights=FILE, or name some baselines")
-    protocol = hydra.utils.instantiate(config.protocol)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     record(config, folder)
     pictures = folder / ".pictures"
