@@ -108,6 +108,11 @@ BAD = [
         ["model=pdnla_tinny"],
         "model=pdnla_tinny does not exist; model can be pdnla, pdnla_semantic, pdnla_small, pdnla_t",
     ),
+    (["weights=default"], "weights=default: holds semantic_warp, in which nothing is trained"),
+    (
+        ["weights=pdnla_semantic"],
+        "weights=pdnla_semantic: holds pdnla_semantic and the model is pdnla; choose the same",
+    ),
     (["modle=pdnla"], "modle is no option; the nearest is model"),
     (["data=folder"], "data.root is not set and has no default; add data.root=... to the command"),
     (["data=folder", "data.root=absent"], "absent: there is no such folder"),

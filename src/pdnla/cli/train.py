@@ -207,6 +207,8 @@ def _check_checkpoint(path: str, network: "PDNLA") -> None:
 
 def check_model(option: str, model: str, channel: int, network: "PDNLA") -> None:
     """Raise :class:`UserError` if weights are not of a network's model and width."""
+    if not channel:
+        raise UserError(f"{option}: holds {model}, in which nothing is trained; name other weights")
     if model != network.model:
         raise UserError(f"{option}: holds {model} and the model is {network.model}; choose the same with model=...")
     if channel != network.channel:
