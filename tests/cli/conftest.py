@@ -20,7 +20,24 @@ def handlers_of_its_own() -> Iterator[None]:
 
 
 @pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], int]:
+def hydra_command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None], list[str]], int]:
+    """Return what runs the ``main`` of a composed command in this process, and returns its exit status."""
+
+    def run(main: Callable[[], None], arguments: list[str]) -> int:
+        monkeypatch.setattr(sys, "argv", arguments)
+        GlobalHydra.instance().clear()
+        with pytest.raises(SystemExit) as left:
+            main()
+        code = left.value.code
+        return code if isinstance(code, int) else 0
+
+    return run
+
+
+@pytest.fixture
+def train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hydra_command: Callable[[Callable[[], None], list[str]], int]
+) -> Callable[[list[str]], int]:
     """Return what runs ``pdnla-train`` in this process, in the test's folder, and returns its exit status."""
     from pdnla.cli.train import main
 
@@ -28,11 +45,6 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str
 
     def run(arguments: list[str]) -> int:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["pdnla-train", *arguments])
-        GlobalHydra.instance().clear()
-        with pytest.raises(SystemExit) as left:
-            main()
-        code = left.value.code
-        return code if isinstance(code, int) else 0
+        return hydra_command(main, ["pdnla-train", *arguments])
 
     return run

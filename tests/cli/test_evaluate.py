@@ -1,13 +1,11 @@
 """``pdnla-eval``, as a user runs it."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from skimage import data
 
@@ -29,7 +27,9 @@ FAST = [
 
 
 @pytest.fixture
-def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+def evaluate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hydra_command: Callable[[Callable[[], None], list[str]], int]
+) -> Command:
     """Return what runs the command in a folder with photographs, a grey picture and weights."""
     album = tmp_path / "album"
     album.mkdir()
@@ -41,15 +41,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     save_weights(PDNLA(4), tmp_path / "net.safetensors", "a test")
     monkeypatch.chdir(tmp_path)
 
-    def run(arguments: list[str]) -> int:
-        monkeypatch.setattr(sys, "argv", ["pdnla-eval", *FAST, *arguments])
-        GlobalHydra.instance().clear()
-        with pytest.raises(SystemExit) as left:
-            main()
-        code = left.value.code
-        return code if isinstance(code, int) else 0
-
-    return run
+    return lambda arguments: hydra_command(main, ["pdnla-eval", *FAST, *arguments])
 
 
 def test_pseudo_pairs_leave_a_table_figures_and_a_page(
