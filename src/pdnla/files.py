@@ -69,8 +69,8 @@ def alone(path: str | Path) -> Iterator[None]:
             except BlockingIOError:
                 log.info("waiting for another process to leave %s", path)
                 fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:
-                pass  # this disk has no locks
+            except OSError as error:
+                log.info("%s: this disk has no locks (%s), so nobody waits", path, error.strerror)
         yield
 
 
