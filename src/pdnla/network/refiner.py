@@ -1,5 +1,6 @@
 """Stage 3: refinement at full size, from I_mid and the decoder outputs to I_out."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from pdnla.network.layers import EqualConv2d, in_pieces
 
 REDUCTION = 4
+_WINDOW = 16
 
 
 def _conv3(inputs: int, outputs: int) -> nn.Conv2d:
@@ -21,6 +23,17 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
     if not in_pieces(x):
         return F.prelu(x, slope.to(x.dtype))
     return F.leaky_relu(x, slope.item(), inplace=True)
+
+
+def spatial_mean(x: Tensor) -> Tensor:
+    """Return the mean over all positions, ``(B, C, 1, 1)``.
+
+    A CPU would write a map of half precision out in float32 to add it up: windows of equal size are averaged first.
+    """
+    if in_pieces(x) and x.dtype.itemsize < 4:
+        window = [math.gcd(side, _WINDOW) for side in x.shape[2:]]
+        x = F.avg_pool2d(x, window)
+    return x.mean(dim=(2, 3), keepdim=True)
 
 
 class ChannelAttentionBlock(nn.Module):
@@ -39,7 +52,7 @@ class ChannelAttentionBlock(nn.Module):
     def forward(self, x: Tensor, slope: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape; ``slope`` is ``(1,)``."""
         branch = self.conv2(prelu(self.conv1(x), slope))
-        mean = branch.mean(dim=(2, 3), keepdim=True)
+        mean = spatial_mean(branch)
         gate = torch.sigmoid(self.excite(F.relu(self.squeeze(mean)))).to(branch.dtype)
         if torch.is_grad_enabled():
             return torch.addcmul(x, branch, gate)
