@@ -1,6 +1,5 @@
 """Images in, images out: any size, the reference kept between targets, the target's luminance kept."""
 
-import copy
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pdnla.data.images import Picture, picture_from_pil
 from pdnla.devices import choose_device, choose_precision
 from pdnla.errors import UserError
 from pdnla.memory import keep_freed_memory
-from pdnla.network import STRIDE
+from pdnla.network import STRIDE, folded
 from pdnla.weights import Network, load_network
 
 _LONGEST = 8  # the longer working side is at most so many times `size`: beyond it, a strip is squeezed instead
@@ -59,8 +58,8 @@ class Colorizer:
         self.size = size
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
-        network = load_network(weights) if isinstance(weights, str | Path) else copy.deepcopy(weights)
-        self.network = network.eval().to(self.device)
+        network = load_network(weights) if isinstance(weights, str | Path) else weights
+        self.network = folded(network, self.dtype).to(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
         self._code: Any = None

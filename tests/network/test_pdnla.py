@@ -193,3 +193,32 @@ def test_the_network_takes_in_colours_of_the_reference_only_through_it(net: PDNL
     with torch.inference_mode():
         one, other = (net(target, photograph(1, 3, 32, 32, seed)).out for seed in (10, 11))
     assert (one - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("channel", [4, 8])
+def test_folded_constants_change_nothing_but_rounding(channel: int) -> None:
+    torch.manual_seed(channel)
+    net = PDNLA(channel).double()
+    target, reference = photograph(2, 1, 48, 32, 12).double(), photograph(2, 3, 32, 64, 13).double()
+    before = copy.deepcopy(net.state_dict())
+    for_inference = layers.folded(net, torch.float64)
+    with torch.inference_mode():
+        expected, result = net.eval()(target, reference), for_inference(target, reference)
+        kept = for_inference(target, for_inference.encode_reference(reference))
+    for ours, kept_ones, theirs in zip(result, kept, expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-11)
+        assert torch.allclose(kept_ones, theirs, rtol=0, atol=1e-11)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_a_folded_network_keeps_its_convolutions_in_the_precision_asked_for(net: PDNLA) -> None:
+    half = layers.folded(net, torch.bfloat16)
+    target, reference = photograph(1, 1, 32, 32, 14), photograph(1, 3, 32, 32, 15)
+    with torch.inference_mode():
+        with torch.autocast("cpu", torch.bfloat16):
+            expected, result = net(target, reference).out.float(), half(target, reference).out.float()
+        exact = net(target, reference).out
+    assert (result - exact).abs().max() < 1.5 * (expected - exact).abs().max()
+    assert sum(p.numel() * p.itemsize for p in half.parameters()) < 0.5 * sum(
+        p.numel() * p.itemsize for p in net.parameters()
+    )

@@ -2,7 +2,18 @@
 
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.encoder import Codes
+from pdnla.network.layers import folded
 from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages
 from pdnla.network.semantic import SemanticPDNLA, SemanticWarp
 
-__all__ = ["PDNLA", "STRIDE", "Codes", "Colorization", "ReferenceCode", "SemanticPDNLA", "SemanticWarp", "Stages"]
+__all__ = [
+    "PDNLA",
+    "STRIDE",
+    "Codes",
+    "Colorization",
+    "ReferenceCode",
+    "SemanticPDNLA",
+    "SemanticWarp",
+    "Stages",
+    "folded",
+]

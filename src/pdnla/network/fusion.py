@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.network.layers import in_pieces
+from pdnla.network.layers import Folding, in_pieces
 
 PYRAMID = (1, 3, 6, 8)
 POSITIONS = sum(side**2 for side in PYRAMID)
@@ -223,7 +223,7 @@ class ReferenceAttention(NamedTuple):
     queries: Tensor
 
 
-class _Direction(nn.Module):
+class _Direction(Folding):
     """One direction of PDMF: queries of one picture against the pooled maps of the other.
 
     Holds Q, the keys' and values' projections of the other's four maps, M (shared over the maps) and F.
@@ -240,20 +240,30 @@ class _Direction(nn.Module):
 
     def attend_to(self, pooled: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the keys ``(B, 440, C')`` and the values carried through M and F, ``(B, 440, C)``."""
-        on_attention = self.mix.weight[:, self.channels :]
+        _, on_values = self.folded_constants()
         keys, values = [], []
-        for x, key, value, fuse in zip(pooled, self.keys, self.values, self._fuse_by_map(), strict=True):
+        for x, key, value, on_value in zip(pooled, self.keys, self.values, on_values, strict=True):
             keys.append(key(x))
-            values.append(F.linear(value(x), fuse @ on_attention))
+            values.append(F.linear(value(x), on_value))
         return torch.cat(keys, dim=1), torch.cat(values, dim=1)
 
     def on_feature(self) -> Tensor:
         """Return what F·M does to the querying feature itself, a matrix ``(C, C)``."""
-        fuse = sum(self._fuse_by_map()[1:], self._fuse_by_map()[0])
-        return fuse @ self.mix.weight[:, : self.channels]
+        matrix: Tensor = self.folded_constants()[0]
+        return matrix
 
-    def _fuse_by_map(self) -> Sequence[Tensor]:
-        return self.fuse.weight.split(self.channels, dim=1)
+    def constants(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return what F·M does to the querying feature, ``(C, C)``, and to each map's values, ``(C, C')`` each."""
+        by_map = self.fuse.weight.split(self.channels, dim=1)
+        on_feature, on_attention = self.mix.weight.split(
+            [self.channels, self.mix.weight.shape[1] - self.channels], dim=1
+        )
+        return sum(by_map[1:], by_map[0]) @ on_feature, tuple(fuse @ on_attention for fuse in by_map)
+
+    def fold(self, dtype: torch.dtype) -> None:
+        """Keep the constants and give up M and F."""
+        super().fold(dtype)
+        del self.mix, self.fuse
 
 
 class PyramidDualModalFusion(nn.Module):

@@ -4,7 +4,10 @@ Feature maps are ``(B, C, H, W)``, kept in channels-last memory from end to end:
 as fast in it on CPUs with wide vectors, and 1×1 convolutions and attention become plain matrix products.
 """
 
+import copy
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 
 GAIN = math.sqrt(2)  # keeps the variance of what a leaky ReLU halves
 SLOPE = 0.2
+Network = TypeVar("Network", bound=nn.Module)
 _BAND = 1 << 22  # elements of a residual block's first convolution made at a time
 
 
@@ -20,7 +24,60 @@ def in_pieces(x: Tensor) -> bool:
     return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-class EqualConv2d(nn.Module):
+class Folding(nn.Module):
+    """A layer whose parameters enter its formula by way of constants that are computed of them.
+
+    In training they are computed in every pass, for gradients to flow; :func:`folded` keeps them instead.
+    """
+
+    _folded: Any = None
+
+    def constants(self) -> Any:
+        """Return the constants, a tensor, None, or a tuple of such."""
+        raise NotImplementedError
+
+    def folded_constants(self) -> Any:
+        """Return the constants, kept ones if there are."""
+        return self.constants() if self._folded is None else self._folded
+
+    def fold(self, dtype: torch.dtype) -> None:
+        """Keep the constants and give up the parameters that they are computed of."""
+        with torch.no_grad():
+            self._folded = _each(lambda constant: constant.to(dtype), self.constants())
+        self._parameters.clear()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        if self._folded is not None:
+            self._folded = _each(fn, self._folded)
+        return super()._apply(fn, recurse)
+
+
+def _each(function: Callable[[Tensor], Tensor], constants: Any) -> Any:
+    if isinstance(constants, tuple):
+        return tuple(_each(function, constant) for constant in constants)
+    return None if constants is None else function(constants)
+
+
+def folded(network: Network, dtype: torch.dtype = torch.float32) -> Network:
+    """Return a copy for inference alone, which computes the same from constants computed once.
+
+    Args:
+        network: the network, of which nothing is changed.
+        dtype: what its convolutions' weights are kept in: that in which they will be computed.
+
+    Returns:
+        A network that can be called and moved. It has no parameters to train or to save where it has constants.
+    """
+    network = copy.deepcopy(network).eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, Folding):
+            module.fold(dtype)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(dtype)
+    return network
+
+
+class EqualConv2d(Folding):
     """Convolution whose weight ~ N(0, 1) is scaled by ``1 / sqrt(in * k^2)`` at run time (Karras et al. 2018).
 
     Args:
@@ -56,10 +113,13 @@ class EqualConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, inputs, H, W)`` to ``(B, outputs, H', W')``."""
-        weight = self.weight * self.scale
-        bias = None if self.bias is None else self.bias * self.gain
+        weight, bias = self.folded_constants()
         x = F.conv2d(x, weight, bias, self.stride, self.padding)
         return F.leaky_relu(x, SLOPE, inplace=True) if self.activate else x
+
+    def constants(self) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias of the plain convolution."""
+        return self.weight * self.scale, None if self.bias is None else self.bias * self.gain
 
 
 class EqualLinear(nn.Module):
@@ -176,7 +236,7 @@ class ResidualDown(nn.Module):
         return skip.add_(self.conv2(x))
 
 
-class Upsample(nn.Module):
+class Upsample(Folding):
     """Equalised 1×1 transposed convolution of stride 2 and a blur: twice the size, no bias, no activation.
 
     A 1×1 kernel puts each input on every second pixel with zeros between; the blur over it is bilinear interpolation
@@ -191,7 +251,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, inputs, H, W)`` to ``(B, outputs, 2H, 2W)``."""
-        weight = (self.weight * (self.scale / 4)).transpose(0, 1)
+        weight = self.folded_constants()
         if torch.is_grad_enabled():
             x = F.conv2d(x, weight, padding=1)
             return F.interpolate(x, scale_factor=2, mode="bilinear")[..., 2:-2, 2:-2]
@@ -200,3 +260,7 @@ class Upsample(nn.Module):
         for border in (x[:, :, :1], x[:, :, -1:], x[..., :1], x[..., -1:]):
             border *= 0.75
         return x
+
+    def constants(self) -> Tensor:
+        """Return the weight of the plain 1×1 convolution."""
+        return (self.weight * (self.scale / 4)).transpose(0, 1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.network.layers import EqualConv2d, in_pieces
+from pdnla.network.layers import EqualConv2d, Folding, in_pieces
 
 REDUCTION = 4
 _WINDOW = 16
@@ -74,7 +74,7 @@ class ColourisationBaseBlock(nn.Module):
         return branch.add_(x, alpha=2)
 
 
-class Merge(nn.Module):
+class Merge(Folding):
     """``conv3([x, up_k(d)])``, where up_k is k times [bilinear ×2, 1×1 convolution to half the channels].
 
     Interpolation and 1×1 convolutions commute, so the product of all of up_k's convolutions runs first, at the small
@@ -92,18 +92,28 @@ class Merge(nn.Module):
 
     def forward(self, x: Tensor, d: Tensor) -> Tensor:
         """Map x, ``(B, C, 2^k H, 2^k W)``, and d, ``(B, 2^k 2C, H, W)``, to the shape of x."""
+        on_x, on_d, projection = self.folded_constants()
+        if projection is not None:
+            d = F.conv2d(d, projection)
+            for _ in range(self.doublings):
+                d = F.interpolate(d, scale_factor=2, mode="bilinear")
+        return F.conv2d(x, on_x, padding=1).add_(F.conv2d(d, on_d, padding=1))
+
+    def constants(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return conv3's weights for x and for the interpolated d, and the projection of d where it is interpolated."""
         on_x, on_d = self.conv.weight.split([self.channels, 2 * self.channels], dim=1)
         weights = [projection.get_parameter("weight").flatten(1) for projection in self.projections]
         projection = weights[0]
         for finer in weights[1:]:
             projection = finer @ projection
         if self.doublings:
-            d = F.conv2d(d, projection[..., None, None])
-            for _ in range(self.doublings):
-                d = F.interpolate(d, scale_factor=2, mode="bilinear")
-        else:
-            on_d = torch.einsum("omhw,mi->oihw", on_d, projection)
-        return F.conv2d(x, on_x, padding=1).add_(F.conv2d(d, on_d, padding=1))
+            return on_x, on_d, projection[..., None, None]
+        return on_x, torch.einsum("omhw,mi->oihw", on_d, projection), None
+
+    def fold(self, dtype: torch.dtype) -> None:
+        """Keep the constants and give up the convolutions they are computed of."""
+        super().fold(dtype)
+        del self.projections, self.conv
 
 
 class Refiner(nn.Module):
