@@ -101,7 +101,9 @@ class Merge(Folding):
 
     def constants(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return conv3's weights for x and for the interpolated d, and the projection of d where it is interpolated."""
-        on_x, on_d = self.conv.weight.split([self.channels, 2 * self.channels], dim=1)
+        # Slices of a weight are in no layout that convolutions are fast in.
+        split = self.conv.weight.split([self.channels, 2 * self.channels], dim=1)
+        on_x, on_d = (part.contiguous(memory_format=torch.channels_last) for part in split)
         weights = [projection.get_parameter("weight").flatten(1) for projection in self.projections]
         projection = weights[0]
         for finer in weights[1:]:
