@@ -24,7 +24,7 @@ def edges(image: Tensor) -> Tensor:
     # On CPUs a convolution rounds differently in a batch, which can turn an edge on or off: one image at a time.
     singly = image.is_cpu and not torch.compiler.is_compiling()
     with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-        parts = image.float().split(1 if singly else len(image))
+        parts = image.float().split(1) if singly else [image.float()]
         return torch.cat([kornia.filters.canny(part, hysteresis=False)[1] for part in parts]).to(image.dtype)
 
 

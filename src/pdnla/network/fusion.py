@@ -25,11 +25,6 @@ GROUPS = 8
 _CPU_POSITIONS, _GPU_POSITIONS = 1 << 13, 1 << 18
 
 
-def _bins(length: int) -> list[tuple[int, int]]:
-    """Return the start and end of adaptive pooling's bins along an axis, for each grid of the pyramid in turn."""
-    return [(index * length // side, -(-(index + 1) * length // side)) for side in PYRAMID for index in range(side)]
-
-
 def pyramid_average_pooling(x: Tensor, ring: int = 0) -> Tensor:
     """Pool a map to 1×1, 3×3, 6×6 and 8×8 (PAP): ``(B, C, H, W)`` to ``(B, 110, C)``.
 
@@ -50,13 +45,18 @@ def pyramid_average_pooling(x: Tensor, ring: int = 0) -> Tensor:
 
 
 def _summing_matrix(length: int, ring: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the 0/1 matrix ``(18, length)`` that adds up each bin along an axis, and the bins' sizes, ``(18,)``."""
-    bins = _bins(length + 2 * ring)
-    matrix = torch.zeros(len(bins), length + 2 * ring)
-    for row, (start, end) in enumerate(bins):
-        matrix[row, start:end] = 1
-    sizes = matrix.sum(dim=1)
-    return matrix[:, ring : ring + length].to(like), sizes.to(like)
+    """Return the 0/1 matrix ``(18, length)`` that adds up adaptive pooling's bins along an axis, and their sizes.
+
+    The bins of each grid of the pyramid in turn; of n, bin i starts at ``floor(i L / n)`` and ends before
+    ``ceil((i + 1) L / n)`` of a ringed axis of length L. Sizes are ``(18,)``.
+    """
+    whole = length + 2 * ring
+    side = torch.tensor([side for side in PYRAMID for _ in range(side)], device=like.device)
+    index = torch.tensor([index for side in PYRAMID for index in range(side)], device=like.device)
+    start, end = index * whole // side, -(-(index + 1) * whole // side)
+    place = torch.arange(length, device=like.device) + ring
+    matrix = (place >= start.unsqueeze(1)) & (place < end.unsqueeze(1))
+    return matrix.to(like.dtype), (end - start).to(like.dtype)
 
 
 def pyramid_attention(queries: Tensor, keys: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
     On a CPU it is a 1×1 convolution: oneDNN's, which is twice as fast in float32 as the matrix product of MKL on
     processors that are not Intel's. Of a single thread, torch would not ask oneDNN.
     """
-    if weight.ndim == 3 and len(weight) == 1:
+    if weight.ndim == 3 and not torch.compiler.is_compiling() and len(weight) == 1:
         weight = weight[0]
     if weight.ndim == 2:
         if x.is_cpu and not torch.compiler.is_compiling() and torch.get_num_threads() > 1:
@@ -183,7 +183,7 @@ class BidirectionalNonLocalFusion(nn.Module):
         scale = (variance + self.norm.eps).rsqrt() * self.norm.weight
         shift = (self.norm.bias - mean * scale).unsqueeze(1).to(x.dtype)
         scale = scale.unsqueeze(1).to(x.dtype)
-        for part in parts(x, len(x)):
+        for part in parts(x, x.shape[0]):
             piece = x[:, part].mul_(scale).add_(shift)
             for other in others:
                 piece.add_(other[:, part])
@@ -197,7 +197,7 @@ def group_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     (1983) join them, at least in float32.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
-    pieces = parts(x, len(x))
+    pieces = parts(x, x.shape[0])
     share = torch.tensor([piece.stop - piece.start for piece in pieces], dtype=wide).view(-1, 1, 1, 1) / x.shape[1]
     means, variances = [], []
     for piece in pieces:
@@ -295,7 +295,7 @@ class PyramidDualModalFusion(nn.Module):
         sums = self._sums(pooled_target, reference)
         x, queries = positions(g), positions(self.to_reference.query(g))
         linear = self.to_reference.on_feature()
-        pieces = parts(x, len(x))
+        pieces = parts(x, x.shape[0])
         whole: tuple[Tensor, ...] = ()
         for part in pieces:
             piece = x[:, part]
@@ -304,7 +304,7 @@ class PyramidDualModalFusion(nn.Module):
             if len(pieces) == 1:
                 whole = results
             else:
-                whole = whole or tuple(r.new_empty(len(r), x.shape[1], r.shape[2]) for r in results)
+                whole = whole or tuple(r.new_empty(r.shape[0], x.shape[1], r.shape[2]) for r in results)
                 for all_of_it, result in zip(whole, results, strict=True):
                     all_of_it[:, part] = result
         fused, t = whole
@@ -316,7 +316,7 @@ class PyramidDualModalFusion(nn.Module):
         keys, values = self.to_target.attend_to(pooled_target)
         x, linear = positions(reference.feature), self.to_target.on_feature()
         sums = torch.zeros((), device=x.device)
-        for part in parts(x, len(keys)):
+        for part in parts(x, keys.shape[0]):
             piece = x[:, part]
             u = attend(project(piece, linear), reference.queries[:, part], keys, values) + piece
             sums = sums + self.fusion.kernel_sums(u)

@@ -172,8 +172,12 @@ class Blur(nn.Module):
         # A constant: rebuilt, never stored, so a state dict holds learned values alone.
         self.register_buffer("kernel", blur_kernel().repeat(channels, 1, 1, 1), persistent=False)
 
-    def forward(self, x: Tensor, sides: int, above: int, below: int) -> Tensor:
-        """Map ``(B, C, H, W)``, ringed with zeros, to ``(B, C, (H + above + below - 4) // stride + 1, ...)``."""
+    def forward(self, x: Tensor, sides: int, above: int | None = None, below: int | None = None) -> Tensor:
+        """Map ``(B, C, H, W)`` to ``(B, C, (H + above + below - 4) // stride + 1, ...)``.
+
+        Zeros are put around it: ``sides`` columns, and as many rows, or as many as are named above and below.
+        """
+        above, below = sides if above is None else above, sides if below is None else below
         rows = min(above, below)
         if above != below:
             x = F.pad(x, (0, 0, above - rows, below - rows))
@@ -205,12 +209,12 @@ class ResidualDown(nn.Module):
         """
         stem = stem or nn.Identity()
         batch, _, height, width = x.shape
-        if not in_pieces(x):
-            return self._rows(stem, x, 0, height // 2)
-        step = max(1, _BAND // (2 * batch * width * self.outputs))
+        step = max(1, _BAND // (2 * batch * width * self.outputs)) if in_pieces(x) else height
+        if step >= height // 2:
+            x = stem(x)
+            skip = self.skip(self.skip_blur(x, 1))
+            return skip.add_(self.conv2(self.blur(self.conv1(F.pad(x, (1, 1, 1, 1), mode="reflect")), 2)))
         bands = [(first, min(first + step, height // 2)) for first in range(0, height // 2, step)]
-        if len(bands) == 1:
-            return self._rows(stem, x, 0, height // 2)
         result: Tensor | None = None
         for first, last in bands:
             rows = self._rows(stem, x, first, last)
