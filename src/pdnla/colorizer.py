@@ -15,8 +15,10 @@ from pdnla import color
 from pdnla.data.images import Picture, picture_from_pil
 from pdnla.devices import choose_device, choose_precision
 from pdnla.errors import UserError
+from pdnla.export import load_exported
 from pdnla.memory import keep_freed_memory
 from pdnla.network import STRIDE, folded
+from pdnla.pretrained import is_exported
 from pdnla.weights import Network, load_network
 
 _LONGEST = 8  # the longer working side is at most so many times `size`: beyond it, a strip is squeezed instead
@@ -37,9 +39,10 @@ class Colorizer:
 
     Args:
         weights: what :func:`pdnla.weights.load_network` reads, a file or the name of weights that come with the
-            package, or a network, which is copied.
+            package; an exported network, ``.onnx`` or ``.pt2``; or a network, which is copied.
         device: ``auto`` (a CUDA device if there is one, else the CPU) or a torch device such as ``cuda:1``.
-        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the hardware computes in it.
+        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the hardware computes in it. An exported
+            network has its own.
         size: the network sees pictures of about this many pixels squared, whatever their aspect.
 
     Raises:
@@ -57,9 +60,17 @@ class Colorizer:
             raise UserError(f"size {size} is too small; use at least {STRIDE}, 512 for the published network")
         self.size = size
         self.device = choose_device(device)
-        self.dtype = choose_precision(precision, self.device)
-        network = load_network(weights) if isinstance(weights, str | Path) else weights
-        self.network = folded(network, self.dtype).to(self.device)
+        self.network: Any
+        if isinstance(weights, str | Path) and is_exported(weights):
+            exported = load_exported(weights)
+            if precision not in ("auto", exported.precision):
+                own = exported.precision
+                raise UserError(f"{weights}: was exported in {own}; leave --precision out, or export it in {precision}")
+            self.network, self.dtype = exported, torch.float32
+        else:
+            network = load_network(weights) if isinstance(weights, str | Path) else weights
+            self.dtype = choose_precision(precision, self.device)
+            self.network = folded(network, self.dtype).to(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
         self._code: Any = None

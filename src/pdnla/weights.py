@@ -20,7 +20,7 @@ from pdnla.backbones import load_backbone
 from pdnla.errors import UserError
 from pdnla.files import replacing
 from pdnla.network import PDNLA, SemanticPDNLA, SemanticWarp
-from pdnla.pretrained import find_weights
+from pdnla.pretrained import find_weights, is_exported
 
 FORMAT = "pdnla"
 FORMAT_VERSION = "1"
@@ -106,6 +106,8 @@ def save_weights(network: Network, path: str | Path, source: str, half: bool = F
 def read_weights(path: str | Path) -> Weights:
     """Return what a weights file holds; see :func:`load_network`."""
     path = find_weights(path)
+    if is_exported(path):
+        raise UserError(f"{path}: is an exported network, which can colour and nothing else; name the weights it is of")
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name the weights file in it")
     try:

@@ -23,3 +23,8 @@ def card() -> str:
     installed = _FOLDER / "weights.md"
     checkout = _FOLDER.parents[2] / "docs" / "weights.md"
     return (installed if installed.is_file() else checkout).read_text(encoding="utf-8")
+
+
+def is_exported(path: str | Path) -> bool:
+    """Return whether a file, by its name, holds a network for another runtime, as ``pdnla-export`` writes them."""
+    return Path(path).suffix in (".onnx", ".pt2")

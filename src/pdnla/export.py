@@ -1,0 +1,295 @@
+"""Networks for other runtimes: ONNX files, and packages that torch compiles ahead of time.
+
+A file holds everything from the two pictures, the edges that the encoders see included, to ``mid`` and ``out``. Batch
+and sizes are free; heights and widths are multiples of 16.
+"""
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pdnla.errors import UserError
+from pdnla.files import replacing
+from pdnla.network import PDNLA, STRIDE, Colorization, SemanticPDNLA, folded
+from pdnla.pretrained import is_exported
+
+FORMAT = "pdnla"
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SIZES = ((1, 64, 64, 64, 64), (2, 96, 48, 64, 128), (1, 16, 32, 48, 16), (3, 80, 112, 80, 112), (1, 256, 208, 192, 272))
+"""Batch, the target's height and width and the reference's at which an exported file is checked."""
+INPUTS, OUTPUTS = ("target", "reference"), ("mid", "out")
+_LARGEST = 4096  # multiples of 16 on a side
+_OPSET = 20
+_TRACED = (2, 64, 96, 80, 48)
+
+
+class Exported(nn.Module):
+    """A network in a file of another runtime, with the interface of :class:`~pdnla.network.PDNLA`.
+
+    Attributes:
+        model: which network it is.
+        channel: its width.
+        precision: what it computes in.
+    """
+
+    def __init__(self, path: str | Path, about: Mapping[str, str]) -> None:
+        super().__init__()
+        self.path = Path(path)
+        if about.get("format") != FORMAT:
+            raise UserError(f"{path}: holds no PDNLA network; pass a file that pdnla-export wrote")
+        self.model, self.channel = about["model"], int(about["channel"])
+        self.precision, self.source = about["precision"], about["source"]
+
+    def encode_reference(self, reference: Tensor) -> Tensor:
+        """Return the reference: an exported network is one piece and encodes it with each target."""
+        return reference
+
+    def forward(self, target: Tensor, reference: Tensor) -> Colorization:
+        """Colour as :meth:`pdnla.network.PDNLA.forward` does; one reference serves a batch of targets."""
+        pictures = (target, reference.expand(target.shape[0], -1, -1, -1))
+        return Colorization(*(x.to(target) for x in self.run(*(x.float().contiguous() for x in pictures))))
+
+    def run(self, target: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``mid`` and ``out`` of pictures in float32."""
+        raise NotImplementedError
+
+
+class OnnxNetwork(Exported):
+    """A network in an ONNX file, run by ONNX Runtime: on a CUDA device if it is moved to one, else on the CPU.
+
+    Raises:
+        UserError: ONNX Runtime is not installed, or the file is missing, damaged or of something else.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._session: Any = None
+        self._runtime = _import("onnxruntime", f"{path} is run by ONNX Runtime")
+        _check_there(path)
+        try:
+            session = self._open(path, "cpu")
+        except Exception as error:  # the runtime's own, of many classes
+            raise UserError(f"{path}: is damaged or not an ONNX file; export it again") from error
+        super().__init__(path, session.get_modelmeta().custom_metadata_map)
+        self._session, self._device = session, "cpu"
+
+    def _open(self, path: str | Path, device: str) -> Any:
+        options = self._runtime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = torch.get_num_threads()
+        providers = ["CPUExecutionProvider"]
+        if device == "cuda" and "CUDAExecutionProvider" in self._runtime.get_available_providers():
+            providers.insert(0, "CUDAExecutionProvider")
+        return self._runtime.InferenceSession(str(path), options, providers=providers)
+
+    def run(self, target: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``mid`` and ``out``."""
+        if target.device.type != self._device:
+            self._session, self._device = self._open(self.path, target.device.type), target.device.type
+        pictures = {name: x.cpu().numpy() for name, x in zip(INPUTS, (target, reference), strict=True)}
+        mid, out = (torch.from_numpy(x) for x in self._session.run(OUTPUTS, pictures))
+        return mid, out
+
+
+class CompiledNetwork(Exported):
+    """A network that torch compiled ahead of time (AOTInductor) for this kind of machine.
+
+    Raises:
+        UserError: the file is missing, damaged or of something else, or was compiled for another machine.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        from torch._inductor import aoti_load_package
+
+        _check_there(path)
+        try:
+            package = aoti_load_package(str(path))
+            about = json.loads(package.get_metadata()["pdnla"])
+        except Exception as error:  # torch's own, of many classes
+            raise UserError(
+                f"{path}: is damaged, or compiled for another machine or version of torch; export it again here"
+            ) from error
+        super().__init__(path, about)
+        self._package = package
+
+    def run(self, target: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``mid`` and ``out``."""
+        mid, out = self._package(target.cpu(), reference.cpu())
+        return mid, out
+
+
+def load_exported(path: str | Path) -> Exported:
+    """Return the network in a file that :func:`export` wrote."""
+    return OnnxNetwork(path) if Path(path).suffix == ".onnx" else CompiledNetwork(path)
+
+
+class Parity(NamedTuple):
+    """The largest and the mean difference of ``out``, in [-1, 1], from the network's in float32."""
+
+    largest: float
+    mean: float
+
+
+def export(network: nn.Module, path: str | Path, precision: str = "float32", source: str = "unknown") -> Parity:
+    """Write a network to a file of another runtime, whole or not at all, checked against the network.
+
+    Args:
+        network: a :class:`~pdnla.network.PDNLA`.
+        path: the file, ending in ``.onnx``, or in ``.pt2`` for a package compiled ahead of time on this machine.
+        precision: ``float32``, ``float16`` or, compiled, ``bfloat16``: what convolutions and products are computed in.
+        source: where the weights came from.
+
+    Returns:
+        The differences from the network over :data:`SIZES`.
+
+    Raises:
+        UserError: the network cannot be exported, its runtime is not installed, or the file differs from the network.
+    """
+    path = Path(path)
+    if not is_exported(path):
+        raise UserError(f"{path}: must end in .onnx or .pt2")
+    if path.suffix == ".onnx" and precision == "bfloat16":
+        raise UserError("--precision bfloat16: ONNX Runtime computes in it nowhere; use float16 or float32")
+    if not isinstance(network, PDNLA) or isinstance(network, SemanticPDNLA):
+        raise UserError(
+            f"{getattr(network, 'model', 'this network')} cannot be exported: its correspondence depends on the"
+            " pictures' sizes; export weights of the model pdnla, such as pdnla_tiny"
+        )
+    about = {
+        "format": FORMAT,
+        "model": network.model,
+        "channel": str(network.channel),
+        "precision": precision,
+        "source": source,
+    }
+    network = network.eval()
+    if path.suffix == ".onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            _import(package, "ONNX files are written with onnx, onnxscript and onnxruntime")
+    program = trace(network, PRECISIONS[precision])
+    with replacing(path) as temporary:
+        (_write_onnx if path.suffix == ".onnx" else _write_compiled)(program, temporary, about)
+        parity = compare(network, load_exported(temporary))
+        # Rounding in half precision: 2^-9 and 2^-11 of a number, times what a hundred layers make of it.
+        allowed = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.06}[precision]
+        if not parity.largest <= allowed:
+            raise UserError(
+                f"{path}: its results differ by {parity.largest:.2g} from the network's, which is more than rounding;"
+                " try --precision float32"
+            )
+    return parity
+
+
+def trace(network: PDNLA, dtype: torch.dtype = torch.float32) -> torch.export.ExportedProgram:
+    """Return the network's graph for any batch and size, its constants folded, computing in ``dtype``."""
+    batch = torch.export.Dim("batch", max=4096)
+    names = ("target_height", "target_width", "reference_height", "reference_width")
+    height, width, other_height, other_width = (STRIDE * torch.export.Dim(f"{n}_16", max=_LARGEST) for n in names)
+    shapes = ({0: batch, 2: height, 3: width}, {0: batch, 2: other_height, 3: other_width})
+    with torch.no_grad(), _quiet():
+        whole = _Whole(folded(network.cpu(), dtype), dtype).eval()
+        return torch.export.export(whole, pictures(*_TRACED), dynamic_shapes=shapes, strict=False)
+
+
+class _Whole(nn.Module):
+    """The network from two pictures in float32 to two in float32."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, target: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        torch._check(target.shape[0] == reference.shape[0])
+        with torch.autocast("cpu", self.dtype, enabled=self.dtype is not torch.float32):
+            mid, out = self.network(target, reference)
+        return mid.float(), out.float()
+
+
+def pictures(batch: int, height: int, width: int, other_height: int, other_width: int) -> tuple[Tensor, Tensor]:
+    """Return a grey target and a reference in colour in [-1, 1], smooth with some grain, the same every time."""
+    generator = torch.Generator().manual_seed(height * width)
+
+    def picture(channels: int, size: tuple[int, int]) -> Tensor:
+        coarse = torch.rand(batch, channels, size[0] // 8, size[1] // 8, generator=generator)
+        smooth = nn.functional.interpolate(coarse, size=size, mode="bilinear")
+        grain = torch.rand(smooth.shape, generator=generator)
+        return ((0.9 * smooth + 0.1 * grain) * 2 - 1).expand(-1, 3, -1, -1).contiguous()
+
+    return picture(1, (height, width)), picture(3, (other_height, other_width))
+
+
+@torch.inference_mode()
+def compare(network: PDNLA, other: Exported) -> Parity:
+    """Return how far the results of an exported network are from the network's."""
+    differences = []
+    for size in SIZES:
+        target, reference = pictures(*size)
+        difference = other(target, reference).out - network(target, reference).out
+        differences.append(difference.abs().flatten())
+    together = torch.cat(differences)
+    return Parity(float(together.max()), float(together.mean()))
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path, about: Mapping[str, str]) -> None:
+    with _quiet():
+        written: Any = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            external_data=False,
+            verbose=False,
+        )
+    written.model.metadata_props.update(about)
+    written.model.producer_name = "pdnla"
+    written.save(str(path), external_data=False)
+
+
+def _write_compiled(program: torch.export.ExportedProgram, path: Path, about: Mapping[str, str]) -> None:
+    from torch._inductor import aoti_compile_and_package
+
+    configs = {"aot_inductor.metadata": {"pdnla": json.dumps(dict(about))}}
+    try:
+        with _quiet():
+            aoti_compile_and_package(program, package_path=str(path), inductor_configs=configs)
+    except Exception as error:
+        if "compiler" in str(error).lower():
+            raise UserError(f"{path}: compiling needs a C++ compiler, such as g++; install one") from error
+        raise
+
+
+def _check_there(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: there is no such weights file; check the path")
+
+
+def _import(package: str, why: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(f'{why}, and {package} is not installed; pip install "pdnla[export]"') from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the exporters say of their own workings to themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

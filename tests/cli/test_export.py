@@ -1,0 +1,58 @@
+"""``pdnla-export``: weights in, a checked file out."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pdnla.cli.export import main
+from pdnla.export import OnnxNetwork
+
+
+def command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["pdnla-export", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0)
+
+
+def test_weights_become_a_file_named_after_them(
+    published_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command([str(published_file), "--format", "onnx"], monkeypatch) == 0
+    (line,) = capsys.readouterr().out.strip().splitlines()
+    assert line.startswith("official_c4.onnx: ")
+    assert "float32; at 5 sizes within" in line
+    assert OnnxNetwork("official_c4.onnx").source == "published checkpoint official_c4.pt"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["absent.safetensors"], "absent.safetensors: there is no such weights file"),
+        (["text.pt"], "text.pt: is truncated or not a weights file"),
+        (["pdnla_tiny", "-o", "a.trt"], "a.trt: must end in .onnx or .pt2"),
+        (["pdnla_tiny", "-o", "a.onnx", "--format", "pt2"], "a.onnx: ends in .onnx and --format is pt2"),
+        (["text.pt", "-o", "old.onnx"], "old.onnx: exists already; add --overwrite"),
+        (["default"], "semantic_warp cannot be exported"),
+        (["pdnla_tiny", "--precision", "bfloat16"], "--precision bfloat16: ONNX Runtime computes in it nowhere"),
+        (["pdnla_tiny", "--format", "tflite"], "see pdnla-export --help"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_leave_nothing(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.pt").write_text("no weights")
+    Path("old.onnx").write_text("mine")
+    assert command(arguments, monkeypatch) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("pdnla-export: ")
+    assert sentence in line
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["old.onnx", "text.pt"]
+    assert Path("old.onnx").read_text() == "mine"
