@@ -1,6 +1,7 @@
 """``pdnla-colorize``: colour a photograph, or a folder of them, after a reference."""
 
 import enum
+import functools
 import itertools
 import os
 import shutil
@@ -17,6 +18,7 @@ from rich.progress import Progress
 from pdnla.cli._run import describing, progress_bar, run
 from pdnla.data.images import Picture, check_writable_suffix, list_images, read_image, write_image
 from pdnla.data.matching import Pairing, pair
+from pdnla.data.overlapping import Behind, ahead
 from pdnla.errors import UserError
 from pdnla.files import replacing
 from pdnla.pretrained import BUNDLED, card, find_weights
@@ -28,6 +30,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help or a wrong path n
 
 COMMAND = "pdnla-colorize"
 _BATCH_PIXELS = 64_000_000  # full-size pixels in a batch after which it is coloured, however few the pictures
+_WAITING_PIXELS = 64_000_000  # read ahead of colouring, and as many still to be written
 _ENDING = "_colorized"  # of a result's name, where the user gives none
 _COPY = "_reference"  # of the name of a copy of its reference
 
@@ -426,12 +429,19 @@ def _colour(
     shared = jobs[0].reference if all(job.reference == jobs[0].reference for job in jobs) else None
     if shared is not None:
         colorizer.set_reference(read_image(shared))
-    for batch in _batches(jobs, batch_size, shared, progression):
-        for loaded, result in _colour_batch(colorizer, batch, progression):
-            write_image(loaded.job.result, result)
+
+    def finished(jobs: Sequence[Job]) -> None:
+        for job in jobs:
             if kept is not None:
-                kept.add(loaded.job)
-            progression.coloured(loaded.job)
+                kept.add(job)
+            progression.coloured(job)
+
+    with Behind[Job](limit=_WAITING_PIXELS) as writing:
+        for batch in _batches(jobs, batch_size, shared, progression):
+            for loaded, result in _colour_batch(colorizer, batch, progression):
+                write = functools.partial(write_image, loaded.job.result, result)
+                finished(writing.do(loaded.job, write, weight=result.width * result.height))
+        finished(writing.rest())
 
 
 class Loaded(NamedTuple):
@@ -441,21 +451,31 @@ class Loaded(NamedTuple):
     target: Picture
     reference: Picture | None
 
+    @property
+    def pixels(self) -> int:
+        """How many pixels they have together."""
+        pictures = [self.target] if self.reference is None else [self.target, self.reference]
+        return sum(picture.size[0] * picture.size[1] for picture in pictures)
+
 
 def _batches(
     jobs: Sequence[Job], batch_size: int, shared: Path | None, progression: "Progression"
 ) -> Iterator[list[Loaded]]:
-    """Read pictures into batches of ``batch_size``, or fewer where the pictures are huge."""
-    batch: list[Loaded] = []
-    for job in jobs:
+    """Read pictures, ahead of what is done with them, into batches of ``batch_size``, or fewer where they are huge."""
+
+    def read(job: Job) -> Loaded | str:
         try:
-            batch.append(Loaded(job, read_image(job.target), None if shared else read_image(job.reference)))
+            return Loaded(job, read_image(job.target), None if shared else read_image(job.reference))
         except UserError as error:
-            progression.failed(str(error))
+            return str(error)
+
+    batch: list[Loaded] = []
+    for found in ahead(read, jobs, lambda found: 0 if isinstance(found, str) else found.pixels, _WAITING_PIXELS):
+        if isinstance(found, str):
+            progression.failed(found)
             continue
-        pictures = [picture for _, *pair in batch for picture in pair if picture is not None]
-        pixels = sum(width * height for width, height in (picture.size for picture in pictures))
-        if len(batch) == batch_size or pixels > _BATCH_PIXELS:
+        batch.append(found)
+        if len(batch) == batch_size or sum(loaded.pixels for loaded in batch) > _BATCH_PIXELS:
             yield batch
             batch = []
     if batch:
