@@ -252,6 +252,48 @@ def test_options_that_do_not_exist_are_refused_in_one_sentence() -> None:
         Colorizer(MeanColour(), precision="float8")
     with pytest.raises(UserError, match="size 8 is too small"):
         Colorizer(MeanColour(), size=8)
+    with pytest.raises(UserError, match="size full is not known; use native or a number"):
+        Colorizer(MeanColour(), size="full")
+
+
+@pytest.mark.parametrize("size", [(64, 48), (70, 45), (7, 200), (301, 133)])
+def test_at_native_size_the_network_sees_each_picture_at_its_own(size: tuple[int, int]) -> None:
+    network = MeanColour()
+    coloriser = fake(network, size="native")
+    result = coloriser(photograph(size), photograph((90, 35)))
+    assert result.size == size
+    seen = [side for shape in (coloriser.network.targets[0], coloriser.network.encoded[0]) for side in shape[:1:-1]]
+    for side, own in zip(seen, (*size, 90, 35), strict=True):
+        assert side % 16 == 0
+        assert abs(side - own) <= 8 or side == 16
+    assert lightness_error(result, np.asarray(photograph(size))) < 0.7
+
+
+def test_too_small_a_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    coloriser = fake(MeanColour(), size="native")
+    for failure in (torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: not enough memory: you tried")):
+
+        def fail(*_: object, failure: Exception = failure) -> None:
+            raise failure
+
+        monkeypatch.setattr(coloriser.network, "forward", fail)
+        with pytest.raises(
+            UserError, match=r"memory of cpu is too small for --size native \(64×48 pixels\) in batches of 1"
+        ):
+            coloriser(photograph((64, 48)), RED)
+
+
+def test_a_compiled_network_gives_the_same_pictures_and_its_code_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("PDNLA_CACHE", str(tmp_path))
+    expected = fake(MeanColour(), size=64)(photograph(), RED)
+    coloriser = fake(MeanColour(), size=64, compile=True)
+    assert np.abs(np.asarray(coloriser(photograph(), RED), np.int16) - np.asarray(expected)).max() <= 1
+    assert any(file.is_file() for file in (tmp_path / "compiled").rglob("*"))
+    coloriser.set_reference(RED)
+    assert np.abs(np.asarray(coloriser.colorize(photograph()), np.int16) - np.asarray(expected)).max() <= 1
 
 
 def test_bfloat16_is_chosen_only_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

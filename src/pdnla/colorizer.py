@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from pdnla import color
 from pdnla.data.images import Picture, picture_from_pil
-from pdnla.devices import choose_device, choose_precision
+from pdnla.devices import choose_device, choose_precision, compiled
 from pdnla.errors import UserError
 from pdnla.export import load_exported
 from pdnla.memory import keep_freed_memory
@@ -21,6 +21,8 @@ from pdnla.network import STRIDE, folded
 from pdnla.pretrained import is_exported
 from pdnla.weights import Network, load_network
 
+NATIVE = "native"
+"""The size at which the network sees each picture at its own."""
 _LONGEST = 8  # the longer working side is at most so many times `size`: beyond it, a strip is squeezed instead
 _STRIP_PIXELS = 1 << 18  # full-size pixels coloured at a time: what bounds the memory of a huge picture
 _EPSILON = 1e-3  # of the guided filter: variance of L*/100 under which a neighbourhood counts as flat
@@ -34,8 +36,8 @@ class Colorizer:
     >>> colorizer.set_reference(reference)                             # once,
     >>> album = [colorizer.colorize(target) for target in targets]     # for many targets
 
-    The network works on pictures of about ``size``² pixels; the result has the target's own size, L* and
-    alpha. Where a colour does not fit in sRGB under that L*, its chroma is reduced and its hue kept.
+    The network works on pictures of about ``size``² pixels, or at their own size; the result has the target's own
+    size, L* and alpha. Where a colour does not fit in sRGB under that L*, its chroma is reduced and its hue kept.
 
     Args:
         weights: what :func:`pdnla.weights.load_network` reads, a file or the name of weights that come with the
@@ -43,7 +45,10 @@ class Colorizer:
         device: ``auto`` (a CUDA device if there is one, else the CPU) or a torch device such as ``cuda:1``.
         precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the hardware computes in it. An exported
             network has its own.
-        size: the network sees pictures of about this many pixels squared, whatever their aspect.
+        size: the network sees pictures of about this many pixels squared, whatever their aspect; ``native``: at their
+            own size, to the nearest multiples of 16.
+        compile: compile the network (``torch.compile``), for many pictures: the first one takes minutes. What was
+            compiled is kept and serves later runs.
 
     Raises:
         UserError: the weights cannot be read, the device is not there, or an option has no such value.
@@ -54,9 +59,12 @@ class Colorizer:
         weights: str | Path | Network = "default",
         device: str | torch.device = "auto",
         precision: str = "auto",
-        size: int = 512,
+        size: int | str = 512,
+        compile: bool = False,
     ) -> None:
-        if size < STRIDE:
+        if isinstance(size, str) and size != NATIVE:
+            raise UserError(f"size {size} is not known; use {NATIVE} or a number, 512 for the published network")
+        if not isinstance(size, str) and size < STRIDE:
             raise UserError(f"size {size} is too small; use at least {STRIDE}, 512 for the published network")
         self.size = size
         self.device = choose_device(device)
@@ -71,6 +79,8 @@ class Colorizer:
             network = load_network(weights) if isinstance(weights, str | Path) else weights
             self.dtype = choose_precision(precision, self.device)
             self.network = folded(network, self.dtype).to(self.device)
+            if compile:
+                self.network = compiled(self.network, self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
         self._code: Any = None
@@ -145,10 +155,13 @@ class Colorizer:
             with self._precision():
                 code = self._code if reference is None else reference.to(self.device) * 2 - 1
                 out = self.network(grey * 2 - 1, code).out
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+                raise
+            height, width = grey.shape[-2:]
             raise UserError(
-                f"the memory of {self.device} is too small for size {self.size} in batches of {len(grey)};"
-                " use a smaller --size or --batch-size"
+                f"the memory of {self.device} is too small for --size {self.size} ({width}×{height} pixels) in batches"
+                f" of {len(grey)}; use a smaller --size or --batch-size"
             ) from error
         if not bool(torch.isfinite(out).all()):
             way_out = (
@@ -173,13 +186,17 @@ def colorize(
     return Colorizer(weights, **options)(target, reference)
 
 
-def working_size(size: tuple[int, int], target: int) -> tuple[int, int]:
+def working_size(size: tuple[int, int], target: int | str) -> tuple[int, int]:
     """Return the width and height at which the network sees a picture of ``size``: multiples of 16.
 
-    The area is about ``target``² and the aspect is kept as nearly as possible: of the sides around the ideal
-    ones those are taken that bend the aspect least, where the area's deviation counts a fifth. Beyond an
-    aspect of 64 the longer side stays at 8 × ``target`` and the picture is squeezed.
+    Where ``target`` is ``native``, they are the nearest to its own. Else the area is about ``target``² and the aspect
+    is kept as nearly as possible: of the sides around the ideal ones those are taken that bend the aspect least, where
+    the area's deviation counts a fifth. Beyond an aspect of 64 the longer side stays at 8 × ``target`` and the picture
+    is squeezed.
     """
+    if isinstance(target, str):
+        own = [max(1, round(side / STRIDE)) * STRIDE for side in size]
+        return own[0], own[1]
     aspect = size[0] / size[1]
     width = min(target * math.sqrt(aspect), _LONGEST * target)
     height = min(target / math.sqrt(aspect), _LONGEST * target)
@@ -294,7 +311,7 @@ def _as_picture(image: Image.Image | Picture) -> Picture:
     return image if isinstance(image, Picture) else picture_from_pil(image)
 
 
-def _network_input(picture: Picture, size: int, grey: bool) -> Tensor:
+def _network_input(picture: Picture, size: int | str, grey: bool) -> Tensor:
     """Return ``picture`` at its working size, grey if asked, sRGB in [0, 1], ``(1, 3, h, w)``."""
     small = picture.resized(working_size(picture.size, size))
     rgb = _rows(small, 0, small.size[1])

@@ -1,8 +1,13 @@
-"""Which device to compute on, and in which precision."""
+"""Which device to compute on, in which precision, and compiled for it."""
+
+import os
+from typing import cast
 
 import torch
+from torch import nn
 
 from pdnla.errors import UserError
+from pdnla.files import cache_folder
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -46,3 +51,14 @@ def _has_bfloat16(device: torch.device) -> bool:
         checks = (getattr(torch.cpu, name, None) for name in names)
         return any(check is not None and bool(check()) for check in checks)
     return False
+
+
+def compiled(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return a network whose calls are compiled, with CUDA graphs on a CUDA device.
+
+    The code that is made is kept with the other caches (or in ``$TORCHINDUCTOR_CACHE_DIR``), so that a later process
+    only traces.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    return cast(nn.Module, torch.compile(network, mode=mode))

@@ -1,4 +1,7 @@
-"""Writing files whole: a reader never sees half of one, and a failed write leaves the old file as it was."""
+"""Writing files whole: a reader never sees half of one, and a failed write leaves the old file as it was.
+
+And where what can be computed again is kept.
+"""
 
 import contextlib
 import errno
@@ -72,6 +75,13 @@ def alone(path: str | Path) -> Iterator[None]:
             except OSError as error:
                 log.info("%s: this disk has no locks (%s), so nobody waits", path, error.strerror)
         yield
+
+
+def cache_folder() -> Path:
+    """Return where what was computed is kept: ``$PDNLA_CACHE``, or ``pdnla`` in the user's cache folder."""
+    if chosen := os.environ.get("PDNLA_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pdnla"
 
 
 def _umask() -> int:

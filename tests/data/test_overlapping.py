@@ -105,8 +105,12 @@ def test_what_work_raises_is_raised_and_the_rest_let_go() -> None:
         time.sleep(0.01)
         raise OSError("full")
 
-    with pytest.raises(OSError, match="full"), Behind[int](limit=1000, threads=1) as behind:
-        for number in range(50):
-            behind.do(number, lambda n=number: work(n), weight=1)
-        behind.rest()
+    def do_all() -> None:
+        with Behind[int](limit=1000, threads=1) as behind:
+            for number in range(50):
+                behind.do(number, lambda n=number: work(n), weight=1)
+            behind.rest()
+
+    with pytest.raises(OSError, match="full"):
+        do_all()
     assert len(begun) < 50

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help or a wrong path n
 COMMAND = "pdnla-colorize"
 _BATCH_PIXELS = 64_000_000  # full-size pixels in a batch after which it is coloured, however few the pictures
 _WAITING_PIXELS = 64_000_000  # read ahead of colouring, and as many still to be written
+_SIDES = (16, 8192)  # at which the network may see pictures
 _ENDING = "_colorized"  # of a result's name, where the user gives none
 _COPY = "_reference"  # of the name of a copy of its reference
 
@@ -101,18 +102,24 @@ def colorize(
         ),
     ] = "default",
     size: Annotated[
-        int,
+        str,
         typer.Option(
-            min=16,
-            max=8192,
-            help="The network works on about SIZE × SIZE pixels; the result has the target's own size.",
+            metavar="SIZE",
+            help="The network works on about SIZE × SIZE pixels (16 to 8192), or on each picture at its own size if"
+            " this is native; the result has the target's own size.",
         ),
-    ] = 512,
+    ] = "512",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     precision: Annotated[
         Precision, typer.Option(help="auto is bfloat16 where the hardware computes in it, else float32.")
     ] = Precision.auto,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of like shape coloured at a time.")] = 1,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the network: for many pictures. The first time takes minutes and is kept."
+        ),
+    ] = False,
     about_weights: Annotated[
         bool,
         typer.Option(
@@ -140,6 +147,7 @@ def colorize(
 
         pdnla-colorize album/ --pick-from photographs/
     """
+    side = _side(size)
     source = _source(reference, pick_from, keep_reference)
     if not find_weights(weights).is_file():
         raise UserError(
@@ -165,7 +173,7 @@ def colorize(
         if waiting:
             from pdnla.colorizer import Colorizer
 
-            colorizer = Colorizer(weights, device=device, precision=precision.value, size=size)
+            colorizer = Colorizer(weights, device=device, precision=precision.value, size=side, compile=compile_)
             try:
                 _colour(colorizer, waiting, batch_size, progression, kept)
             finally:
@@ -176,6 +184,15 @@ def colorize(
     if progression.failures == progression.total:
         raise UserError(f"{target}: nothing in it could be coloured; the reasons are above")
     return 1 if progression.failures else 0
+
+
+def _side(size: str) -> int | str:
+    """Return ``--size`` as a number, or as it is if it is ``native``."""
+    if size == "native":
+        return size
+    if not size.isdecimal() or not _SIDES[0] <= int(size) <= _SIDES[1]:
+        raise UserError(f"--size {size}: must be native or a number from {_SIDES[0]} to {_SIDES[1]}")
+    return int(size)
 
 
 def _source(reference: Path | None, pick_from: Path | None, keep_reference: bool) -> Path:

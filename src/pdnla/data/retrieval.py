@@ -19,20 +19,13 @@ from pdnla import color
 from pdnla.backbones import Backbone, load_backbone
 from pdnla.data.images import read_image
 from pdnla.errors import UserError
-from pdnla.files import alone, replacing
+from pdnla.files import alone, cache_folder, replacing
 
 log = logging.getLogger(__name__)
 
 SIDE = 224
 _BATCH = 16
 _FORMAT = "3"  # changes when descriptors do
-
-
-def cache_folder() -> Path:
-    """Return where computed indices are kept: ``$PDNLA_CACHE``, or ``pdnla`` in the user's cache folder."""
-    if chosen := os.environ.get("PDNLA_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pdnla"
 
 
 class _Squares(Dataset[tuple[str, Tensor]]):
