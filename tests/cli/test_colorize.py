@@ -17,6 +17,7 @@ from skimage import data
 from torch import Tensor, nn
 
 import pdnla.colorizer
+from pdnla import album as albums
 from pdnla.data.pairing import read_pairs
 from pdnla.errors import UserError
 
@@ -155,7 +156,7 @@ def test_targets_of_one_name_do_not_overwrite_each_other(command: Command) -> No
 
 def test_result_names_are_always_different() -> None:
     targets = [Path(name) for name in ("a.png", "a.jpg", "a.jpg.png", "A.JPG", "x/a.png", "c.d.png", "c.e.png")]
-    names = [str(name).casefold() for name in cli.result_names(targets)]
+    names = [str(name).casefold() for name in albums.result_names(targets)]
     assert len(set(names)) == len(targets)
     assert all(name.endswith(".png") for name in names)
 
@@ -331,9 +332,9 @@ def test_batches_give_the_same_results(command: Command, batch_size: int) -> Non
 
 
 def test_huge_pictures_do_not_wait_for_a_full_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cli, "_BATCH_PIXELS", 500)
-    jobs = [cli.Job(str(i), picture(f"{tmp_path}/{i}.png"), tmp_path, tmp_path) for i in range(5)]
-    batches = cli._batches(jobs, 100, tmp_path, cli.Progression(5, alone=False))
+    monkeypatch.setattr(albums, "BATCH_PIXELS", 500)
+    jobs = [albums.Job(str(i), picture(f"{tmp_path}/{i}.png"), tmp_path, tmp_path) for i in range(5)]
+    batches = albums.batches(jobs, 100, True, pytest.fail)
     assert [len(batch) for batch in batches] == [2, 2, 1]
 
 

@@ -1,39 +1,27 @@
 """``pdnla-colorize``: colour a photograph, or a folder of them, after a reference."""
 
 import enum
-import functools
 import itertools
 import os
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from pdnla.album import COPY, Job, Plan, colour, plan_jobs
 from pdnla.cli._run import describing, progress_bar, run
-from pdnla.data.images import Picture, check_writable_suffix, list_images, read_image, write_image
-from pdnla.data.matching import Pairing, pair
-from pdnla.data.overlapping import Behind, ahead
+from pdnla.data.images import read_image
 from pdnla.errors import UserError
 from pdnla.files import replacing
 from pdnla.pretrained import BUNDLED, card, find_weights
 
-if TYPE_CHECKING:  # torch takes seconds to import, and --help or a wrong path need none of it
-    from PIL.Image import Image
-
-    from pdnla.colorizer import Colorizer
-
 COMMAND = "pdnla-colorize"
-_BATCH_PIXELS = 64_000_000  # full-size pixels in a batch after which it is coloured, however few the pictures
-_WAITING_PIXELS = 64_000_000  # read ahead of colouring, and as many still to be written
 _SIDES = (16, 8192)  # at which the network may see pictures
-_ENDING = "_colorized"  # of a result's name, where the user gives none
-_COPY = "_reference"  # of the name of a copy of its reference
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -175,7 +163,10 @@ def colorize(
 
             colorizer = Colorizer(weights, device=device, precision=precision.value, size=side, compile=compile_)
             try:
-                _colour(colorizer, waiting, batch_size, progression, kept)
+                for job in colour(colorizer, waiting, batch_size, progression.failed):
+                    if kept is not None:
+                        kept.add(job)
+                    progression.coloured(job)
             finally:
                 if kept is not None:
                     kept.write()
@@ -207,83 +198,6 @@ def _source(reference: Path | None, pick_from: Path | None, keep_reference: bool
     if pick_from is not None and pick_from.is_file():
         raise UserError(f"--pick-from {pick_from}: is a file; name a folder, or give the picture as REFERENCE")
     return source
-
-
-class Job(NamedTuple):
-    """One picture to colour: what to call it, and where its parts are; the score of a reference that was picked."""
-
-    name: str
-    target: Path
-    reference: Path
-    result: Path
-    score: float | None = None
-
-
-class Plan(NamedTuple):
-    """The jobs, a sentence for each target that has no reference, and what the user should know.
-
-    ``folder`` is where the results of a folder go. Where references are to be picked, ``candidates`` are what from, and
-    each job's reference is their folder until one is.
-    """
-
-    jobs: list[Job]
-    unmatched: list[str]
-    remark: str | None
-    folder: Path | None = None
-    candidates: Sequence[Path] = ()
-
-
-def plan_jobs(target: Path, reference: Path, out: Path | None, pick: bool = False) -> Plan:
-    """Pair targets with references and name the results; nothing is decoded or written.
-
-    Args:
-        target: a picture or a folder.
-        reference: a picture or a folder.
-        out: where the result or results go; None for beside the target.
-        pick: references are to be picked from a folder by what they show, not matched by name.
-
-    Raises:
-        UserError: a path is missing or empty, no reference can be told for any target, or a result would take
-            the place of a target or a reference.
-    """
-    for path in (target, reference):
-        if not path.exists():
-            raise UserError(f"{path}: there is no such file or folder; check the path")
-    if target.is_dir():
-        folder = out or _beside(target)
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: is a file; a folder of targets needs a folder for its results")
-        for path in (target, reference):
-            if _same(folder, path):
-                raise UserError(f"{folder}: is where the pictures come from; choose another folder with -o")
-        targets = _images(target, without=(folder, reference))
-        results = [folder / name for name in result_names([path.relative_to(target) for path in targets])]
-        names = [str(path.relative_to(target)) for path in targets]
-    else:
-        folder = target
-        targets, results, names = [target], [_result_of_one(target, out)], [target.name]
-    paired: Pairing = Pairing([reference] * len(targets), None)
-    candidates: list[Path] = []
-    if pick:
-        written = {path.resolve() for path in results}
-        copied = {path.with_name(f"{path.stem}{_COPY}") for path in written}
-        for path in _images(reference, without=(folder,)):
-            place = path.resolve()
-            if _ENDING not in path.stem and place not in written and place.with_suffix("") not in copied:
-                candidates.append(path)
-    elif reference.is_dir():
-        paired = pair(target, targets, reference, _images(reference, without=(folder, target)))
-    jobs, unmatched = [], []
-    for name, path, guide, result in zip(names, targets, paired.references, results, strict=True):
-        if isinstance(guide, Path):
-            jobs.append(Job(name, path, guide, result))
-        else:
-            unmatched.append(f"{path}: {guide}")
-    inputs = {path.resolve() for job in jobs for path in (job.target, job.reference)}
-    for job in jobs:
-        if job.result.resolve() in inputs:
-            raise UserError(f"{job.result}: is a picture to work from; choose another place with -o")
-    return Plan(jobs, unmatched, paired.remark, folder if target.is_dir() else None, candidates)
 
 
 def pick_references(
@@ -342,7 +256,7 @@ class KeptReferences:
         self.overwrite = overwrite
         self._taken = {path.resolve() for job in plan.jobs for path in (job.target, job.result)}
         single = plan.jobs[0].result
-        self.file = plan.folder / "references.csv" if plan.folder else single.with_name(f"{single.stem}{_COPY}.csv")
+        self.file = plan.folder / "references.csv" if plan.folder else single.with_name(f"{single.stem}{COPY}.csv")
         found = read_choices(self.file) if self.file.exists() else []
         self._choices = {_absolute(choice.target): choice for choice in found}
 
@@ -355,7 +269,7 @@ class KeptReferences:
         from pdnla.data.choosing import Choice
 
         assert job.score is not None
-        endings = itertools.chain([_COPY], (f"{_COPY}_{number}" for number in itertools.count(2)))
+        endings = itertools.chain([COPY], (f"{COPY}_{number}" for number in itertools.count(2)))
         names = (f"{job.result.stem}{ending}{job.reference.suffix}" for ending in endings)
         copy = next(path for path in map(job.result.with_name, names) if self._free(path))
         with replacing(copy) as temporary:
@@ -379,141 +293,6 @@ class KeptReferences:
 
 def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - without following links, unlike resolve, and without "..", unlike absolute
-
-
-def result_names(targets: Sequence[Path]) -> list[Path]:
-    """Return a PNG's name for each relative path, all different even where upper and lower case are one.
-
-    It is the target's with the suffix .png; targets that differ in their suffix only keep it (a.jpg.png).
-    """
-    wanted = [path.with_suffix(".png") for path in targets]
-    count = Counter(str(path).casefold() for path in wanted)
-    taken = {name for name, times in count.items() if times == 1}
-    names = []
-    for path, name in zip(targets, wanted, strict=True):
-        if count[str(name).casefold()] > 1:
-            endings = itertools.chain([".png"], (f"_{number}.png" for number in itertools.count(2)))
-            tries = (path.with_name(path.name + ending) for ending in endings)
-            name = next(free for free in tries if str(free).casefold() not in taken)
-            taken.add(str(name).casefold())
-        names.append(name)
-    return names
-
-
-def _images(folder: Path, without: Sequence[Path]) -> list[Path]:
-    """Return the images below ``folder`` but not those below the folders in ``without`` that lie in it."""
-    top = folder.resolve()
-    inner = [path.resolve() for path in without]
-    inner = [path for path in inner if path != top and path.is_relative_to(top) and path.is_dir()]
-    images = list_images(folder)
-    kept = [path for path in images if not any(path.resolve().is_relative_to(other) for other in inner)]
-    if not kept:
-        raise UserError(f"{folder}: holds no image of its own; choose another folder")
-    return kept
-
-
-def _beside(folder: Path) -> Path:
-    named = folder if folder.name not in ("", "..") else folder.resolve()
-    return named.with_name(f"{named.name}{_ENDING}")
-
-
-def _result_of_one(target: Path, out: Path | None) -> Path:
-    name = f"{target.stem}{_ENDING}.png"
-    if out is None:
-        return target.with_name(name)
-    if out.is_dir():
-        return out / name
-    check_writable_suffix(out)
-    return out
-
-
-def _same(path: Path, other: Path) -> bool:
-    return path.resolve() == other.resolve()
-
-
-def _colour(
-    colorizer: "Colorizer",
-    jobs: Sequence[Job],
-    batch_size: int,
-    progression: "Progression",
-    kept: KeptReferences | None = None,
-) -> None:
-    """Colour ``jobs``; a picture that cannot be read or coloured is reported and left out.
-
-    Raises:
-        UserError: the one reference of many targets cannot be read, or a result or a copy cannot be written.
-    """
-    shared = jobs[0].reference if all(job.reference == jobs[0].reference for job in jobs) else None
-    if shared is not None:
-        colorizer.set_reference(read_image(shared))
-
-    def finished(jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            if kept is not None:
-                kept.add(job)
-            progression.coloured(job)
-
-    with Behind[Job](limit=_WAITING_PIXELS) as writing:
-        for batch in _batches(jobs, batch_size, shared, progression):
-            for loaded, result in _colour_batch(colorizer, batch, progression):
-                write = functools.partial(write_image, loaded.job.result, result)
-                finished(writing.do(loaded.job, write, weight=result.width * result.height))
-        finished(writing.rest())
-
-
-class Loaded(NamedTuple):
-    """A job with its pictures in memory; no reference where all jobs share one."""
-
-    job: Job
-    target: Picture
-    reference: Picture | None
-
-    @property
-    def pixels(self) -> int:
-        """How many pixels they have together."""
-        pictures = [self.target] if self.reference is None else [self.target, self.reference]
-        return sum(picture.size[0] * picture.size[1] for picture in pictures)
-
-
-def _batches(
-    jobs: Sequence[Job], batch_size: int, shared: Path | None, progression: "Progression"
-) -> Iterator[list[Loaded]]:
-    """Read pictures, ahead of what is done with them, into batches of ``batch_size``, or fewer where they are huge."""
-
-    def read(job: Job) -> Loaded | str:
-        try:
-            return Loaded(job, read_image(job.target), None if shared else read_image(job.reference))
-        except UserError as error:
-            return str(error)
-
-    batch: list[Loaded] = []
-    for found in ahead(read, jobs, lambda found: 0 if isinstance(found, str) else found.pixels, _WAITING_PIXELS):
-        if isinstance(found, str):
-            progression.failed(found)
-            continue
-        batch.append(found)
-        if len(batch) == batch_size or sum(loaded.pixels for loaded in batch) > _BATCH_PIXELS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _colour_batch(
-    colorizer: "Colorizer", batch: Sequence[Loaded], progression: "Progression"
-) -> Iterator[tuple[Loaded, "Image"]]:
-    """Colour a batch; if it fails, its pictures one by one, so that one of them does not spoil the rest."""
-    references = [loaded.reference for loaded in batch if loaded.reference is not None]
-    try:
-        results = colorizer.colorize_many([loaded.target for loaded in batch], references or None)
-    except UserError as error:
-        if len(batch) == 1:
-            progression.failed(f"{batch[0].job.target}: {error}")
-            return
-        for loaded in batch:
-            yield from _colour_batch(colorizer, [loaded], progression)
-        return
-    yield from zip(batch, results, strict=True)
 
 
 class Progression:

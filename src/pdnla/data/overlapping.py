@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from typing_extensions import Self
+
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -94,7 +96,7 @@ class Behind(Generic[_In]):
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="write")
         self._under_way: deque[tuple[_In, Future[object], int]] = deque()
 
-    def __enter__(self) -> "Behind[_In]":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
