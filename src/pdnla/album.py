@@ -4,6 +4,7 @@ No torch here: the commands import this before they know whether there is anythi
 """
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pdnla.colorizer import Colorizer
+    from pdnla.data.shards import Shards
 
 WAITING_PIXELS = 64_000_000
 """Read ahead of colouring, and as many still to be written."""
@@ -115,6 +117,35 @@ def plan_jobs(target: Path, reference: Path, out: Path | None, pick: bool = Fals
         if job.result.resolve() in inputs:
             raise UserError(f"{job.result}: is a picture to work from; choose another place with -o")
     return Plan(jobs, unmatched, paired.remark, folder if target.is_dir() else None, candidates)
+
+
+def plan_pairs(pairs: Sequence[tuple[Path, Path]], out: Path) -> list[Job]:
+    """Name the results of pairs of a target and a reference in a folder, by the targets' places below what they share.
+
+    Raises:
+        UserError: a result would take the place of a target or a reference.
+    """
+    targets = [target.absolute() for target, _ in pairs]
+    top = Path(os.path.commonpath([target.parent for target in targets]))
+    names = [target.relative_to(top) for target in targets]
+    inputs = {path.resolve() for pair in pairs for path in pair}
+    jobs = []
+    for name, (target, reference), result in zip(names, pairs, result_names(names), strict=True):
+        jobs.append(Job(str(name), target, reference, out / result))
+        if jobs[-1].result.resolve() in inputs:
+            raise UserError(f"{jobs[-1].result}: is a picture to work from; choose another folder")
+    return jobs
+
+
+def plan_shards(shards: "Shards", reference: Path, out: Path) -> list[Job]:
+    """Name the results of the photographs in shards: a folder a shard, in it the photographs' keys."""
+    from pdnla.data.shards import shard_path
+
+    jobs = []
+    for sample in shards:
+        result = out / f"{sample.shard:06d}" / f"{sample.key}.png"
+        jobs.append(Job(str(sample), shard_path(shards.root, sample.shard), reference, result, source=sample))
+    return jobs
 
 
 def result_names(targets: Sequence[Path]) -> list[Path]:

@@ -2,10 +2,12 @@
 
 import difflib
 import errno
+import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -13,6 +15,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from pdnla.cli._run import run
 from pdnla.errors import UserError
 from pdnla.files import replacing
 
@@ -29,6 +32,45 @@ def config_folder() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+class Explained(BaseException):
+    """Carries a :class:`UserError` past Hydra, which would print a report of its own about any Exception."""
+
+    def __init__(self, reason: UserError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def run_composed(name: str, function: Callable[[DictConfig], int | None]) -> NoReturn:
+    """Compose ``NAME.yaml`` as the command line says, call ``function`` on it, and leave with the status it returns."""
+    # Hydra would print its own traceback and leave with status 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    status: list[int | None] = []
+
+    @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)
+    def compose(config: DictConfig) -> None:
+        try:
+            status.append(function(config))
+        except Exception as error:
+            explained = explain(error, name)
+            if explained:
+                raise Explained(explained) from error
+            raise
+
+    def command() -> int | None:
+        try:
+            compose()
+        except Explained as error:
+            raise error.reason from error
+        except Exception as error:
+            explained = explain(error, name)
+            if explained is None:
+                raise
+            raise explained from error
+        return status[0] if status else None
+
+    run(f"pdnla-{name}", command)
 
 
 def check_numbers(config: DictConfig, name: str) -> None:
@@ -78,8 +120,8 @@ def explain(error: BaseException, name: str) -> UserError | None:
         if isinstance(link, OSError) and link.errno == errno.ENOSPC:
             return UserError(f"{link.filename or 'the run folder'}: the disk is full; free some space and resume")
         if isinstance(link, MissingMandatoryValue):
-            key = re.search(r"full_key: (\S+)", str(link))
-            missing = key[1] if key else "a value"
+            key = re.search(r"[Mm]issing mandatory value: (\S+)|full_key: (\S+)", str(link))
+            missing = (key[1] or key[2]) if key else "a value"
             return UserError(f"{missing} is not set and has no default; add {missing}=... to the command")
         if type(link).__name__ == "TerminatedWorkerError":  # joblib's
             return UserError(

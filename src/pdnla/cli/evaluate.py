@@ -1,7 +1,6 @@
 """``pdnla-eval``: measure weights beside baselines and published results, and leave a page to look at."""
 
 import logging
-import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -16,9 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pdnla.cli import sweep
-from pdnla.cli._hydra import check_numbers, config_folder, explain, record, revision
-from pdnla.cli._run import progress_bar, run
-from pdnla.cli.sweep import Explained
+from pdnla.cli._hydra import check_numbers, record, revision, run_composed
+from pdnla.cli._run import progress_bar
 from pdnla.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
@@ -135,34 +133,13 @@ def _print(evaluation: "Evaluation", title: str) -> None:
     console.print(table)
 
 
-@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="eval")
-def _compose_and_evaluate(config: DictConfig) -> None:
-    try:
-        evaluate(config)
-    except Exception as error:
-        explained = explain(error, "eval")
-        if explained:
-            raise Explained(explained) from error
-        raise
-
-
 def main() -> None:
     """Run the command."""
-    # Hydra would print its own traceback and leave with status 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
 
-    def command() -> None:
-        try:
-            _compose_and_evaluate()
-        except Explained as error:
-            raise error.reason from error
-        except Exception as error:
-            explained = explain(error, "eval")
-            if explained is None:
-                raise
-            raise explained from error
+    def command(config: DictConfig) -> None:
+        evaluate(config)
 
-    run("pdnla-eval", command)
+    run_composed("eval", command)
 
 
 if __name__ == "__main__":

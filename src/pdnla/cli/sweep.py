@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from pdnla.cli._hydra import Explained
 from pdnla.errors import UserError
 from pdnla.files import replacing
 
@@ -20,14 +21,6 @@ OBJECTIVE = "val/chroma_error"
 MEASURES = (OBJECTIVE, "val/chroma_error_ratio", "val/psnr")
 FILE = "result.json"
 STARTED, DONE, PRUNED, STOPPED = "started", "done", "pruned", "stopped"
-
-
-class Explained(BaseException):
-    """Carries a :class:`UserError` past Hydra, which would print a report of its own about any Exception."""
-
-    def __init__(self, reason: UserError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
 
 
 class SweepStart(Callback):

@@ -19,9 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pdnla.cli import sweep
-from pdnla.cli._hydra import check_numbers, config_folder, explain, record, sentence
+from pdnla.cli._hydra import Explained, check_numbers, config_folder, explain, record, sentence
 from pdnla.cli._run import PREEMPTED, run
-from pdnla.cli.sweep import Explained, Result, SweepStart
+from pdnla.cli.sweep import Result, SweepStart
 from pdnla.errors import Preempted, UserError
 from pdnla.files import replacing
 

@@ -64,9 +64,18 @@ class Sample(NamedTuple):
         """The number of its class, which stands for the folder it came from."""
         return int(self.shards.classes[self.number])
 
+    @property
+    def shard(self) -> int:
+        """The number of its shard."""
+        return int(self.shards.shard[self.number])
+
+    @property
+    def key(self) -> str:
+        """What it is called in there, without a suffix."""
+        return _key(self.shard, int(self.shards.row[self.number]))
+
     def __str__(self) -> str:
-        shard, row = (int(numbers[self.number]) for numbers in (self.shards.shard, self.shards.row))
-        return f"{shard_path(self.shards.root, shard)}: {_key(shard, row)}"
+        return f"{shard_path(self.shards.root, self.shard)}: {self.key}"
 
 
 class Shards(Sequence[Sample]):
