@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types clean help
+.PHONY: bench demo test lint types clean help
 
 help:
 	@echo "make demo   train for a few minutes on photographs that come with scikit-image, then colour another one"
 	@echo "make test   lint, types and tests"
+	@echo "make bench  time everything against a plain transcription of the network: an hour on two cores"
 	@echo "make clean  remove the environment and what the demo made"
 
 $(VENV)/.installed: pyproject.toml
@@ -20,6 +21,9 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py
 
+bench: $(VENV)/.installed
+	$(BIN)/python scripts/benchmark.py --out benchmark
+
 test: lint types
 	$(BIN)/python -m pytest -n auto
 
@@ -31,4 +35,4 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo benchmark

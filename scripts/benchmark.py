@@ -1,33 +1,56 @@
-"""Time the network and its training step against a plain transcription of the published network, in one run.
+"""Time everything against a plain transcription of the published network and against this machine's limit, in one run.
 
-    python scripts/benchmark.py                      # 512×512, channel 32; a training step at channel 8
-    python scripts/benchmark.py --size 256 --channel 16 --rounds 5
+    make bench                                              # all of it: an hour on two cores
+    python scripts/benchmark.py --only network --sizes 512  # one part, one size
+    python scripts/benchmark.py --rounds 1 --variants plain,float32,bfloat16
+
+Parts: `network` (every variant at 512×512 and channel 32, then the eager ones at other sizes and channels), `training`
+(a step at channel 8, 128×128, batch 12) and `files` (pictures from files to files, beside the network alone, and with
+the reference kept). `--out FOLDER` writes performance.json and performance.md there.
 
 Each variant has a process of its own, so that what the package asks of the memory allocator counts for the package
-alone. They take turns, so that a machine that slows down slows all of them; medians are shown. Peak memory is the
-largest resident size of a variant's process over all its turns, the interpreter and torch included.
+alone. They take turns, so that a machine that slows down slows all of them; medians are shown, after a turn that is not
+counted. Peak memory is the largest resident size of a variant's process over all its turns, the interpreter and torch
+included (on a CUDA device, what torch allocated there). The limit is the network's own operations, counted by torch,
+over the rate of the fastest of a few large convolutions on this machine, measured in the same run.
 """
 
 import argparse
 import contextlib
 import json
+import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
+from skimage import data
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from pdnla import PDNLA
+from pdnla.devices import compiled
 from pdnla.memory import keep_freed_memory
+from pdnla.network import folded
 from plain_pdnla import plain_of
 
-VARIANTS = ("plain float32", "pdnla float32", "pdnla bfloat16")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+EAGER = ("plain float32", "pdnla float32", "pdnla bfloat16")
+COMPILED = ("compiled float32", "compiled bfloat16")
+EXPORTED = ("onnx float32", "pt2 float32", "pt2 bfloat16") if DEVICE.type == "cpu" else ("onnx float32",)
+MAIN_SIZE, MAIN_CHANNEL = 512, 32
 TRAINING_CHANNEL, TRAINING_SIZE, TRAINING_BATCH = 8, 128, 12
+CONVOLUTIONS = ((64, 128, 512), (128, 256, 256), (256, 512, 128), (512, 512, 64))
+"""Channels in and out and the side of convolutions, one of which is the machine's best."""
+BIGGEST_PLAIN = 1024  # the plain transcription takes 28 GB for 2048×2048
 
 
 def pictures(batch: int, size: int) -> tuple[Tensor, Tensor]:
@@ -43,46 +66,62 @@ def pictures(batch: int, size: int) -> tuple[Tensor, Tensor]:
     return picture(1), picture(3)
 
 
+def precision_of(variant: str) -> torch.dtype:
+    return torch.bfloat16 if variant.endswith("bfloat16") else torch.float32
+
+
+def autocast(variant: str) -> contextlib.AbstractContextManager[object]:
+    half = precision_of(variant) is torch.bfloat16
+    return torch.autocast(DEVICE.type, torch.bfloat16) if half else contextlib.nullcontext()
+
+
 def network(variant: str, channel: int) -> nn.Module:
     """The network of a variant; all have the same weights."""
     torch.manual_seed(0)
     net = PDNLA(channel)
     if variant.startswith("plain"):
-        return plain_of(net)
-    keep_freed_memory()  # as pdnla.Colorizer and pdnla-train do
-    return net
+        return plain_of(net).to(DEVICE)
+    if DEVICE.type == "cpu":
+        keep_freed_memory()  # as pdnla.Colorizer and pdnla-train do
+    return net.to(DEVICE)
 
 
-def forward(variant: str, net: nn.Module, target: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    half = torch.autocast("cpu", torch.bfloat16) if variant.endswith("bfloat16") else contextlib.nullcontext()
-    with half:
-        result = net(target, reference)
-        return result[0], result[1]
-
-
-def colouring(variant: str, channel: int, size: int) -> Callable[[], None]:
+def colouring(variant: str, channel: int, size: int, file: str) -> Callable[[], None]:
     """A job that colours one picture."""
-    net = network(variant, channel).eval()
-    target, reference = pictures(1, size)
+    if file:
+        from pdnla.export import load_exported
+
+        net: nn.Module = load_exported(file)
+        variant = "exported"  # it has its own precision
+    else:
+        net = network(variant, channel).eval()
+        if not variant.startswith("plain"):
+            net = folded(net, precision_of(variant))  # as pdnla.Colorizer does
+        if variant.startswith("compiled"):
+            net = compiled(net, DEVICE)
+    target, reference = (picture.to(DEVICE) for picture in pictures(1, size))
 
     def run() -> None:
-        with torch.inference_mode():
-            forward(variant, net, target, reference)
+        with torch.inference_mode(), autocast(variant):
+            net(target, reference)[1].sum().item()
 
     return run
 
 
-def training(variant: str, channel: int, size: int) -> Callable[[], None]:
+def training(variant: str, channel: int, size: int, file: str) -> Callable[[], None]:
     """A job that takes a training step."""
     net = network(variant, channel).train()
-    target, reference = pictures(TRAINING_BATCH, size)
+    target, reference = (picture.to(DEVICE) for picture in pictures(TRAINING_BATCH, size))
     optimizer = torch.optim.Adam(net.parameters(), 1e-4)
 
     def run() -> None:
-        mid, out = forward(variant, net, target, reference)
-        ((mid.float() - reference).abs().mean() + (out.float() - reference).abs().mean()).backward()
+        with autocast(variant):
+            mid, out = net(target, reference)[:2]
+        loss = (mid.float() - reference).abs().mean() + (out.float() - reference).abs().mean()
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        loss.item()
 
     return run
 
@@ -96,8 +135,12 @@ def work(job: Callable[[], None]) -> None:
         start = time.perf_counter()
         job()
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        peak = torch.cuda.max_memory_allocated() / 1e9 if DEVICE.type == "cuda" else resident()
         print(json.dumps([seconds, peak]), flush=True)
+
+
+def resident() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 class Figures(NamedTuple):
@@ -107,23 +150,25 @@ class Figures(NamedTuple):
     peak: float
 
 
-def take_turns(job: str, channel: int, size: int, rounds: int) -> dict[str, Figures]:
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def take_turns(
+    job: str, variants: Sequence[str], channel: int, size: int, rounds: int, files: dict[str, Path] | None = None
+) -> dict[str, Figures]:
     """Measure each variant in its own process, after one run of each that is not counted."""
-    size_and_channel = ["--channel", str(channel), "--size", str(size)]
-    workers = {
-        variant: subprocess.Popen(
-            [sys.executable, __file__, "--job", job, "--variant", variant, *size_and_channel],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for variant in VARIANTS
-    }
-    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    workers = {}
+    for variant in variants:
+        options = ["--job", job, "--variant", variant, "--channel", str(channel), "--size", str(size)]
+        options += ["--file", str((files or {}).get(variant, ""))]
+        command = [sys.executable, __file__, *options]
+        workers[variant] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
     peaks: dict[str, float] = {}
     for turn in range(rounds + 1):
         for variant, worker in workers.items():
-            print(f"\r{job}: {variant}, round {turn} of {rounds}    ", end="", file=sys.stderr, flush=True)
+            say(f"{job} {size}×{size}, channel {channel}: {variant}, round {turn} of {rounds}")
             assert worker.stdin is not None
             assert worker.stdout is not None
             print(file=worker.stdin, flush=True)
@@ -133,45 +178,252 @@ def take_turns(job: str, channel: int, size: int, rounds: int) -> dict[str, Figu
             took, peaks[variant] = json.loads(answer)
             if turn:
                 seconds[variant].append(took)
-    print(file=sys.stderr)
     for worker in workers.values():
         worker.communicate()
-    return {variant: Figures(statistics.median(seconds[variant]), peaks[variant]) for variant in VARIANTS}
+    return {variant: Figures(statistics.median(seconds[variant]), peaks[variant]) for variant in variants}
 
 
-def table(title: str, figures: dict[str, Figures], images: int) -> None:
-    print(f"\n{title}\n")
-    print("| variant | seconds | images/s | times as fast | peak GB | of plain |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    plain = figures[VARIANTS[0]]
+@torch.inference_mode()
+def best_rate(dtype: torch.dtype) -> float:
+    """Operations a second of the fastest of a few 3×3 convolutions."""
+    best = 0.0
+    for inputs, outputs, side in CONVOLUTIONS:
+        for layout in (torch.channels_last, torch.contiguous_format):
+            x = torch.randn(1, inputs, side, side, device=DEVICE).to(dtype).contiguous(memory_format=layout)
+            weight = torch.randn(outputs, inputs, 3, 3, device=DEVICE).to(dtype).contiguous(memory_format=layout)
+            times = []
+            for _ in range(6):
+                start = time.perf_counter()
+                nn.functional.conv2d(x, weight, padding=1)
+                if DEVICE.type == "cuda":
+                    torch.cuda.synchronize()
+                times.append(time.perf_counter() - start)
+            best = max(best, 2 * 9 * inputs * outputs * side**2 / min(times[1:]))
+    return best
+
+
+@torch.inference_mode()
+def operations(channel: int, size: int) -> dict[str, float]:
+    """Multiplications and additions of the plain transcription and of the package for one picture."""
+    target, reference = pictures(1, size)
+    found = {}
+    torch.manual_seed(0)
+    net = PDNLA(channel)
+    for name, module in (("plain", plain_of(net)), ("pdnla", folded(net))):
+        with FlopCounterMode(display=False) as counter:
+            module(target, reference)
+        found[name] = float(counter.get_total_flops())
+    return found
+
+
+def table(title: str, figures: dict[str, Figures], images: int) -> list[str]:
+    lines = [f"**{title}**", "", "| variant | seconds | images/s | times as fast | peak GB | of plain |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    plain = figures.get("plain float32")
     for name, (seconds, peak) in figures.items():
-        print(
-            f"| {name} | {seconds:.3f} | {images / seconds:.2f} | {plain.seconds / seconds:.2f}"
-            f" | {peak:.2f} | {peak / plain.peak:.2f} |"
+        ratios = ("–", "–") if plain is None else (f"{plain.seconds / seconds:.2f}", f"{peak / plain.peak:.2f}")
+        lines.append(f"| {name} | {seconds:.3f} | {images / seconds:.2f} | {ratios[0]} | {peak:.2f} | {ratios[1]} |")
+    return [*lines, ""]
+
+
+def measure_network(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    say("counting operations, looking for the machine's best convolution")
+    counted = operations(MAIN_CHANNEL, MAIN_SIZE)
+    rates = {name: best_rate(dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
+    variants = [v for v in (*EAGER, *COMPILED, *EXPORTED) if wanted(v, options.variants)]
+    files = export_all(variants, folder)
+    found: dict[str, Any] = {"operations": counted, "best_convolution": rates, "runs": []}
+    lines: list[str] = []
+    for channel in options.channels:
+        for size in options.sizes:
+            main = (channel, size) == (MAIN_CHANNEL, MAIN_SIZE)
+            if not main and channel != MAIN_CHANNEL and size != MAIN_SIZE:
+                continue
+            some = [
+                v for v in variants if (main or v in EAGER) and not (v.startswith("plain") and size > BIGGEST_PLAIN)
+            ]
+            rounds = options.rounds if size <= MAIN_SIZE else 1
+            figures = take_turns("colouring", some, channel, size, rounds, files)
+            found["runs"].append({"channel": channel, "size": size, "figures": as_json(figures)})
+            lines += table(f"One {size}×{size} picture, channel {channel}", figures, 1)
+            if main:
+                lines += limit(counted, rates, figures)
+    return found, lines
+
+
+def limit(counted: dict[str, float], rates: dict[str, float], figures: dict[str, Figures]) -> list[str]:
+    """How far the variants are from what the machine's best convolution would take for all operations."""
+    lines = [
+        f"Operations: {counted['plain'] / 1e12:.2f}·10¹² plain, {counted['pdnla'] / 1e12:.2f}·10¹² here.",
+        "",
+        "| numbers | best convolution | all operations at that rate | fastest variant | of the limit |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, rate in rates.items():
+        own = {v: f.seconds for v, f in figures.items() if v.endswith(name) and not v.startswith("plain")}
+        if own:
+            fastest = min(own, key=own.__getitem__)
+            least = counted["pdnla"] / rate
+            lines.append(
+                f"| {name} | {rate / 1e9:.0f} GFLOP/s | {least:.2f} s | {fastest}, {own[fastest]:.2f} s"
+                f" | {100 * least / own[fastest]:.0f}% |"
+            )
+    return [*lines, ""]
+
+
+def export_all(variants: Sequence[str], folder: Path) -> dict[str, Path]:
+    """Export the network for the variants that run from a file."""
+    from pdnla.export import export
+
+    files = {}
+    torch.manual_seed(0)
+    net = PDNLA(MAIN_CHANNEL)
+    for variant in variants:
+        kind, precision = variant.split()
+        if kind in ("onnx", "pt2"):
+            say(f"exporting {variant}")
+            files[variant] = folder / f"{precision}.{kind}"
+            export(net, files[variant], precision)
+    return files
+
+
+def measure_training(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    variants = [v for v in EAGER if wanted(v, options.variants)]
+    figures = take_turns("training", variants, TRAINING_CHANNEL, TRAINING_SIZE, options.rounds + 2)
+    what = f"channel {TRAINING_CHANNEL}, {TRAINING_SIZE}×{TRAINING_SIZE}, batch {TRAINING_BATCH}"
+    return as_json(figures), table(f"A training step, {what}", figures, TRAINING_BATCH)
+
+
+def measure_files(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Pictures from files to files beside the network alone on the same pictures, and with the reference kept."""
+    lines = [
+        "**From files to files**, 768×512 JPEG in, PNG out, one reference for all, at 512² pixels, images/s",
+        "",
+        "| channel | the network alone | files to files | of the network's | reference kept, times as fast |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    found: dict[str, Any] = {}
+    for channel in options.channels:
+        rates = found[str(channel)] = file_rates(channel, options.rounds, folder / str(channel))
+        lines.append(
+            f"| {channel} | {rates['alone']:.2f} | {rates['files']:.2f} | {100 * rates['files'] / rates['alone']:.0f}%"
+            f" | {rates['kept'] / rates['encoded']:.2f} |"
         )
+    return found, [*lines, ""]
+
+
+def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
+    """Images a second of the network alone, of pictures in memory with the reference kept or not, and of files."""
+    from pdnla import Colorizer
+    from pdnla.album import colour, plan_jobs
+    from pdnla.colorizer import _network_input
+    from pdnla.data.images import Picture
+
+    count = max(6, 24 * 8 // channel)
+    (folder / "targets").mkdir(parents=True)
+    view = Image.fromarray(data.coffee())
+    for number in range(count):
+        crop = view.crop((number, 0, number + 560, 373)).resize((768, 512)).convert("L")
+        crop.save(folder / "targets" / f"{number:03d}.jpg", quality=92)
+    guide = Picture(Image.fromarray(data.chelsea()))
+    guide.colour.save(folder / "reference.jpg")
+    torch.manual_seed(0)
+    colorizer = Colorizer(PDNLA(channel))
+    colorizer.set_reference(guide)
+    paths = sorted((folder / "targets").iterdir())
+    grey = (_network_input(Picture(Image.open(paths[0])), colorizer.size, grey=True) * 2 - 1).to(colorizer.device)
+
+    def alone() -> None:
+        with torch.inference_mode(), colorizer._precision():
+            for _ in paths:
+                colorizer.network(grey, colorizer._code).out.sum().item()
+
+    def kept() -> None:
+        for path in paths:
+            colorizer.colorize(Picture(Image.open(path)))
+
+    def encoded() -> None:
+        for path in paths:
+            colorizer(Picture(Image.open(path)), guide)
+
+    def files() -> None:
+        results = folder / "results"
+        jobs = plan_jobs(folder / "targets", folder / "reference.jpg", results).jobs
+        assert len(list(colour(colorizer, jobs, 1, print))) == count
+        shutil.rmtree(results)
+
+    jobs = (alone, kept, encoded, files)
+    seconds: dict[str, list[float]] = {job.__name__: [] for job in jobs}
+    for turn in range(rounds + 1):
+        for job in jobs:
+            say(f"{count} pictures, channel {channel}: {job.__name__}, round {turn} of {rounds}")
+            start = time.perf_counter()
+            job()
+            if turn:
+                seconds[job.__name__].append(time.perf_counter() - start)
+    return {name: count / statistics.median(values) for name, values in seconds.items()}
+
+
+PARTS = {"network": measure_network, "training": measure_training, "files": measure_files}
+
+
+def as_json(figures: dict[str, Figures]) -> dict[str, dict[str, float]]:
+    return {variant: f._asdict() for variant, f in figures.items()}
+
+
+def wanted(variant: str, parts: Sequence[str]) -> bool:
+    return not parts or any(part in variant.replace("pdnla ", "eager ") for part in parts)
+
+
+def processor() -> str:
+    if DEVICE.type == "cuda":
+        return torch.cuda.get_device_name()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--channel", type=int, default=32)
-    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--only", choices=PARTS, action="append", help="a part; several times for several")
+    parser.add_argument("--sizes", type=numbers, default=[256, 512, 1024, 2048])
+    parser.add_argument("--channels", type=numbers, default=[8, 16, 32])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", help="a file to write the figures to as well")
+    parser.add_argument("--variants", type=lambda text: text.split(","), default=[], help="parts of their names")
+    parser.add_argument("--out", type=Path, help="a folder for performance.json and performance.md")
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
-    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    parser.add_argument("--channel", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--file", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
-        work(JOBS[options.job](options.variant, options.channel, options.size))
+        work(JOBS[options.job](options.variant, options.channel, options.size, options.file))
         return
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    one = take_turns("colouring", options.channel, options.size, options.rounds)
-    table(f"One {options.size}×{options.size} picture, channel {options.channel}", one, 1)
-    steps = take_turns("training", TRAINING_CHANNEL, TRAINING_SIZE, options.rounds)
-    what = f"channel {TRAINING_CHANNEL}, {TRAINING_SIZE}×{TRAINING_SIZE}, batch {TRAINING_BATCH}"
-    table(f"A training step, {what}", steps, TRAINING_BATCH)
-    if options.json:
-        with open(options.json, "w") as file:  # noqa: PTH123
-            json.dump({"colouring": one, "training": steps}, file, indent=2)
+    machine = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    found: dict[str, Any] = {"machine": machine, "command": " ".join(["python", *sys.argv])}
+    lines = [machine, ""]
+    for part in options.only or PARTS:
+        with temporary_folder() as folder:
+            found[part], own = PARTS[part](options, folder)
+        lines += own
+    print("\n".join(lines))
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "performance.json").write_text(json.dumps(found, indent=2) + "\n")
+        (options.out / "performance.md").write_text("\n".join(lines))
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 if __name__ == "__main__":
