@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.network.layers import Folding, in_pieces
+from pdnla.network.layers import Conv3, Folding, in_pieces
 
 PYRAMID = (1, 3, 6, 8)
 POSITIONS = sum(side**2 for side in PYRAMID)
@@ -231,7 +231,7 @@ class _Direction(Folding):
 
     def __init__(self, channels: int, inner: int, sources: Sequence[int]) -> None:
         super().__init__()
-        self.query = nn.Conv2d(channels, inner, 3, padding=1, bias=False)
+        self.query = Conv3(channels, inner)
         self.keys = nn.ModuleList(nn.Linear(source, inner, bias=False) for source in sources)
         self.values = nn.ModuleList(nn.Linear(source, inner, bias=False) for source in sources)
         self.mix = nn.Linear(channels + inner, channels, bias=False)

@@ -8,21 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.network.layers import EqualConv2d, Folding, in_pieces
+from pdnla.network.layers import Conv3, EqualConv2d, Folding, conv3x3, in_pieces
 
 REDUCTION = 4
 _WINDOW = 16
-
-
-def _conv3(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-
-
-def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    """Return ``x`` where it is positive and ``slope * x`` elsewhere; in place where no gradient needs ``x``."""
-    if not in_pieces(x):
-        return F.prelu(x, slope.to(x.dtype))
-    return F.leaky_relu(x, slope.item(), inplace=True)
 
 
 def spatial_mean(x: Tensor) -> Tensor:
@@ -44,14 +33,19 @@ class ChannelAttentionBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = _conv3(channels, channels)
-        self.conv2 = _conv3(channels, channels)
+        self.conv1 = Conv3(channels, channels)
+        self.conv2 = Conv3(channels, channels)
         self.squeeze = nn.Conv2d(channels, channels // REDUCTION, 1, bias=False)
         self.excite = nn.Conv2d(channels // REDUCTION, channels, 1, bias=False)
 
     def forward(self, x: Tensor, slope: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape; ``slope`` is ``(1,)``."""
-        branch = self.conv2(prelu(self.conv1(x), slope))
+        if in_pieces(x):
+            inner = self.conv1(x, slope=slope.item())
+        else:
+            inner = self.conv1(x)
+            inner = F.prelu(inner, slope.to(inner.dtype))
+        branch = self.conv2(inner)
         mean = spatial_mean(branch)
         gate = torch.sigmoid(self.excite(F.relu(self.squeeze(mean)))).to(branch.dtype)
         if torch.is_grad_enabled():
@@ -66,12 +60,11 @@ class ColourisationBaseBlock(nn.Module):
         super().__init__()
         self.attention1 = ChannelAttentionBlock(channels)
         self.attention2 = ChannelAttentionBlock(channels)
-        self.conv = _conv3(channels, channels)
+        self.conv = Conv3(channels, channels)
 
     def forward(self, x: Tensor, slope: Tensor) -> Tensor:
         """Return ``CBB(x) + x``, the shape of x, ``(B, C, H, W)``; ``slope`` is ``(1,)``."""
-        branch = self.conv(self.attention2(self.attention1(x, slope), slope))
-        return branch.add_(x, alpha=2)
+        return self.conv(self.attention2(self.attention1(x, slope), slope), add=x, alpha=2)
 
 
 class Merge(Folding):
@@ -87,7 +80,7 @@ class Merge(Folding):
         width = 2 * channels
         steps = [width << i for i in range(doublings, -1, -1)] if doublings else [width, width]
         self.projections = nn.ModuleList(nn.Conv2d(i, o, 1, bias=False) for i, o in pairwise(steps))
-        self.conv = _conv3(3 * channels, channels)
+        self.conv = Conv3(3 * channels, channels)
         self.channels, self.doublings = channels, doublings
 
     def forward(self, x: Tensor, d: Tensor) -> Tensor:
@@ -97,7 +90,7 @@ class Merge(Folding):
             d = F.conv2d(d, projection)
             for _ in range(self.doublings):
                 d = F.interpolate(d, scale_factor=2, mode="bilinear")
-        return F.conv2d(x, on_x, padding=1).add_(F.conv2d(d, on_d, padding=1))
+        return conv3x3(d, on_d, add=conv3x3(x, on_x))
 
     def constants(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return conv3's weights for x and for the interpolated d, and the projection of d where it is interpolated."""
@@ -127,7 +120,7 @@ class Refiner(nn.Module):
 
     def __init__(self, channel: int) -> None:
         super().__init__()
-        self.stem = _conv3(6, channel)
+        self.stem = Conv3(6, channel)
         self.stem_attention = ChannelAttentionBlock(channel)
         self.blocks = nn.ModuleList(ColourisationBaseBlock(channel) for _ in range(5))
         self.merges = nn.ModuleList(Merge(channel, k) for k in range(4))

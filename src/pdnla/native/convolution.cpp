@@ -1,0 +1,334 @@
+// 3x3 convolutions of stride 1 and 2 by Winograd's minimal filtering, F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms for
+// Convolutional Neural Networks", CVPR 2016): a tile of 4x4 results takes 36 multiplications a channel instead of 144.
+//
+// Maps are channels last. Tiles are treated a block at a time, so that what a block needs stays in a core's cache: its
+// inputs are transformed, multiplied by the transformed weights (36 matrix products, 81 at stride 2), and transformed back; bias, leaky
+// ReLU and a sum with another map are done on the way out. Arithmetic is float32, whatever the maps are kept in.
+//
+// GCC's vector extensions say what is done to 16 (or 8) channels at once, for any processor.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, ROWS = 12;  // rows of a register block: 12 * 2 accumulators of 32 registers
+#elif defined(__AVX2__)
+constexpr int LANES = 8, ROWS = 5;
+#else
+constexpr int LANES = 8, ROWS = 6;
+#endif
+constexpr int TILE = 4, PANEL = 2 * LANES;
+
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2)));
+
+struct bfloat16 {
+    uint16_t bits;
+};
+
+inline Vector load(const float *at) { return *reinterpret_cast<const Unaligned *>(at); }
+
+inline Vector load(const bfloat16 *at) {
+    const Words wide = __builtin_convertvector(*reinterpret_cast<const Halves *>(at), Words) << 16;
+    return (Vector)wide;
+}
+
+inline void store(float *at, Vector value) { *reinterpret_cast<Unaligned *>(at) = value; }
+
+inline void store(bfloat16 *at, Vector value) {
+    const Words bits = (Words)value;
+    const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Words quiet = (bits >> 16) | 0x40;  // rounding could carry a NaN over to a number
+    *reinterpret_cast<Halves *>(at) = __builtin_convertvector(value == value ? rounded : quiet, Halves);
+}
+
+// Stride 1, F(4, 3) on each axis: 6 products for 4 results, by the points 0, 1, -1, 2, -2 and infinity.
+struct Unstrided {
+    static constexpr int STEP = 1, READ = 6, POINTS = 6;
+
+    static void input(const Vector d[READ], Vector out[POINTS]) {
+        const Vector p = d[4] - 4.f * d[2], q = d[3] - 4.f * d[1], r = d[4] - d[2], s = 2.f * (d[3] - d[1]);
+        out[0] = 4.f * d[0] - 5.f * d[2] + d[4];
+        out[1] = p + q;
+        out[2] = p - q;
+        out[3] = r + s;
+        out[4] = r - s;
+        out[5] = 4.f * d[1] - 5.f * d[3] + d[5];
+    }
+
+    static void weight(const Vector g[3], Vector out[POINTS]) {
+        const Vector even = g[0] + g[2], wide = g[0] + 4.f * g[2];
+        out[0] = g[0] * (1.f / 4);
+        out[1] = (even + g[1]) * (-1.f / 6);
+        out[2] = (even - g[1]) * (-1.f / 6);
+        out[3] = (wide + 2.f * g[1]) * (1.f / 24);
+        out[4] = (wide - 2.f * g[1]) * (1.f / 24);
+        out[5] = g[2];
+    }
+
+    static void result(const Vector m[POINTS], Vector out[TILE]) {
+        const Vector a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4];
+        out[0] = m[0] + a + c;
+        out[1] = b + 2.f * d;
+        out[2] = a + 4.f * c;
+        out[3] = b + 8.f * d + m[5];
+    }
+};
+
+// Stride 2: of the five values in even places two are read for each result, F(4, 2) by the points 0, 1, -1, 2 and
+// infinity; of the four in odd places one. 9 products for 4 results, where 12 are taken directly.
+struct Strided {
+    static constexpr int STEP = 2, READ = 9, POINTS = 9;
+
+    static void input(const Vector d[READ], Vector out[POINTS]) {
+        const Vector a = d[0], b = d[2], c = d[4], e = d[6], f = d[8];
+        out[0] = 2.f * (a - c) + e - b;
+        out[1] = e - c - 2.f * b;
+        out[2] = e - 3.f * c + 2.f * b;
+        out[3] = e - b;
+        out[4] = f - 2.f * (e - b) - c;
+        for (int i = 0; i < TILE; i++) out[5 + i] = d[2 * i + 1];
+    }
+
+    static void weight(const Vector g[3], Vector out[POINTS]) {
+        out[0] = g[0] * (1.f / 2);
+        out[1] = (g[0] + g[2]) * (-1.f / 2);
+        out[2] = (g[0] - g[2]) * (-1.f / 6);
+        out[3] = (g[0] + 2.f * g[2]) * (1.f / 6);
+        out[4] = g[2];
+        for (int i = 0; i < TILE; i++) out[5 + i] = g[1];
+    }
+
+    static void result(const Vector m[POINTS], Vector out[TILE]) {
+        const Vector sum = m[1] + m[2], difference = m[1] - m[2];
+        out[0] = m[0] + sum + m[3] + m[5];
+        out[1] = difference + 2.f * m[3] + m[6];
+        out[2] = sum + 4.f * m[3] + m[7];
+        out[3] = difference + 8.f * m[3] + m[4] + m[8];
+    }
+};
+
+// result[t][0..PANEL) = left[t][0..depth) * right[0..depth)[PANEL]
+void multiply(const float *__restrict left, ptrdiff_t stride, const float *__restrict right, int depth,
+              float *__restrict result, int rows) {
+    int t = 0;
+    for (; t + ROWS <= rows; t += ROWS) {
+        Vector sums[ROWS][2] = {};
+        const float *l = left + t * stride, *r = right;
+        for (int k = 0; k < depth; k++, r += PANEL) {
+            const Vector first = load(r), second = load(r + LANES);
+#pragma GCC unroll 16
+            for (int i = 0; i < ROWS; i++) {
+                const float scale = l[i * stride + k];
+                sums[i][0] += scale * first;
+                sums[i][1] += scale * second;
+            }
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < ROWS; i++) {
+            store(result + (t + i) * PANEL, sums[i][0]);
+            store(result + (t + i) * PANEL + LANES, sums[i][1]);
+        }
+    }
+    for (; t < rows; t++) {
+        Vector sums[2] = {};
+        const float *l = left + t * stride, *r = right;
+        for (int k = 0; k < depth; k++, r += PANEL) {
+            sums[0] += l[k] * load(r);
+            sums[1] += l[k] * load(r + LANES);
+        }
+        store(result + t * PANEL, sums[0]);
+        store(result + t * PANEL + LANES, sums[1]);
+    }
+}
+
+struct Shape {
+    int64_t batch, height, width, inputs, outputs;  // of the input map, and channels
+    int64_t above, below, left, right;              // rows and columns around it
+    int64_t reflect;                                // its reflection (of at most one row or column), or zeros
+    int64_t step;                                   // stride of the convolution, 1 or 2
+    int64_t image, row, pixel;                      // strides of the input, in numbers
+    int64_t out_image, out_row, out_pixel;          // and of the result
+    int64_t add_image, add_row, add_pixel;          // and of the map added
+    int64_t weight_out, weight_in, weight_y, weight_x;
+    int64_t threads;
+};
+
+inline float number(float value) { return value; }
+
+inline float number(bfloat16 value) {
+    const uint32_t bits = uint32_t(value.bits) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
+
+// Transformed weights, [panel][product][input][PANEL]; lanes beyond the last output are zeros.
+template <class Scheme, class Weight>
+void transform_weights(const Weight *weight, const Shape &s, float *transformed, int64_t panel, int64_t k) {
+    constexpr int POINTS = Scheme::POINTS;
+    Vector lanes[2][3][3] = {};
+    for (int half = 0; half < 2; half++)
+        for (int lane = 0; lane < LANES; lane++) {
+            const int64_t o = panel * PANEL + half * LANES + lane;
+            if (o >= s.outputs) break;
+            const Weight *w = weight + o * s.weight_out + k * s.weight_in;
+            for (int y = 0; y < 3; y++)
+                for (int x = 0; x < 3; x++) lanes[half][y][x][lane] = number(w[y * s.weight_y + x * s.weight_x]);
+        }
+    float *to = transformed + (panel * POINTS * POINTS * s.inputs + k) * PANEL;
+    for (int half = 0; half < 2; half++) {
+        Vector rows[POINTS][3];
+        for (int x = 0; x < 3; x++) {
+            const Vector column[3] = {lanes[half][0][x], lanes[half][1][x], lanes[half][2][x]};
+            Vector out[POINTS];
+            Scheme::weight(column, out);
+            for (int i = 0; i < POINTS; i++) rows[i][x] = out[i];
+        }
+        for (int i = 0; i < POINTS; i++) {
+            Vector out[POINTS];
+            Scheme::weight(rows[i], out);
+            for (int j = 0; j < POINTS; j++)
+                store(to + (i * POINTS + j) * s.inputs * PANEL + half * LANES, out[j]);
+        }
+    }
+}
+
+inline int64_t inside(int64_t at, int64_t length, bool reflect) {
+    if (reflect) {
+        if (at < 0) at = -at;
+        if (at >= length) at = 2 * length - 2 - at;
+    }
+    return at < 0 || at >= length ? -1 : at;
+}
+
+template <class Scheme, class Map, class Weight>
+void convolve(const Map *input, const Weight *weight, const float *bias, float slope, const Map *add, float alpha,
+              Map *result, const Shape &s) {
+    constexpr int STEP = Scheme::STEP, READ = Scheme::READ, POINTS = Scheme::POINTS, PRODUCTS = POINTS * POINTS;
+    const int64_t height = (s.height + s.above + s.below - 3) / STEP + 1;
+    const int64_t width = (s.width + s.left + s.right - 3) / STEP + 1;
+    const int64_t down = (height + TILE - 1) / TILE, across = (width + TILE - 1) / TILE;
+    const int64_t tiles = s.batch * down * across, panels = (s.outputs + PANEL - 1) / PANEL;
+    int64_t block = (STEP == 2 ? 2 : s.inputs <= 64 ? 3 : 4) * ROWS;
+    const int64_t fair = (tiles + s.threads - 1) / s.threads;
+    if (fair < block) block = (fair + ROWS - 1) / ROWS * ROWS;
+    const int64_t blocks = (tiles + block - 1) / block;
+    const ptrdiff_t stride = s.inputs + LANES;  // powers of two would fall on the same lines of the cache
+    const auto memory = [](size_t numbers) {
+        return static_cast<float *>(std::aligned_alloc(64, (numbers * sizeof(float) + 63) / 64 * 64));
+    };
+    float *transformed = memory(panels * PRODUCTS * s.inputs * PANEL);
+    Map *zeros = reinterpret_cast<Map *>(memory(s.inputs));
+    std::memset(zeros, 0, s.inputs * sizeof(Map));
+
+#pragma omp parallel num_threads(s.threads)
+    {
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t panel = 0; panel < panels; panel++)
+            for (int64_t k = 0; k < s.inputs; k++) transform_weights<Scheme>(weight, s, transformed, panel, k);
+        float *left = memory(PRODUCTS * block * stride), *products = memory(PRODUCTS * block * PANEL);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t b = 0; b < blocks; b++) {
+            const int64_t first = b * block, count = tiles - first < block ? tiles - first : block;
+            for (int64_t t = 0; t < count; t++) {
+                const int64_t image = (first + t) / (down * across), place = (first + t) % (down * across);
+                const int64_t top = place / across * TILE * STEP - s.above;
+                const int64_t start = place % across * TILE * STEP - s.left;
+                const Map *pixels[READ][READ];
+                for (int i = 0; i < READ; i++)
+                    for (int j = 0; j < READ; j++) {
+                        const int64_t y = inside(top + i, s.height, s.reflect), x = inside(start + j, s.width, s.reflect);
+                        pixels[i][j] = y < 0 || x < 0 ? zeros : input + image * s.image + y * s.row + x * s.pixel;
+                    }
+                for (int64_t k = 0; k < s.inputs; k += LANES) {
+                    Vector columns[POINTS][READ];
+#pragma GCC unroll 9
+                    for (int j = 0; j < READ; j++) {
+                        Vector in[READ], out[POINTS];
+                        for (int i = 0; i < READ; i++) in[i] = load(pixels[i][j] + k);
+                        Scheme::input(in, out);
+                        for (int i = 0; i < POINTS; i++) columns[i][j] = out[i];
+                    }
+                    float *to = left + t * stride + k;
+#pragma GCC unroll 9
+                    for (int i = 0; i < POINTS; i++) {
+                        Vector out[POINTS];
+                        Scheme::input(columns[i], out);
+                        for (int j = 0; j < POINTS; j++) store(to + (i * POINTS + j) * block * stride, out[j]);
+                    }
+                }
+            }
+            for (int64_t panel = 0; panel < panels; panel++) {
+                const float *right = transformed + panel * PRODUCTS * s.inputs * PANEL;
+                for (int p = 0; p < PRODUCTS; p++)
+                    multiply(left + p * block * stride, stride, right + p * s.inputs * PANEL, s.inputs,
+                             products + p * block * PANEL, count);
+                for (int64_t t = 0; t < count; t++) {
+                    const int64_t image = (first + t) / (down * across), place = (first + t) % (down * across);
+                    const int64_t top = place / across * TILE, start = place % across * TILE;
+                    for (int half = 0; half < 2; half++) {
+                        const int64_t o = panel * PANEL + half * LANES;
+                        if (o >= s.outputs) break;
+                        const float *from = products + t * PANEL + half * LANES;
+                        Vector rows[TILE][POINTS];
+#pragma GCC unroll 9
+                        for (int j = 0; j < POINTS; j++) {
+                            Vector in[POINTS], out[TILE];
+                            for (int i = 0; i < POINTS; i++) in[i] = load(from + (i * POINTS + j) * block * PANEL);
+                            Scheme::result(in, out);
+                            for (int i = 0; i < TILE; i++) rows[i][j] = out[i];
+                        }
+                        const Vector offset = bias ? load(bias + o) : Vector{};
+#pragma GCC unroll 4
+                        for (int i = 0; i < TILE; i++) {
+                            if (top + i >= height) break;
+                            Vector out[TILE];
+                            Scheme::result(rows[i], out);
+                            for (int j = 0; j < TILE && start + j < width; j++) {
+                                Vector value = out[j] + offset;
+                                value = value > 0 ? value : value * slope;
+                                if (add)
+                                    value += alpha * load(add + image * s.add_image + (top + i) * s.add_row +
+                                                          (start + j) * s.add_pixel + o);
+                                store(result + image * s.out_image + (top + i) * s.out_row +
+                                          (start + j) * s.out_pixel + o,
+                                      value);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        std::free(left);
+        std::free(products);
+    }
+    std::free(zeros);
+    std::free(transformed);
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t lanes() { return LANES; }
+
+#define CONVOLVE(name, Map, Weight)                                                                                  \
+    void name(const Map *input, const Weight *weight, const float *bias, float slope, const Map *add, float alpha,   \
+              Map *result, const Shape *shape) {                                                                     \
+        if (shape->step == 2)                                                                                        \
+            convolve<Strided>(input, weight, bias, slope, add, alpha, result, *shape);                               \
+        else                                                                                                         \
+            convolve<Unstrided>(input, weight, bias, slope, add, alpha, result, *shape);                             \
+    }
+CONVOLVE(convolve_float32_float32, float, float)
+CONVOLVE(convolve_float32_bfloat16, float, bfloat16)
+CONVOLVE(convolve_bfloat16_float32, bfloat16, float)
+CONVOLVE(convolve_bfloat16_bfloat16, bfloat16, bfloat16)
+}
