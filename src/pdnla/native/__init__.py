@@ -89,6 +89,21 @@ def conv3x3(
     return result
 
 
+def tanh_(x: Tensor) -> Tensor:
+    """Replace a tensor by its hyperbolic tangent, within 2e-7, in place and without gradients, and return it.
+
+    A few times as fast as torch's for what lies densely in a CPU's memory in float32 or bfloat16; else it is torch's.
+    """
+    layouts = (torch.contiguous_format, torch.channels_last) if x.ndim == 4 else (torch.contiguous_format,)
+    dense = any(x.is_contiguous(memory_format=layout) for layout in layouts)
+    library = load_library() if x.is_cpu and dense and x.dtype in _TYPES else None
+    if library is None:
+        return x.tanh_()
+    function = getattr(library, f"tanh_{_TYPES[x.dtype]}")
+    function(ctypes.c_void_p(x.data_ptr()), ctypes.c_int64(x.numel()), ctypes.c_int64(torch.get_num_threads()))
+    return x
+
+
 @functools.cache
 def load_library() -> Any:
     """Return the compiled functions, compiling them if need be, or None where that is not to be had."""
@@ -113,15 +128,28 @@ def _compiled() -> Path:
         raise FileNotFoundError(f"there is no C++ compiler ({', '.join(names)})")
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     command = [compiler, *_FLAGS, native, str(_SOURCE)]
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    version = _run([compiler, "--version"])
     key = "\n".join([*command, version, _processor(), _SOURCE.read_text()])
     file = cache_folder() / "native" / f"convolution_{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not file.exists():
         with alone(file.with_suffix(".lock")):
             if not file.exists():
                 with replacing(file) as temporary:
-                    subprocess.run([*command, "-o", str(temporary)], capture_output=True, timeout=300, check=True)
+                    _run([*command, "-o", str(temporary)])
     return file
+
+
+def _run(command: list[str]) -> str:
+    """Return what a command prints.
+
+    Raises:
+        ChildProcessError: it fails.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        said = next((line for line in done.stderr.splitlines() if "error" in line), f"status {done.returncode}")
+        raise ChildProcessError(f"{command[0]}: {said}")
+    return done.stdout
 
 
 def _processor() -> str:

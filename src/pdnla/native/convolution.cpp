@@ -313,11 +313,44 @@ void convolve(const Map *input, const Weight *weight, const float *bias, float s
     std::free(transformed);
 }
 
+// tanh(x) = 1 - 2 / (exp(2x) + 1), within 2e-7; exp(y) = 2^n exp(r), r at most ln(2) / 2, by its Taylor series.
+inline Vector hyperbolic_tangent(Vector x) {
+    typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
+    constexpr float limit = 10, log2e = 1.44269504f, high = 0.693359375f, low = -2.12194440e-4f;  // ln 2 in two parts
+    Vector y = 2.f * (x > limit ? Vector{} + limit : x < -limit ? Vector{} - limit : x);
+    const Vector shifted = y * log2e + 12582912.f;  // 1.5 * 2^23: its last bits are the nearest integer
+    const Integers power = (Integers)shifted - 0x4b400000;
+    const Vector n = shifted - 12582912.f;
+    const Vector r = y - n * high - n * low;
+    Vector series = Vector{} + 1.f / 5040;
+    constexpr float factors[] = {1.f / 720, 1.f / 120, 1.f / 24, 1.f / 6, 1.f / 2, 1.f, 1.f};
+    for (const float factor : factors) series = series * r + factor;
+    const Vector exponential = (Vector)((Integers)series + (power << 23));
+    return 1.f - 2.f / (exponential + 1.f);
+}
+
+template <class Map>
+void apply_tanh(Map *values, int64_t count, int64_t threads) {
+    const int64_t whole = count / LANES * LANES;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < whole; i += LANES) store(values + i, hyperbolic_tangent(load(values + i)));
+    if (whole < count) {
+        Map last[LANES] = {};
+        std::memcpy(last, values + whole, (count - whole) * sizeof(Map));
+        store(last, hyperbolic_tangent(load(last)));
+        std::memcpy(values + whole, last, (count - whole) * sizeof(Map));
+    }
+}
+
 }  // namespace
 
 extern "C" {
 
 int64_t lanes() { return LANES; }
+
+void tanh_float32(float *values, int64_t count, int64_t threads) { apply_tanh(values, count, threads); }
+
+void tanh_bfloat16(bfloat16 *values, int64_t count, int64_t threads) { apply_tanh(values, count, threads); }
 
 #define CONVOLVE(name, Map, Weight)                                                                                  \
     void name(const Map *input, const Weight *weight, const float *bias, float slope, const Map *add, float alpha,   \

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pdnla.network.correspondence import ReferenceSpots
 from pdnla.network.fusion import PyramidDualModalFusion, ReferenceAttention, pyramid_average_pooling
-from pdnla.network.layers import EqualConv2d, Upsample
+from pdnla.network.layers import EqualConv2d, Upsample, tanh_
 
 
 class ReferenceCode(NamedTuple):
@@ -71,7 +71,7 @@ class Decoder(nn.Module):
         outputs = []
         for fusion, upsample, conv in zip(self.fusions, self.upsamples, self.convs, strict=True):
             x = upsample(fusion(x, pooled, next(levels)))
-            x = (torch.cat([x, features.pop()], dim=1) if features else x).tanh_()
-            x = conv(x)
+            x = torch.cat([x, features.pop()], dim=1) if features else x
+            x = conv(tanh_(x))
             outputs.append(x)
         return tuple(outputs), self.to_rgb(x)

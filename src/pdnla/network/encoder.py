@@ -6,7 +6,7 @@ import kornia.filters
 import torch
 from torch import Tensor, nn
 
-from pdnla.network.layers import EqualConv2d, ResidualDown
+from pdnla.network.layers import EqualConv2d, ResidualDown, tanh_
 
 
 class Codes(NamedTuple):
@@ -46,9 +46,9 @@ class Encoder(nn.Module):
         """Map an image in [-1, 1], ``(B, 3, H, W)``, to its features f1..f4, ``(B, 2^i w, H / 2^i, W / 2^i)``."""
         x = torch.cat([image, edges(image), *hints], dim=1).contiguous(memory_format=torch.channels_last)
         first, *others = self.blocks
-        features = [first(x, self.stem).tanh_()]
+        features = [tanh_(first(x, self.stem))]
         for block in others:
-            features.append(block(features[-1]).tanh_())
+            features.append(tanh_(block(features[-1])))
         return tuple(features)
 
     def codes(self, deepest: Tensor) -> Codes:

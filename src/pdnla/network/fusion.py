@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.network.layers import Conv3, Folding, in_pieces
+from pdnla.network.layers import Conv3, Folding, in_pieces, tanh_
 
 PYRAMID = (1, 3, 6, 8)
 POSITIONS = sum(side**2 for side in PYRAMID)
@@ -73,7 +73,7 @@ def pyramid_attention(queries: Tensor, keys: Tensor) -> Tensor:
 def attend(base: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Return ``tanh(base + attention @ values)``, ``(B, N, C)``, with :func:`pyramid_attention`'s attention."""
     attended = project(pyramid_attention(queries, keys), values.transpose(1, 2))
-    return (base + attended).tanh() if torch.is_grad_enabled() else attended.add_(base).tanh_()
+    return (base + attended).tanh() if torch.is_grad_enabled() else tanh_(attended.add_(base))
 
 
 def parts(x: Tensor, batch: int) -> list[slice]:

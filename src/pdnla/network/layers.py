@@ -18,12 +18,17 @@ from pdnla import native
 GAIN = math.sqrt(2)  # keeps the variance of what a leaky ReLU halves
 SLOPE = 0.2
 Network = TypeVar("Network", bound=nn.Module)
-_BAND = 1 << 22  # elements of a residual block's first convolution made at a time
+_BAND = 1 << 24  # elements of a residual block's first convolution made at a time
 
 
 def in_pieces(x: Tensor) -> bool:
     """Return whether to work in place and a piece at a time: on a CPU, without gradients to keep results for."""
     return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def tanh_(x: Tensor) -> Tensor:
+    """Return the hyperbolic tangent, in place of ``x``."""
+    return native.tanh_(x) if in_pieces(x) else x.tanh_()
 
 
 class Folding(nn.Module):
