@@ -1,7 +1,7 @@
 // 3x3 convolutions of stride 1 and 2 by Winograd's minimal filtering, F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms for
 // Convolutional Neural Networks", CVPR 2016): a tile of 4x4 results takes 36 multiplications a channel instead of 144.
 //
-// Maps are channels last. Tiles are treated a block at a time, so that what a block needs stays in a core's cache: its
+// Maps are channels last. Tiles are treated a few at a time, so that what they need stays in a core's cache: their
 // inputs are transformed, multiplied by the transformed weights (36 matrix products, 81 at stride 2), and transformed back; bias, leaky
 // ReLU and a sum with another map are done on the way out. Arithmetic is float32, whatever the maps are kept in.
 //
@@ -114,37 +114,23 @@ struct Strided {
     }
 };
 
-// result[t][0..PANEL) = left[t][0..depth) * right[0..depth)[PANEL]
-void multiply(const float *__restrict left, ptrdiff_t stride, const float *__restrict right, int depth,
-              float *__restrict result, int rows) {
-    int t = 0;
-    for (; t + ROWS <= rows; t += ROWS) {
-        Vector sums[ROWS][2] = {};
-        const float *l = left + t * stride, *r = right;
-        for (int k = 0; k < depth; k++, r += PANEL) {
-            const Vector first = load(r), second = load(r + LANES);
-#pragma GCC unroll 16
-            for (int i = 0; i < ROWS; i++) {
-                const float scale = l[i * stride + k];
-                sums[i][0] += scale * first;
-                sums[i][1] += scale * second;
-            }
-        }
+// result[0..ROWS)[0..PANEL) = left[0..ROWS)[0..depth) * right[0..depth)[0..PANEL)
+inline void multiply(const float *__restrict left, ptrdiff_t stride, const float *__restrict right, int64_t depth,
+                     float *__restrict result) {
+    Vector sums[ROWS][2] = {};
+    for (int64_t k = 0; k < depth; k++, right += PANEL) {
+        const Vector first = load(right), second = load(right + LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++) {
-            store(result + (t + i) * PANEL, sums[i][0]);
-            store(result + (t + i) * PANEL + LANES, sums[i][1]);
+            const float scale = left[i * stride + k];
+            sums[i][0] += scale * first;
+            sums[i][1] += scale * second;
         }
     }
-    for (; t < rows; t++) {
-        Vector sums[2] = {};
-        const float *l = left + t * stride, *r = right;
-        for (int k = 0; k < depth; k++, r += PANEL) {
-            sums[0] += l[k] * load(r);
-            sums[1] += l[k] * load(r + LANES);
-        }
-        store(result + t * PANEL, sums[0]);
-        store(result + t * PANEL + LANES, sums[1]);
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; i++) {
+        store(result + i * PANEL, sums[i][0]);
+        store(result + i * PANEL + LANES, sums[i][1]);
     }
 }
 
@@ -216,10 +202,7 @@ void convolve(const Map *input, const Weight *weight, const float *bias, float s
     const int64_t width = (s.width + s.left + s.right - 3) / STEP + 1;
     const int64_t down = (height + TILE - 1) / TILE, across = (width + TILE - 1) / TILE;
     const int64_t tiles = s.batch * down * across, panels = (s.outputs + PANEL - 1) / PANEL;
-    int64_t block = (STEP == 2 ? 2 : s.inputs <= 64 ? 3 : 4) * ROWS;
-    const int64_t fair = (tiles + s.threads - 1) / s.threads;
-    if (fair < block) block = (fair + ROWS - 1) / ROWS * ROWS;
-    const int64_t blocks = (tiles + block - 1) / block;
+    const int64_t blocks = (tiles + ROWS - 1) / ROWS;
     const ptrdiff_t stride = s.inputs + LANES;  // powers of two would fall on the same lines of the cache
     const auto memory = [](size_t numbers) {
         return static_cast<float *>(std::aligned_alloc(64, (numbers * sizeof(float) + 63) / 64 * 64));
@@ -233,20 +216,26 @@ void convolve(const Map *input, const Weight *weight, const float *bias, float s
 #pragma omp for collapse(2) schedule(static)
         for (int64_t panel = 0; panel < panels; panel++)
             for (int64_t k = 0; k < s.inputs; k++) transform_weights<Scheme>(weight, s, transformed, panel, k);
-        float *left = memory(PRODUCTS * block * stride), *products = memory(PRODUCTS * block * PANEL);
-#pragma omp for schedule(dynamic, 1)
+        float *left = memory(PRODUCTS * ROWS * stride), *products = memory(PRODUCTS * ROWS * PANEL);
+        std::memset(left, 0, PRODUCTS * ROWS * stride * sizeof(float));  // rows that the last block has no tiles for
+#pragma omp for schedule(dynamic, 2)
         for (int64_t b = 0; b < blocks; b++) {
-            const int64_t first = b * block, count = tiles - first < block ? tiles - first : block;
+            const int64_t first = b * ROWS, count = tiles - first < ROWS ? tiles - first : ROWS;
             for (int64_t t = 0; t < count; t++) {
                 const int64_t image = (first + t) / (down * across), place = (first + t) % (down * across);
                 const int64_t top = place / across * TILE * STEP - s.above;
                 const int64_t start = place % across * TILE * STEP - s.left;
                 const Map *pixels[READ][READ];
-                for (int i = 0; i < READ; i++)
-                    for (int j = 0; j < READ; j++) {
-                        const int64_t y = inside(top + i, s.height, s.reflect), x = inside(start + j, s.width, s.reflect);
-                        pixels[i][j] = y < 0 || x < 0 ? zeros : input + image * s.image + y * s.row + x * s.pixel;
-                    }
+                int64_t places[READ];
+                for (int j = 0; j < READ; j++) {
+                    const int64_t x = inside(start + j, s.width, s.reflect);
+                    places[j] = x < 0 ? -1 : x * s.pixel;
+                }
+                for (int i = 0; i < READ; i++) {
+                    const int64_t y = inside(top + i, s.height, s.reflect);
+                    const Map *row = input + image * s.image + y * s.row;
+                    for (int j = 0; j < READ; j++) pixels[i][j] = y < 0 || places[j] < 0 ? zeros : row + places[j];
+                }
                 for (int64_t k = 0; k < s.inputs; k += LANES) {
                     Vector columns[POINTS][READ];
 #pragma GCC unroll 9
@@ -261,15 +250,15 @@ void convolve(const Map *input, const Weight *weight, const float *bias, float s
                     for (int i = 0; i < POINTS; i++) {
                         Vector out[POINTS];
                         Scheme::input(columns[i], out);
-                        for (int j = 0; j < POINTS; j++) store(to + (i * POINTS + j) * block * stride, out[j]);
+                        for (int j = 0; j < POINTS; j++) store(to + (i * POINTS + j) * ROWS * stride, out[j]);
                     }
                 }
             }
             for (int64_t panel = 0; panel < panels; panel++) {
                 const float *right = transformed + panel * PRODUCTS * s.inputs * PANEL;
                 for (int p = 0; p < PRODUCTS; p++)
-                    multiply(left + p * block * stride, stride, right + p * s.inputs * PANEL, s.inputs,
-                             products + p * block * PANEL, count);
+                    multiply(left + p * ROWS * stride, stride, right + p * s.inputs * PANEL, s.inputs,
+                             products + p * ROWS * PANEL);
                 for (int64_t t = 0; t < count; t++) {
                     const int64_t image = (first + t) / (down * across), place = (first + t) % (down * across);
                     const int64_t top = place / across * TILE, start = place % across * TILE;
@@ -281,7 +270,7 @@ void convolve(const Map *input, const Weight *weight, const float *bias, float s
 #pragma GCC unroll 9
                         for (int j = 0; j < POINTS; j++) {
                             Vector in[POINTS], out[TILE];
-                            for (int i = 0; i < POINTS; i++) in[i] = load(from + (i * POINTS + j) * block * PANEL);
+                            for (int i = 0; i < POINTS; i++) in[i] = load(from + (i * POINTS + j) * ROWS * PANEL);
                             Scheme::result(in, out);
                             for (int i = 0; i < TILE; i++) rows[i][j] = out[i];
                         }
