@@ -66,8 +66,25 @@ def pyramid_attention(queries: Tensor, keys: Tensor) -> Tensor:
         queries: ``(B, N, C')``.
         keys: ``(B, maps * 110, C')``, the pooled positions of each map in turn.
     """
-    logits = _clip(project(queries, keys))
+    logits = project(queries, keys)
+    if not _within_limit(queries, keys):
+        logits = F.hardtanh(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
     return logits.unflatten(-1, (-1, POSITIONS)).softmax(dim=-1).flatten(-2)
+
+
+def _within_limit(queries: Tensor, keys: Tensor) -> bool:
+    """Return whether no query times a key is out of bounds, since the longest of each are not.
+
+    It spares passes over the largest tensor. To ask an accelerator would take longer than to clip.
+    """
+    if not queries.is_cpu or torch.compiler.is_compiling():
+        return False
+    longest = [float(torch.linalg.vector_norm(x.detach(), dim=-1, dtype=_wide(x)).amax()) for x in (queries, keys)]
+    return longest[0] * longest[1] < LOGIT_LIMIT
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def attend(base: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -104,15 +121,6 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
     if in_pieces(x):
         return torch.cat([project(x[row : row + 1] if len(x) > 1 else x, own) for row, own in enumerate(weight)])
     return x @ weight.transpose(1, 2)
-
-
-def _clip(logits: Tensor) -> Tensor:
-    """Clip to ±64, skipping it and its gradient's passes over a large tensor where nothing is out of bounds."""
-    if logits.is_cpu and not torch.compiler.is_compiling():
-        low, high = torch.aminmax(logits.detach())
-        if low >= -LOGIT_LIMIT and high <= LOGIT_LIMIT:
-            return logits
-    return F.hardtanh(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
 
 
 def positions(x: Tensor) -> Tensor:

@@ -121,8 +121,10 @@ def conv3x3(
     if not same:
         x = F.pad(x, padding, mode="reflect" if reflect else "constant")
     x = F.conv2d(x, weight, bias, stride, padding[0] if same else 0)
-    x = x if slope == 1 else F.leaky_relu(x, slope, inplace=True)
-    return x if add is None else x.add_(add, alpha=alpha)
+    if slope == 1:
+        return x if add is None else x.add_(add, alpha=alpha)
+    x = F.leaky_relu(x, slope, inplace=True)  # which keeps its result for the gradient
+    return x if add is None else torch.add(x, add, alpha=alpha)
 
 
 class Conv3(nn.Conv2d):
@@ -248,10 +250,12 @@ class Blur(nn.Module):
         Zeros are put around it: ``sides`` columns, and as many rows, or as many as are named above and below.
         """
         above, below = sides if above is None else above, sides if below is None else below
-        rows = min(above, below)
-        if above != below:
-            x = F.pad(x, (0, 0, above - rows, below - rows))
-        return F.conv2d(x, self.kernel.to(x.dtype), None, self.stride, (rows, sides), groups=self.channels)
+        if self.stride > 1 and above != below:
+            x, above, below = F.pad(x, (0, 0, above, below)), 0, 0
+        rows = max(above, below)
+        x = F.conv2d(x, self.kernel.to(x.dtype), None, self.stride, (rows, sides), groups=self.channels)
+        # A few rows too many cost less than a copy of the map with fewer around it.
+        return x if above == below else x[:, :, rows - above : x.shape[2] - (rows - below)]
 
 
 class ResidualDown(nn.Module):
