@@ -1,0 +1,205 @@
+"""This package's own convolutions: the numbers of torch's from a compiler there is, or torch's where there is none."""
+
+import ctypes
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pdnla import native
+from pdnla.network import PDNLA, folded, layers
+
+CL = torch.channels_last
+
+
+@pytest.fixture(autouse=True)
+def _compiler() -> None:
+    if native.load_library() is None:
+        pytest.skip("no C++ compiler")
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Forget the library that is loaded, before a test and after it."""
+    native.load_library.cache_clear()
+    yield
+    native.load_library.cache_clear()
+
+
+def maps(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator).to(dtype).contiguous(memory_format=CL)
+
+
+CASES = [
+    # batch, inputs, outputs, height, width, padding (left, right, above, below), reflect, stride
+    (2, 32, 48, 13, 18, (1, 1, 1, 1), False, 1),
+    (1, 16, 16, 5, 7, (1, 1, 1, 1), True, 1),
+    (3, 48, 32, 9, 4, (0, 0, 0, 0), False, 1),
+    (1, 32, 32, 8, 9, (1, 1, 0, 1), True, 1),
+    (1, 32, 16, 8, 9, (1, 1, 1, 0), True, 1),
+    (2, 16, 32, 6, 6, (2, 2, 2, 2), False, 1),
+    (1, 64, 80, 3, 3, (0, 0, 0, 0), False, 1),
+    (2, 32, 48, 17, 33, (0, 0, 0, 0), False, 2),
+    (1, 16, 32, 12, 11, (1, 1, 1, 1), False, 2),
+    (1, 16, 16, 3, 4, (0, 0, 0, 0), False, 2),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("batch", "inputs", "outputs", "height", "width", "padding", "reflect", "stride"), CASES)
+def test_convolutions_equal_torchs(
+    batch: int,
+    inputs: int,
+    outputs: int,
+    height: int,
+    width: int,
+    padding: tuple[int, int, int, int],
+    reflect: bool,
+    stride: int,
+    dtype: torch.dtype,
+) -> None:
+    x = maps(batch, inputs, height, width, dtype=dtype)
+    weight = (maps(outputs, inputs, 3, 3, seed=1) / (9 * inputs) ** 0.5).to(dtype)
+    bias = torch.randn(outputs, generator=torch.Generator().manual_seed(2))
+    padded = F.pad(x.double(), padding, mode="reflect" if reflect else "constant")
+    expected = F.leaky_relu(F.conv2d(padded, weight.double(), bias.double(), stride), 0.2)
+    add = maps(*expected.shape, dtype=dtype, seed=3)
+    found = native.conv3x3(
+        x, weight, bias, stride=stride, padding=padding, reflect=reflect, slope=0.2, add=add, alpha=2.0
+    )
+    expected = expected + 2 * add.double()
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=CL)
+    # Half precision rounds the result alone, to 8 bits: the arithmetic is float32's.
+    allowed = 5e-5 if dtype == torch.float32 else 2**-8 * expected.abs().max()
+    assert (found.double() - expected).abs().max() < allowed
+
+
+def test_rows_of_a_larger_map_and_weights_in_any_memory_are_read_in_place() -> None:
+    x = maps(2, 32, 20, 24)[:, :, 3:15]
+    weight = maps(32, 64, 3, 3, seed=1)[:, 16:48] / 17
+    expected = F.conv2d(x, weight, padding=1)
+    for own in (weight, weight.contiguous(), weight.transpose(2, 3).contiguous().transpose(2, 3)):
+        assert (native.conv3x3(x, own) - expected).abs().max() < 5e-5
+
+
+def test_not_a_number_stays_one_in_half_precision() -> None:
+    x = maps(1, 16, 4, 4, dtype=torch.bfloat16)
+    x[0, 3, 2, 2] = float("nan")
+    assert native.conv3x3(x, maps(16, 16, 3, 3)).isnan().any()
+
+
+def test_what_the_library_cannot_take_is_left_to_torch() -> None:
+    good, weight = maps(1, 16, 64, 64), maps(16, 16, 3, 3)
+    assert native.usable(good, weight)
+    assert not native.usable(good.contiguous(), weight)  # channels are not next to each other
+    assert not native.usable(good.double(), weight)
+    assert not native.usable(good, maps(16, 16, 1, 1))
+    assert not native.usable(maps(1, 6, 64, 64), maps(16, 6, 3, 3))
+    assert not native.usable(good, maps(3, 16, 3, 3))
+    assert not native.usable(maps(1, 16, 16, 16), weight)  # too small to be worth it
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_hyperbolic_tangent_is_one(dtype: torch.dtype) -> None:
+    x = torch.cat([torch.linspace(-12, 12, 100_001), torch.tensor([0.0, 1e-20, -1e-4, 88.0, -1e30])]).to(dtype)
+    found = native.tanh_(x.clone())
+    allowed = 3e-7 if dtype == torch.float32 else 2**-8
+    assert (found.double() - x.double().tanh()).abs().max() < allowed
+    assert found.abs().max() <= 1
+    special = native.tanh_(torch.tensor([float("inf"), float("-inf"), float("nan")], dtype=dtype))
+    assert special[:2].tolist() == [1, -1]
+    assert special[2].isnan()
+
+
+def test_the_hyperbolic_tangent_of_parts_of_a_map_leaves_the_rest() -> None:
+    x = torch.randn(4, 6, 5, 7)
+    part = x[1:3, :, 1:]
+    kept = x.clone()
+    native.tanh_(part)
+    assert torch.allclose(x[1:3, :, 1:], kept[1:3, :, 1:].tanh(), atol=1e-6)
+    assert torch.equal(x[0], kept[0])
+    assert torch.equal(x[:, :, 0], kept[:, :, 0])
+
+
+def test_the_network_gives_the_same_pictures_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = folded(PDNLA(16))
+    target, reference = torch.rand(2, 1, 128, 96).expand(-1, 3, -1, -1) * 2 - 1, torch.rand(1, 3, 96, 128) * 2 - 1
+    used: list[Tensor] = []
+    convolve = native.conv3x3
+
+    def counted(x: Tensor, *arguments: object, **options: object) -> Tensor:
+        used.append(x)
+        return convolve(x, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(native, "conv3x3", counted)
+    with torch.inference_mode():
+        ours = net(target, net.encode_reference(reference)).out
+        assert len(used) > 40
+        monkeypatch.setattr(layers.native, "load_library", lambda: None)
+        torchs = net(target, net.encode_reference(reference)).out
+    assert 0 < (ours - torchs).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("PDNLA_NATIVE", "0", None),
+        ("CXX", "no-such-compiler", r"there is no C\+\+ compiler \(no-such-compiler\)"),
+        ("CXX", "false", "false: status 1"),
+    ],
+)
+def test_without_a_compiler_torchs_convolutions_serve(
+    variable: str,
+    value: str,
+    said: str | None,
+    fresh: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("PDNLA_CACHE", str(tmp_path))
+    monkeypatch.setenv(variable, value)
+    with caplog.at_level(logging.INFO):
+        assert native.load_library() is None
+    assert not native.usable(maps(1, 16, 64, 64), maps(16, 16, 3, 3))
+    x = torch.linspace(-3, 3, 50)
+    assert torch.equal(native.tanh_(x.clone()), x.tanh())
+    caplog_text = " ".join(caplog.messages)
+    assert bool(caplog_text) == (said is not None)
+    if said:
+        assert re.search(said, caplog_text)
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_the_library_is_compiled_once_and_a_wrong_one_is_not_used(
+    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PDNLA_CACHE", str(tmp_path))
+    assert native.load_library() is not None
+    (file,) = tmp_path.rglob("*.so")
+    written = file.stat().st_mtime_ns
+    native.load_library.cache_clear()
+    assert native.load_library() is not None
+    assert file.stat().st_mtime_ns == written
+
+    class Wrong:
+        def __init__(self, path: str) -> None:
+            self.real = ctypes.PyDLL(path)
+            self.lanes = self.real.lanes
+
+        def convolve_float32_float32(self, *_: object) -> None:
+            """Compute nothing."""
+
+    native.load_library.cache_clear()
+    monkeypatch.setattr(native.ctypes, "CDLL", Wrong)
+    with caplog.at_level(logging.INFO):
+        assert native.load_library() is None
+    assert "is wrong by" in caplog.text
