@@ -201,9 +201,8 @@ class Correspondence(nn.Module):
         spots = F.avg_pool2d(lightness, FINE)
         looks = [spots]
         for window in WINDOWS:
-            padded = F.pad(spots, (window // 2,) * 4, mode="reflect")
-            mean = F.avg_pool2d(padded, window, stride=1)
-            variance = F.avg_pool2d(padded.square(), window, stride=1) - mean.square()
+            mean, squares = _window_mean(torch.cat([spots, spots.square()], dim=1), window).chunk(2, dim=1)
+            variance = squares - mean.square()
             looks += [mean, 2 * variance.clamp(min=0).sqrt()]
         texture = F.interpolate(finest, spots.shape[-2:], mode="bilinear", align_corners=False)
         return torch.cat([*looks, _TEXTURE * F.normalize(texture, dim=1)], dim=1)
@@ -221,24 +220,28 @@ def settled(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Tensor:
         chroma: a* and b*, ``(B, 2, h, w)``.
         confidence: ``(B, 1, h, w)`` in [0, 1].
     """
-    side = _SETTLING
-
-    def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(x, (side // 2,) * 4, mode="reflect"), side, stride=1)
-
     weights = confidence.clamp(min=_LEAST)
     fit, squared = chroma, torch.zeros_like(confidence)
     for _ in range(_ROUNDS):
         seen = [weights, weights * lightness, weights * lightness**2, weights * chroma, weights * lightness * chroma]
-        total, light, light2, colour, product = mean(torch.cat(seen, dim=1)).split([1, 1, 1, 2, 2], dim=1)
+        total, light, light2, colour, product = _window_mean(torch.cat(seen, dim=1), _SETTLING).split(
+            [1, 1, 1, 2, 2], dim=1
+        )
         light, light2, colour, product = light / total, light2 / total, colour / total, product / total
         slope = (product - light * colour) / ((light2 - light**2).clamp(min=0) + _EDGE)
         offset = colour - slope * light
-        slopes, offsets, totals = mean(torch.cat([total * slope, total * offset, total], dim=1)).split([2, 2, 1], dim=1)
+        fits = torch.cat([total * slope, total * offset, total], dim=1)
+        slopes, offsets, totals = _window_mean(fits, _SETTLING).split([2, 2, 1], dim=1)
         fit = (slopes * lightness + offsets) / totals
         squared = (chroma - fit).square().sum(dim=1, keepdim=True)
         weights = (confidence * torch.exp(-squared / (2 * _STRAY**2))).clamp(min=_LEAST)
     return fit + confidence * torch.exp(-squared / (2 * _KEPT**2)) * (chroma - fit)
+
+
+def _window_mean(x: Tensor, side: int) -> Tensor:
+    """Return the mean over the ``side``² window around each position, reflected beyond the border, an axis at a time."""
+    x = F.pad(x, (side // 2,) * 4, mode="reflect")
+    return F.avg_pool2d(F.avg_pool2d(x, (side, 1), stride=1), (1, side), stride=1)
 
 
 def _exposure(lightness: Tensor) -> Tensor:
