@@ -239,7 +239,7 @@ def settled(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Tensor:
 
 
 def _window_mean(x: Tensor, side: int) -> Tensor:
-    """Return the mean over the ``side``² window around each position, reflected beyond the border, an axis at a time."""
+    """Return the mean over the window of ``side``² around each position, reflected at the border; axis by axis."""
     x = F.pad(x, (side // 2,) * 4, mode="reflect")
     return F.avg_pool2d(F.avg_pool2d(x, (side, 1), stride=1), (1, side), stride=1)
 
