@@ -11,8 +11,9 @@ the reference kept). `--out FOLDER` writes performance.json and performance.md t
 Each variant has a process of its own, so that what the package asks of the memory allocator counts for the package
 alone. They take turns, so that a machine that slows down slows all of them; medians are shown, after a turn that is not
 counted. Peak memory is the largest resident size of a variant's process over all its turns, the interpreter and torch
-included (on a CUDA device, what torch allocated there). The limit is the network's own operations, counted by torch,
-over the rate of the fastest of a few large convolutions on this machine, measured in the same run.
+included (on a CUDA device, what torch allocated there); "beyond torch" is what comes on top of these. The limit is the
+network's own operations, counted by torch, over the rate of the fastest of a few large convolutions of torch's on this
+machine, measured in the same run.
 """
 
 import argparse
@@ -97,7 +98,7 @@ def colouring(variant: str, channel: int, size: int, file: str) -> Callable[[], 
     else:
         net = network(variant, channel).eval()
         if not variant.startswith("plain"):
-            net = folded(net, precision_of(variant))  # as pdnla.Colorizer does
+            net = folded(net, precision_of(variant), copied=False)  # as pdnla.Colorizer does
         if variant.startswith("compiled"):
             net = compiled(net, DEVICE)
     target, reference = (picture.to(DEVICE) for picture in pictures(1, size))
@@ -130,14 +131,16 @@ def training(variant: str, channel: int, size: int, file: str) -> Callable[[], N
 JOBS = {"colouring": colouring, "training": training}
 
 
-def work(job: Callable[[], None]) -> None:
-    """Do the job for every line that comes in, and answer with its seconds and this process's peak memory in GB."""
+def work(make: Callable[[], Callable[[], None]]) -> None:
+    """Make a job and do it for every line that comes in; answer with seconds and this process's memory in GB."""
+    imports = 0.0 if DEVICE.type == "cuda" else resident()
+    job = make()
     for _ in sys.stdin:
         start = time.perf_counter()
         job()
         seconds = time.perf_counter() - start
         peak = torch.cuda.max_memory_allocated() / 1e9 if DEVICE.type == "cuda" else resident()
-        print(json.dumps([seconds, peak]), flush=True)
+        print(json.dumps([seconds, peak, imports]), flush=True)
 
 
 def resident() -> float:
@@ -149,10 +152,16 @@ def resident() -> float:
 
 
 class Figures(NamedTuple):
-    """What was measured of a variant: median seconds, peak memory in GB."""
+    """What was measured of a variant: median seconds, peak memory in GB, and what of that the imports take."""
 
     seconds: float
     peak: float
+    imports: float = 0.0
+
+    @property
+    def own(self) -> float:
+        """Peak memory beyond what the interpreter and torch take before there is a network."""
+        return self.peak - self.imports
 
 
 def say(line: str) -> None:
@@ -170,7 +179,7 @@ def take_turns(
         command = [sys.executable, __file__, *options]
         workers[variant] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     seconds: dict[str, list[float]] = {variant: [] for variant in variants}
-    peaks: dict[str, float] = {}
+    memory: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
         for variant, worker in workers.items():
             say(f"{job} {size}×{size}, channel {channel}: {variant}, round {turn} of {rounds}")
@@ -180,12 +189,12 @@ def take_turns(
             answer = worker.stdout.readline()
             if not answer:
                 raise SystemExit(f"{job}: the process of {variant} ended with status {worker.wait()}")
-            took, peaks[variant] = json.loads(answer)
+            took, *memory[variant] = json.loads(answer)
             if turn:
                 seconds[variant].append(took)
     for worker in workers.values():
         worker.communicate()
-    return {variant: Figures(statistics.median(seconds[variant]), peaks[variant]) for variant in variants}
+    return {variant: Figures(statistics.median(seconds[variant]), *memory[variant]) for variant in variants}
 
 
 @torch.inference_mode()
@@ -221,12 +230,19 @@ def operations(channel: int, size: int) -> dict[str, float]:
 
 
 def table(title: str, figures: dict[str, Figures], images: int) -> list[str]:
-    lines = [f"**{title}**", "", "| variant | seconds | images/s | times as fast | peak GB | of plain |"]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
+    lines = [f"**{title}**", ""]
+    lines.append("| variant | seconds | images/s | times as fast | peak GB | of plain | beyond torch, GB | of plain |")
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
     plain = figures.get("plain float32")
-    for name, (seconds, peak) in figures.items():
-        ratios = ("–", "–") if plain is None else (f"{plain.seconds / seconds:.2f}", f"{peak / plain.peak:.2f}")
-        lines.append(f"| {name} | {seconds:.3f} | {images / seconds:.2f} | {ratios[0]} | {peak:.2f} | {ratios[1]} |")
+    for name, found in figures.items():
+        speed, whole, own = ("–", "–", "–")
+        if plain is not None:
+            speed = f"{plain.seconds / found.seconds:.2f}"
+            whole, own = f"{found.peak / plain.peak:.2f}", f"{found.own / plain.own:.2f}"
+        lines.append(
+            f"| {name} | {found.seconds:.3f} | {images / found.seconds:.2f} | {speed} | {found.peak:.2f} | {whole}"
+            f" | {found.own:.2f} | {own} |"
+        )
     return [*lines, ""]
 
 
@@ -408,7 +424,7 @@ def main() -> None:
     parser.add_argument("--file", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
-        work(JOBS[options.job](options.variant, options.channel, options.size, options.file))
+        work(lambda: JOBS[options.job](options.variant, options.channel, options.size, options.file))
         return
     machine = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     found: dict[str, Any] = {"machine": machine, "command": " ".join(["python", *sys.argv])}

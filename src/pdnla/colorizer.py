@@ -78,7 +78,7 @@ class Colorizer:
         else:
             network = load_network(weights) if isinstance(weights, str | Path) else weights
             self.dtype = choose_precision(precision, self.device)
-            self.network = folded(network, self.dtype).to(self.device)
+            self.network = folded(network, self.dtype, copied=network is weights).to(self.device)
             if compile:
                 self.network = compiled(self.network, self.device)
         if self.device.type == "cpu":

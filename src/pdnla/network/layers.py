@@ -65,17 +65,18 @@ def _each(function: Callable[[Tensor], Tensor], constants: Any) -> Any:
     return None if constants is None else function(constants)
 
 
-def folded(network: Network, dtype: torch.dtype = torch.float32) -> Network:
+def folded(network: Network, dtype: torch.dtype = torch.float32, copied: bool = True) -> Network:
     """Return a copy for inference alone, which computes the same from constants computed once.
 
     Args:
-        network: the network, of which nothing is changed.
+        network: the network.
         dtype: what its convolutions' weights are kept in: that in which they will be computed.
+        copied: change nothing of ``network``; else it is what is changed and returned.
 
     Returns:
         A network that can be called and moved. It has no parameters to train or to save where it has constants.
     """
-    network = copy.deepcopy(network).eval().requires_grad_(False)
+    network = (copy.deepcopy(network) if copied else network).eval().requires_grad_(False)
     for module in network.modules():
         if isinstance(module, Folding):
             module.fold(dtype)
