@@ -155,37 +155,6 @@ inline float number(bfloat16 value) {
     return wide;
 }
 
-// Transformed weights, [panel][product][input][PANEL]; lanes beyond the last output are zeros.
-template <class Scheme, class Weight>
-void transform_weights(const Weight *weight, const Shape &s, float *transformed, int64_t panel, int64_t k) {
-    constexpr int POINTS = Scheme::POINTS;
-    Vector lanes[2][3][3] = {};
-    for (int half = 0; half < 2; half++)
-        for (int lane = 0; lane < LANES; lane++) {
-            const int64_t o = panel * PANEL + half * LANES + lane;
-            if (o >= s.outputs) break;
-            const Weight *w = weight + o * s.weight_out + k * s.weight_in;
-            for (int y = 0; y < 3; y++)
-                for (int x = 0; x < 3; x++) lanes[half][y][x][lane] = number(w[y * s.weight_y + x * s.weight_x]);
-        }
-    float *to = transformed + (panel * POINTS * POINTS * s.inputs + k) * PANEL;
-    for (int half = 0; half < 2; half++) {
-        Vector rows[POINTS][3];
-        for (int x = 0; x < 3; x++) {
-            const Vector column[3] = {lanes[half][0][x], lanes[half][1][x], lanes[half][2][x]};
-            Vector out[POINTS];
-            Scheme::weight(column, out);
-            for (int i = 0; i < POINTS; i++) rows[i][x] = out[i];
-        }
-        for (int i = 0; i < POINTS; i++) {
-            Vector out[POINTS];
-            Scheme::weight(rows[i], out);
-            for (int j = 0; j < POINTS; j++)
-                store(to + (i * POINTS + j) * s.inputs * PANEL + half * LANES, out[j]);
-        }
-    }
-}
-
 inline int64_t inside(int64_t at, int64_t length, bool reflect) {
     if (reflect) {
         if (at < 0) at = -at;
@@ -194,113 +163,192 @@ inline int64_t inside(int64_t at, int64_t length, bool reflect) {
     return at < 0 || at >= length ? -1 : at;
 }
 
+struct Memory {
+    float *numbers;
+    explicit Memory(int64_t count)
+        : numbers(static_cast<float *>(std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64))) {}
+    ~Memory() { std::free(numbers); }
+    Memory(const Memory &) = delete;
+    operator float *() const { return numbers; }
+};
+
 template <class Scheme, class Map, class Weight>
-void convolve(const Map *input, const Weight *weight, const float *bias, float slope, const Map *add, float alpha,
-              Map *result, const Shape &s) {
-    constexpr int STEP = Scheme::STEP, READ = Scheme::READ, POINTS = Scheme::POINTS, PRODUCTS = POINTS * POINTS;
+class Convolution {
+    static constexpr int STEP = Scheme::STEP, READ = Scheme::READ, POINTS = Scheme::POINTS;
+    static constexpr int PRODUCTS = POINTS * POINTS;
+
+    const Map *input;
+    const Weight *weight;
+    const float *bias;
+    const float slope;
+    const Map *add;
+    const float alpha;
+    Map *result;
+    const Shape &s;
+
     const int64_t height = (s.height + s.above + s.below - 3) / STEP + 1;
     const int64_t width = (s.width + s.left + s.right - 3) / STEP + 1;
     const int64_t down = (height + TILE - 1) / TILE, across = (width + TILE - 1) / TILE;
     const int64_t tiles = s.batch * down * across, panels = (s.outputs + PANEL - 1) / PANEL;
     const int64_t blocks = (tiles + ROWS - 1) / ROWS;
-    const ptrdiff_t stride = s.inputs + LANES;  // powers of two would fall on the same lines of the cache
-    const auto memory = [](size_t numbers) {
-        return static_cast<float *>(std::aligned_alloc(64, (numbers * sizeof(float) + 63) / 64 * 64));
-    };
-    float *transformed = memory(panels * PRODUCTS * s.inputs * PANEL);
-    Map *zeros = reinterpret_cast<Map *>(memory(s.inputs));
-    std::memset(zeros, 0, s.inputs * sizeof(Map));
+    const int64_t stride = s.inputs + LANES;  // powers of two would fall on the same lines of the cache
+    const int64_t block_size = PRODUCTS * ROWS * stride, panel_size = PRODUCTS * s.inputs * PANEL;
+    const Memory zeros{s.inputs};
 
-#pragma omp parallel num_threads(s.threads)
-    {
-#pragma omp for collapse(2) schedule(static)
-        for (int64_t panel = 0; panel < panels; panel++)
-            for (int64_t k = 0; k < s.inputs; k++) transform_weights<Scheme>(weight, s, transformed, panel, k);
-        float *left = memory(PRODUCTS * ROWS * stride), *products = memory(PRODUCTS * ROWS * PANEL);
-        std::memset(left, 0, PRODUCTS * ROWS * stride * sizeof(float));  // rows that the last block has no tiles for
-#pragma omp for schedule(dynamic, 2)
-        for (int64_t b = 0; b < blocks; b++) {
-            const int64_t first = b * ROWS, count = tiles - first < ROWS ? tiles - first : ROWS;
-            for (int64_t t = 0; t < count; t++) {
-                const int64_t image = (first + t) / (down * across), place = (first + t) % (down * across);
-                const int64_t top = place / across * TILE * STEP - s.above;
-                const int64_t start = place % across * TILE * STEP - s.left;
-                const Map *pixels[READ][READ];
-                int64_t places[READ];
-                for (int j = 0; j < READ; j++) {
-                    const int64_t x = inside(start + j, s.width, s.reflect);
-                    places[j] = x < 0 ? -1 : x * s.pixel;
+    // Transforms a panel of the weights: [product][input][PANEL]; lanes beyond the last output are zeros.
+    void transform_weights(int64_t panel, float *to) const {
+        for (int64_t k = 0; k < s.inputs; k++, to += PANEL) {
+            Vector taps[2][3][3] = {};
+            for (int half = 0; half < 2; half++)
+                for (int lane = 0; lane < LANES; lane++) {
+                    const int64_t o = panel * PANEL + half * LANES + lane;
+                    if (o >= s.outputs) break;
+                    const Weight *w = weight + o * s.weight_out + k * s.weight_in;
+                    for (int y = 0; y < 3; y++)
+                        for (int x = 0; x < 3; x++) taps[half][y][x][lane] = number(w[y * s.weight_y + x * s.weight_x]);
                 }
-                for (int i = 0; i < READ; i++) {
-                    const int64_t y = inside(top + i, s.height, s.reflect);
-                    const Map *row = input + image * s.image + y * s.row;
-                    for (int j = 0; j < READ; j++) pixels[i][j] = y < 0 || places[j] < 0 ? zeros : row + places[j];
+            for (int half = 0; half < 2; half++) {
+                Vector rows[POINTS][3];
+                for (int x = 0; x < 3; x++) {
+                    const Vector column[3] = {taps[half][0][x], taps[half][1][x], taps[half][2][x]};
+                    Vector out[POINTS];
+                    Scheme::weight(column, out);
+                    for (int i = 0; i < POINTS; i++) rows[i][x] = out[i];
                 }
-                for (int64_t k = 0; k < s.inputs; k += LANES) {
-                    Vector columns[POINTS][READ];
-#pragma GCC unroll 9
-                    for (int j = 0; j < READ; j++) {
-                        Vector in[READ], out[POINTS];
-                        for (int i = 0; i < READ; i++) in[i] = load(pixels[i][j] + k);
-                        Scheme::input(in, out);
-                        for (int i = 0; i < POINTS; i++) columns[i][j] = out[i];
-                    }
-                    float *to = left + t * stride + k;
-#pragma GCC unroll 9
-                    for (int i = 0; i < POINTS; i++) {
-                        Vector out[POINTS];
-                        Scheme::input(columns[i], out);
-                        for (int j = 0; j < POINTS; j++) store(to + (i * POINTS + j) * ROWS * stride, out[j]);
-                    }
+                for (int i = 0; i < POINTS; i++) {
+                    Vector out[POINTS];
+                    Scheme::weight(rows[i], out);
+                    for (int j = 0; j < POINTS; j++)
+                        store(to + (i * POINTS + j) * s.inputs * PANEL + half * LANES, out[j]);
                 }
             }
-            for (int64_t panel = 0; panel < panels; panel++) {
-                const float *right = transformed + panel * PRODUCTS * s.inputs * PANEL;
-                for (int p = 0; p < PRODUCTS; p++)
-                    multiply(left + p * ROWS * stride, stride, right + p * s.inputs * PANEL, s.inputs,
-                             products + p * ROWS * PANEL);
-                for (int64_t t = 0; t < count; t++) {
-                    const int64_t image = (first + t) / (down * across), place = (first + t) % (down * across);
-                    const int64_t top = place / across * TILE, start = place % across * TILE;
-                    for (int half = 0; half < 2; half++) {
-                        const int64_t o = panel * PANEL + half * LANES;
-                        if (o >= s.outputs) break;
-                        const float *from = products + t * PANEL + half * LANES;
-                        Vector rows[TILE][POINTS];
+        }
+    }
+
+    // Transforms the inputs of a block of tiles: [product][ROWS][stride].
+    void transform_block(int64_t block, float *to) const {
+        for (int64_t row = 0; row < ROWS; row++) {
+            const int64_t tile = block * ROWS + row;
+            const bool there = tile < tiles;  // the last block may have rows without a tile
+            const int64_t image = tile / (down * across), place = tile % (down * across);
+            const int64_t top = place / across * TILE * STEP - s.above, start = place % across * TILE * STEP - s.left;
+            const Map *none = reinterpret_cast<const Map *>(zeros.numbers), *pixels[READ][READ];
+            int64_t places[READ];
+            for (int j = 0; j < READ; j++) {
+                const int64_t x = inside(start + j, s.width, s.reflect);
+                places[j] = x < 0 ? -1 : x * s.pixel;
+            }
+            for (int i = 0; i < READ; i++) {
+                const int64_t y = inside(top + i, s.height, s.reflect);
+                const Map *line = input + image * s.image + y * s.row;
+                for (int j = 0; j < READ; j++) pixels[i][j] = !there || y < 0 || places[j] < 0 ? none : line + places[j];
+            }
+            for (int64_t k = 0; k < s.inputs; k += LANES) {
+                Vector columns[POINTS][READ];
 #pragma GCC unroll 9
-                        for (int j = 0; j < POINTS; j++) {
-                            Vector in[POINTS], out[TILE];
-                            for (int i = 0; i < POINTS; i++) in[i] = load(from + (i * POINTS + j) * ROWS * PANEL);
-                            Scheme::result(in, out);
-                            for (int i = 0; i < TILE; i++) rows[i][j] = out[i];
-                        }
-                        const Vector offset = bias ? load(bias + o) : Vector{};
+                for (int j = 0; j < READ; j++) {
+                    Vector in[READ], out[POINTS];
+                    for (int i = 0; i < READ; i++) in[i] = load(pixels[i][j] + k);
+                    Scheme::input(in, out);
+                    for (int i = 0; i < POINTS; i++) columns[i][j] = out[i];
+                }
+#pragma GCC unroll 9
+                for (int i = 0; i < POINTS; i++) {
+                    Vector out[POINTS];
+                    Scheme::input(columns[i], out);
+                    for (int j = 0; j < POINTS; j++) store(to + ((i * POINTS + j) * ROWS + row) * stride + k, out[j]);
+                }
+            }
+        }
+    }
+
+    // Multiplies a block by a panel, transforms the products back and writes the results.
+    void finish(int64_t block, const float *left, int64_t panel, const float *right, float *products) const {
+        for (int p = 0; p < PRODUCTS; p++)
+            multiply(left + p * ROWS * stride, stride, right + p * s.inputs * PANEL, s.inputs,
+                     products + p * ROWS * PANEL);
+        for (int64_t row = 0; row < ROWS && block * ROWS + row < tiles; row++) {
+            const int64_t image = (block * ROWS + row) / (down * across), place = (block * ROWS + row) % (down * across);
+            const int64_t top = place / across * TILE, start = place % across * TILE;
+            for (int half = 0; half < 2; half++) {
+                const int64_t o = panel * PANEL + half * LANES;
+                if (o >= s.outputs) break;
+                Vector rows[TILE][POINTS];
+#pragma GCC unroll 9
+                for (int j = 0; j < POINTS; j++) {
+                    Vector in[POINTS], out[TILE];
+                    for (int i = 0; i < POINTS; i++)
+                        in[i] = load(products + ((i * POINTS + j) * ROWS + row) * PANEL + half * LANES);
+                    Scheme::result(in, out);
+                    for (int i = 0; i < TILE; i++) rows[i][j] = out[i];
+                }
+                const Vector offset = bias ? load(bias + o) : Vector{};
 #pragma GCC unroll 4
-                        for (int i = 0; i < TILE; i++) {
-                            if (top + i >= height) break;
-                            Vector out[TILE];
-                            Scheme::result(rows[i], out);
-                            for (int j = 0; j < TILE && start + j < width; j++) {
-                                Vector value = out[j] + offset;
-                                value = value > 0 ? value : value * slope;
-                                if (add)
-                                    value += alpha * load(add + image * s.add_image + (top + i) * s.add_row +
-                                                          (start + j) * s.add_pixel + o);
-                                store(result + image * s.out_image + (top + i) * s.out_row +
-                                          (start + j) * s.out_pixel + o,
-                                      value);
-                            }
-                        }
+                for (int i = 0; i < TILE; i++) {
+                    if (top + i >= height) break;
+                    Vector out[TILE];
+                    Scheme::result(rows[i], out);
+                    const Map *other = add + image * s.add_image + (top + i) * s.add_row + start * s.add_pixel + o;
+                    Map *to = result + image * s.out_image + (top + i) * s.out_row + start * s.out_pixel + o;
+                    for (int j = 0; j < TILE && start + j < width; j++) {
+                        Vector value = out[j] + offset;
+                        value = value > 0 ? value : value * slope;
+                        if (add) value += alpha * load(other + j * s.add_pixel);
+                        store(to + j * s.out_pixel, value);
                     }
                 }
             }
         }
-        std::free(left);
-        std::free(products);
     }
-    std::free(zeros);
-    std::free(transformed);
-}
+
+    // Where there are more weights than inputs, as in deep layers: a panel of weights at a time, for all blocks.
+    void panel_by_panel() const {
+        const Memory left{blocks * block_size};
+#pragma omp parallel num_threads(s.threads)
+        {
+#pragma omp for schedule(static)
+            for (int64_t block = 0; block < blocks; block++) transform_block(block, left + block * block_size);
+            const Memory right{panel_size}, products{PRODUCTS * ROWS * PANEL};
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t panel = 0; panel < panels; panel++) {
+                transform_weights(panel, right);
+                for (int64_t block = 0; block < blocks; block++)
+                    finish(block, left + block * block_size, panel, right, products);
+            }
+        }
+    }
+
+    // Else a block of tiles at a time, for all panels.
+    void block_by_block() const {
+        const Memory right{panels * panel_size};
+#pragma omp parallel num_threads(s.threads)
+        {
+#pragma omp for schedule(static)
+            for (int64_t panel = 0; panel < panels; panel++) transform_weights(panel, right + panel * panel_size);
+            const Memory left{block_size}, products{PRODUCTS * ROWS * PANEL};
+#pragma omp for schedule(dynamic, 2)
+            for (int64_t block = 0; block < blocks; block++) {
+                transform_block(block, left);
+                for (int64_t panel = 0; panel < panels; panel++)
+                    finish(block, left, panel, right + panel * panel_size, products);
+            }
+        }
+    }
+
+  public:
+    Convolution(const Map *input, const Weight *weight, const float *bias, float slope, const Map *add, float alpha,
+                Map *result, const Shape &s)
+        : input(input), weight(weight), bias(bias), slope(slope), add(add), alpha(alpha), result(result), s(s) {
+        std::memset(zeros.numbers, 0, s.inputs * sizeof(float));
+    }
+
+    void run() const {
+        if (panels >= s.threads && blocks * block_size < panels * panel_size)
+            panel_by_panel();
+        else
+            block_by_block();
+    }
+};
 
 // tanh(x) = 1 - 2 / (exp(2x) + 1), within 2e-7; exp(y) = 2^n exp(r), r at most ln(2) / 2, by its Taylor series.
 inline Vector hyperbolic_tangent(Vector x) {
@@ -345,9 +393,9 @@ void tanh_bfloat16(bfloat16 *values, int64_t count, int64_t threads) { apply_tan
     void name(const Map *input, const Weight *weight, const float *bias, float slope, const Map *add, float alpha,   \
               Map *result, const Shape *shape) {                                                                     \
         if (shape->step == 2)                                                                                        \
-            convolve<Strided>(input, weight, bias, slope, add, alpha, result, *shape);                               \
+            Convolution<Strided, Map, Weight>(input, weight, bias, slope, add, alpha, result, *shape).run();         \
         else                                                                                                         \
-            convolve<Unstrided>(input, weight, bias, slope, add, alpha, result, *shape);                             \
+            Convolution<Unstrided, Map, Weight>(input, weight, bias, slope, add, alpha, result, *shape).run();       \
     }
 CONVOLVE(convolve_float32_float32, float, float)
 CONVOLVE(convolve_float32_bfloat16, float, bfloat16)
