@@ -1,5 +1,6 @@
 """``pdnla-export``: weights in, a checked file out."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -16,15 +17,20 @@ def command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     return int(left.value.code or 0)
 
 
-def test_weights_become_a_file_named_after_them(
+def test_weights_become_a_file_named_after_them_and_half_precision_stays_near(
     published_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert command([str(published_file), "--format", "onnx"], monkeypatch) == 0
+    assert command([str(published_file), "--format", "onnx", "--precision", "float16"], monkeypatch) == 0
     (line,) = capsys.readouterr().out.strip().splitlines()
-    assert line.startswith("official_c4.onnx: ")
-    assert "float32; at 5 sizes within" in line
-    assert OnnxNetwork("official_c4.onnx").source == "published checkpoint official_c4.pt"
+    said = r"(\S+) MB, float16; at 5 sizes within (\S+) of the network \(mean (\S+), of results in \[-1, 1\]\)"
+    found = re.fullmatch(rf"official_c4\.onnx: {said}", line)
+    assert found
+    megabytes, largest, mean = (float(number) for number in found.groups())
+    assert 1e-5 < mean < largest < 2 * 2 / 255
+    assert megabytes < 4.4  # what 1.1 million numbers take in float32; here they and the graph do not
+    network = OnnxNetwork("official_c4.onnx")
+    assert (network.precision, network.source) == ("float16", "published checkpoint official_c4.pt")
 
 
 @pytest.mark.parametrize(
