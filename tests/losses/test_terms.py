@@ -50,8 +50,8 @@ def moved(image: Tensor, a: float, b: float) -> Tensor:
     return lab_to_rgb(lab + torch.tensor([0.0, a, b]).view(1, 3, 1, 1)) * 2 - 1
 
 
-def plain(lightness: float, a: float, b: float, size: int = 8) -> Tensor:
-    lab = torch.tensor([lightness, a, b]).view(1, 3, 1, 1).expand(1, 3, size, size)
+def plain(lightness: float, a: float, b: float, size: int = 8, width: int | None = None) -> Tensor:
+    lab = torch.tensor([lightness, a, b]).view(1, 3, 1, 1).expand(1, 3, size, width or size)
     return lab_to_rgb(lab) * 2 - 1
 
 
@@ -245,6 +245,19 @@ def test_total_variation_rises_with_grain_and_falls_with_blur() -> None:
     assert term(judged(blurred(picture), picture)) < term(judged(picture, picture)) < term(judged(grain, picture))
 
 
+def test_chroma_that_follows_the_targets_edges_costs_less_than_chroma_that_leaves_them() -> None:
+    target = torch.cat([plain(30, 0, 0, 16, 8), plain(70, 0, 0, 16, 8)], dim=3)
+
+    def loss(boundary: int, edges: float | None) -> float:
+        out = torch.cat([plain(50, 20, 0, 16, boundary), plain(50, -20, 0, 16, 16 - boundary)], dim=3)
+        return TotalVariationLoss(edges)(Supervision(target, target, out, out, out)).item()
+
+    everywhere = 0.4 / 15  # one step of 40 among fifteen neighbours
+    assert loss(8, None) == pytest.approx(everywhere, rel=0.02)
+    assert loss(5, 10.0) == pytest.approx(everywhere, rel=0.02)
+    assert loss(8, 10.0) == pytest.approx(everywhere * math.exp(-4), rel=0.05)
+
+
 @pytest.mark.parametrize("kind", ["adversarial", "cooccurrence"])
 def test_a_critic_learns_and_then_prefers_what_it_was_shown_as_real(kind: str) -> None:
     torch.manual_seed(0)
@@ -321,7 +334,14 @@ def gradient_error(term: nn.Module, batch: Callable[[Tensor], Supervision], out:
 
 @pytest.mark.parametrize(
     "term",
-    [PerceptualLoss(), ContentLoss(), ContextualLoss(bandwidth=1.0), HistogramLoss(), TotalVariationLoss()],
+    [
+        PerceptualLoss(),
+        ContentLoss(),
+        ContextualLoss(bandwidth=1.0),
+        HistogramLoss(),
+        TotalVariationLoss(),
+        TotalVariationLoss(edges=10.0),
+    ],
     ids=repr,
 )
 def test_gradients_are_those_of_finite_differences(term: nn.Module, backbone: Backbone) -> None:
