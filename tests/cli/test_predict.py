@@ -131,6 +131,16 @@ def test_pairs_of_a_file_each_have_their_reference(predict: Command, frames: Pat
     assert red.shape == (32, 48, 3)
 
 
+def test_pictures_can_be_coloured_at_their_own_size(predict: Command, frames: Path, tmp_path: Path) -> None:
+    assert predict("targets=frames", "references=cat.png", "out=out", "size=native") == 0
+    assert predict("targets=frames", "references=cat.png", "out=small") == 0
+    native, small = pixels(tmp_path / "out"), pixels(tmp_path / "small")
+    assert {name: picture.shape for name, picture in native.items()} == {
+        name: picture.shape for name, picture in small.items()
+    }
+    assert any(np.abs(native[name] - small[name]).max() > 2 for name in native)
+
+
 def test_shards_are_coloured_photograph_by_photograph(predict: Command, tmp_path: Path, frames: Path) -> None:
     photographs = tmp_path / "photographs"
     photographs.mkdir()
@@ -180,6 +190,7 @@ def test_what_fails_is_listed_and_the_rest_is_done(
         (["pairs_file=p.csv", "out=o"], "p.csv: is no file of pairs"),
         (["targets=frames", "references=cat.png", "out=o", "batch_size=0"], "batch_size=0: must be at least 1"),
         (["targets=frames", "references=cat.png", "out=o", "size=huge"], "size=huge: must be a number, such as 512"),
+        (["targets=frames", "references=cat.png", "out=cat.png/o"], "cat.png/o/.predict: Not a directory; choose"),
         (
             ["targets=frames", "references=cat.png", "out=o", "wieghts=x"],
             "wieghts is no option; the nearest is weights",

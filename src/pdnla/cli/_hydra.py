@@ -26,6 +26,9 @@ PLUGINS = {
     "hydra/launcher/submitit_local": "hydra-submitit-launcher",
 }
 
+WORDS = {"size=native"}
+"""Values that are no numbers where others are."""
+
 
 def config_folder() -> Path:
     """Return the folder of configurations: inside the installed package, or beside ``src/`` in a checkout."""
@@ -80,7 +83,8 @@ def check_numbers(config: DictConfig, name: str) -> None:
     default = hydra.compose(name, [override for override, is_group in chosen.items() if is_group])
     for key in (override.split("=", 1)[0] for override, is_group in chosen.items() if not is_group):
         usual, value = OmegaConf.select(default, key), OmegaConf.select(config, key)
-        if isinstance(usual, int | float) and not isinstance(usual, bool) and isinstance(value, str):
+        number = isinstance(usual, int | float) and not isinstance(usual, bool)
+        if number and isinstance(value, str) and f"{key}={value}" not in WORDS:
             raise UserError(f"{key}={value}: must be a number, such as {usual}")
 
 
@@ -119,6 +123,8 @@ def explain(error: BaseException, name: str) -> UserError | None:
     for link in chain:
         if isinstance(link, OSError) and link.errno == errno.ENOSPC:
             return UserError(f"{link.filename or 'the run folder'}: the disk is full; free some space and resume")
+        if isinstance(link, OSError) and link.filename and link is error:
+            return UserError(f"{link.filename}: {link.strerror}; choose another place, or give the rights to it")
         if isinstance(link, MissingMandatoryValue):
             key = re.search(r"[Mm]issing mandatory value: (\S+)|full_key: (\S+)", str(link))
             missing = (key[1] or key[2]) if key else "a value"

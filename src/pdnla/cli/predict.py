@@ -50,6 +50,7 @@ def predict(config: DictConfig) -> int:
     import pytorch_lightning as pl
 
     from pdnla.prediction import Prediction, ResultsWriter
+    from pdnla.training.distributed import end_together
 
     for chatty in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -77,6 +78,7 @@ def predict(config: DictConfig) -> int:
             enable_checkpointing=False,
         )
         trainer.predict(module, return_predictions=False)
+    end_together()
     totals = writer.totals
     assert totals is not None
     if not trainer.is_global_zero:
@@ -130,7 +132,8 @@ def _progress(module: Any) -> Iterator[Any]:
             bar.update(task, completed=done, total=total)
             step = max(1, -(-total // _LINES))
             if not console.is_terminal and (done % step == 0 or done == total):
-                print(f"{done}/{total} pictures of this device", flush=True)
+                whose = "" if module.trainer.world_size == 1 else " of the first device's"
+                print(f"{done}/{total} pictures{whose}", flush=True)
 
         def failed(sentence: str) -> None:
             print(f"failed: {sentence}", file=sys.stderr, flush=True)

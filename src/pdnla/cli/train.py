@@ -68,6 +68,7 @@ def _train(config: DictConfig, result: Result) -> None:
 
     from pdnla.memory import keep_freed_memory
     from pdnla.training import ColorizationModule
+    from pdnla.training.distributed import end_together
     from pdnla.training.pruning import BestValidation, PruneBadRuns
     from pdnla.weights import load_network
 
@@ -126,6 +127,7 @@ def _train(config: DictConfig, result: Result) -> None:
         result.step, result.measures = validations.step, validations.best
     if trainer.checkpoint_callback is not None:
         trainer.save_checkpoint(folder / "last.ckpt")
+    end_together()
     pruned = any(isinstance(callback, PruneBadRuns) and callback.pruned for callback in callbacks)
     result.status = sweep.PRUNED if pruned else sweep.DONE
     result.objective = (validations.last if pruned else validations.best).get(sweep.OBJECTIVE)

@@ -40,14 +40,14 @@ class Method:
 
 
 def load_methods(
-    weights: Mapping[str, str], baselines: Sequence[str], size: int, device: torch.device, precision: str
+    weights: Mapping[str, str], baselines: Sequence[str], size: int | str, device: torch.device, precision: str
 ) -> dict[str, Method]:
     """Return every method by its name.
 
     Args:
         weights: files that :func:`pdnla.load_network` reads, by the names of the methods.
         baselines: names, of :data:`BASELINE_NAMES`.
-        size: weights, and the semantic warp, see pictures of about ``size``² pixels.
+        size: weights, and the semantic warp, see pictures of about ``size``² pixels, or ``native``.
         device: where all compute.
         precision: ``float32``, ``bfloat16`` or ``auto``, for the weights; baselines compute in float32.
 

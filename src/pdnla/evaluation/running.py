@@ -41,7 +41,7 @@ class Settings(NamedTuple):
     Attributes:
         weights: files by the names of their methods.
         baselines: their names.
-        size: the side of the pictures that weights see.
+        size: weights see pictures of about ``size``² pixels, or ``native``: of their own size.
         device: ``auto``, ``cpu``, ``cuda``...
         precision: of the weights.
         lpips: measure LPIPS, whose weights are there.
@@ -51,7 +51,7 @@ class Settings(NamedTuple):
 
     weights: Mapping[str, str]
     baselines: tuple[str, ...]
-    size: int = 512
+    size: int | str = 512
     device: str = "auto"
     precision: str = "auto"
     lpips: bool = False
