@@ -315,6 +315,17 @@ def test_the_network_itself_colours_in_both_precisions() -> None:
         assert np.abs(np.asarray(again).astype(int) - np.asarray(results[-1])).max() <= 1
 
 
+@pytest.mark.parametrize("weights", ["pdnla_tiny", "pdnla_semantic", "default"])
+def test_photographs_in_bfloat16_are_those_in_float32_within_two_levels(weights: str) -> None:
+    pictures = {name: Image.fromarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "coffee")}
+    exact, rounded = (Colorizer(weights, "cpu", precision, size=256) for precision in ("float32", "bfloat16"))
+    for target, reference in [("coffee", "chelsea"), ("astronaut", "coffee"), ("chelsea", "astronaut")]:
+        results = [each(pictures[target], pictures[reference]) for each in (exact, rounded)]
+        assert np.ptp(np.asarray(results[0]), axis=-1).max() > 40
+        difference = np.abs(np.subtract(*(np.asarray(result, np.int16) for result in results)))
+        assert difference.max() <= 2
+
+
 def two_regions(side: int = 240) -> Image.Image:
     """Light red above, dark blue below a slanting edge."""
     y, x = np.mgrid[:side, :side]

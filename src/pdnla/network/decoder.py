@@ -41,7 +41,7 @@ class Decoder(nn.Module):
             else EqualConv2d(width, width, 3, padding=1)
             for c in coarse_to_fine
         )
-        self.to_rgb = EqualConv2d(width, 3, 1, activate=False)
+        self.to_rgb = EqualConv2d(width, 3, 1, activate=False, exact=True)
 
     @staticmethod
     def _pool(features: Sequence[Tensor]) -> list[Tensor]:

@@ -38,7 +38,7 @@ class Encoder(nn.Module):
 
     def __init__(self, width: int, hints: int = 0) -> None:
         super().__init__()
-        self.stem = EqualConv2d(4 + hints, width, 1)
+        self.stem = EqualConv2d(4 + hints, width, 1, exact=True)
         self.blocks = nn.ModuleList(ResidualDown(width << i, width << (i + 1)) for i in range(4))
         self.head = nn.Conv2d(width << 4, width, 1)
 

@@ -4,6 +4,7 @@ Feature maps are ``(B, C, H, W)``, kept in channels-last memory from end to end:
 as fast in it on CPUs with wide vectors, and 1×1 convolutions and attention become plain matrix products.
 """
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -24,6 +25,12 @@ _BAND = 1 << 24  # elements of a residual block's first convolution made at a ti
 def in_pieces(x: Tensor) -> bool:
     """Return whether to work in place and a piece at a time: on a CPU, without gradients to keep results for."""
     return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def lowered(x: Tensor) -> Tensor:
+    """Return ``x`` in the type that autocast computes its device's convolutions in, if it is on."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def tanh_(x: Tensor) -> Tensor:
@@ -113,7 +120,7 @@ def conv3x3(
         alpha: its factor.
     """
     if in_pieces(x):
-        x = x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x
+        x = lowered(x)
         # At stride 2, torch's are as fast in half precision.
         if (stride == 1 or x.dtype is torch.float32) and native.usable(x, weight, stride):
             placing: dict[str, Any] = {"stride": stride, "padding": padding, "reflect": reflect}
@@ -151,6 +158,8 @@ class EqualConv2d(Folding):
         bias: add a learned bias; with ``activate`` it is the activation's.
         activate: end with ``sqrt(2) * leaky_relu(x + bias, 0.2)``.
         gain: factor on the result, which costs nothing here.
+        exact: compute in float32 under autocast too, and return that: for what has a picture on one side, whose 256
+            levels are more than bfloat16 tells apart. Of 1×1 kernels.
     """
 
     def __init__(
@@ -164,6 +173,7 @@ class EqualConv2d(Folding):
         bias: bool = True,
         activate: bool = True,
         gain: float = 1.0,
+        exact: bool = False,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
@@ -171,7 +181,7 @@ class EqualConv2d(Folding):
         # A leaky ReLU of x times a gain is that gain times the leaky ReLU of x: all factors go into the weight.
         self.gain = gain * GAIN if activate else gain
         self.scale = self.gain / math.sqrt(inputs * kernel**2)
-        self.stride, self.padding, self.activate = stride, padding, activate
+        self.stride, self.padding, self.activate, self.exact = stride, padding, activate, exact
 
     def forward(self, x: Tensor, reflect: tuple[int, int, int, int] | None = None, add: Tensor | None = None) -> Tensor:
         """Map ``(B, inputs, H, W)`` to ``(B, outputs, H', W')``.
@@ -187,8 +197,15 @@ class EqualConv2d(Folding):
             placing: dict[str, Any] = {"stride": self.stride, "padding": reflect or (self.padding,) * 4}
             slope = SLOPE if self.activate else 1.0
             return conv3x3(x, weight, bias, **placing, reflect=reflect is not None, slope=slope, add=add)
-        x = F.conv2d(x, weight, bias, self.stride, self.padding)
+        kind = x.device.type
+        exact = self.exact and torch.is_autocast_enabled(kind)
+        with torch.autocast(kind, enabled=False) if exact else contextlib.nullcontext():
+            x = F.conv2d(x.float() if exact else x, weight, bias, self.stride, self.padding)
         return F.leaky_relu(x, SLOPE, inplace=True) if self.activate else x
+
+    def fold(self, dtype: torch.dtype) -> None:
+        """Keep the constants, in float32 if the layer is exact."""
+        super().fold(torch.promote_types(dtype, torch.float32) if self.exact else dtype)
 
     def constants(self) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias of the plain convolution."""
@@ -286,7 +303,7 @@ class ResidualDown(nn.Module):
         batch, _, height, width = x.shape
         step = max(1, _BAND // (2 * batch * width * self.outputs)) if in_pieces(x) else height
         if step >= height // 2:
-            x = stem(x)
+            x = lowered(stem(x))
             skip = self.skip(self.skip_blur(x, 1))
             return self.conv2(self.blur(self.conv1(x, reflect=(1, 1, 1, 1)), 2), add=skip)
         bands = [(first, min(first + step, height // 2)) for first in range(0, height // 2, step)]
@@ -306,7 +323,7 @@ class ResidualDown(nn.Module):
         # The rows that the strided convolution reads through the blur, and those that these need of x.
         low, high = max(2 * first - 2, 0), min(2 * last + 2, height)
         start, end = max(low - 1, 0), min(high + 1, height)
-        x = stem(x[:, :, start:end])
+        x = lowered(stem(x[:, :, start:end]))
         inner = x[:, :, max(2 * first - 1, 0) - start : min(2 * last + 1, height) - start]
         skip = self.skip(self.skip_blur(inner, 1, int(first == 0), int(2 * last == height)))
         x = self.conv1(x, reflect=(1, 1, int(low == 0), int(high == height)))

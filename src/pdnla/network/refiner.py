@@ -124,7 +124,7 @@ class Refiner(nn.Module):
         self.stem_attention = ChannelAttentionBlock(channel)
         self.blocks = nn.ModuleList(ColourisationBaseBlock(channel) for _ in range(5))
         self.merges = nn.ModuleList(Merge(channel, k) for k in range(4))
-        self.to_rgb = EqualConv2d(channel, 3, 1, activate=False)
+        self.to_rgb = EqualConv2d(channel, 3, 1, activate=False, exact=True)
         self.slope = nn.Parameter(torch.full((1,), 0.25))
 
     def forward(self, target: Tensor, mid: Tensor, decoded: Sequence[Tensor]) -> Tensor:
