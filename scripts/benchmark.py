@@ -433,11 +433,11 @@ def main() -> None:
         with temporary_folder() as folder:
             found[part], own = PARTS[part](options, folder)
         lines += own
+        if options.out:  # after each part: the next may take half an hour, and be stopped
+            options.out.mkdir(parents=True, exist_ok=True)
+            (options.out / "performance.json").write_text(json.dumps(found, indent=2) + "\n")
+            (options.out / "performance.md").write_text("\n".join(lines))
     print("\n".join(lines))
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "performance.json").write_text(json.dumps(found, indent=2) + "\n")
-        (options.out / "performance.md").write_text("\n".join(lines))
 
 
 @contextlib.contextmanager
