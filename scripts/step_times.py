@@ -1,6 +1,6 @@
 """Where the time of a training step goes, by part and by term of the loss.
 
-    python scripts/step_times.py                            # loss=hybrid, pdnla_tiny, 128×128, batch 12
+    python scripts/step_times.py                            # loss=hybrid with every term, pdnla_tiny, 128×128, batch 12
     python scripts/step_times.py model=pdnla data.size=256  # overrides as pdnla-train takes them
 
 Each part is run on its own, in turns, after one run that is not counted; medians are shown. A term's time is that of
@@ -28,6 +28,7 @@ from pdnla.training.ema import averaged_copy, update_average
 
 ROUNDS = 5
 DEFAULTS = ["model=pdnla_tiny", "loss=hybrid", "data.unpaired_fraction=0.5", "data.size=128", "data.batch_size=12"]
+DEFAULTS += [f"loss.weights.{term}=0.05" for term in ("adversarial", "cooccurrence", "content", "heads")]
 
 
 def measure(jobs: dict[str, Callable[[], object]]) -> dict[str, float]:

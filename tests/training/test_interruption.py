@@ -36,6 +36,7 @@ OVERRIDES = [
     "data.unpaired_ramp=6",
     "data.pairing=random",
     "schedule.warmup=3",
+    *(f"loss.weights.{term}=0.05" for term in ("adversarial", "cooccurrence", "content", "heads")),
     "loss.terms.adversarial.critic.width=4",
     "loss.terms.adversarial.critic.blocks=3",
     "loss.terms.adversarial.penalty_every=3",
