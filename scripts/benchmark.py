@@ -4,9 +4,10 @@
     python scripts/benchmark.py --only network --sizes 512  # one part, one size
     python scripts/benchmark.py --rounds 1 --variants plain,float32,bfloat16
 
-Parts: `network` (every variant at 512×512 and channel 32, then the eager ones at other sizes and channels), `training`
-(a step at channel 8, 128×128, batch 12) and `files` (pictures from files to files, beside the network alone, and with
-the reference kept). `--out FOLDER` writes performance.json and performance.md there.
+Parts: `network` (every variant at 512×512 and channel 32, then the eager ones at other sizes and channels), `profile`
+(what the time of one picture goes into, by kind of operation), `training` (a step at channel 8, 128×128, batch 12) and
+`files` (pictures from files to files, beside the network alone, and with the reference kept). `--out FOLDER` writes
+performance.json and performance.md there.
 
 Each variant has a process of its own, so that what the package asks of the memory allocator counts for the package
 alone. They take turns, so that a machine that slows down slows all of them; medians are shown, after a turn that is not
@@ -27,21 +28,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from unittest.mock import patch
 
 import torch
 from PIL import Image
 from skimage import data
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pdnla import PDNLA, native
 from pdnla.devices import compiled
 from pdnla.memory import keep_freed_memory
-from pdnla.network import folded
+from pdnla.network import encoder, folded
 from plain_pdnla import plain_of
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -307,6 +310,86 @@ def export_all(variants: Sequence[str], folder: Path) -> dict[str, Path]:
     return files
 
 
+class Clock(TorchDispatchMode):
+    """Adds up the seconds of what torch does, by kind of operation; of operations within a timed one, none."""
+
+    KINDS: ClassVar[dict[str, str]] = {
+        "_softmax": "attention's softmax",
+        "upsample_bilinear2d": "interpolation",
+        **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm"), "1×1 convolutions, attention's products"),
+        **dict.fromkeys(("_to_copy", "cat", "clone", "copy_"), "casts, copies, concatenations"),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: Counter[str] = Counter()
+        self.within = False
+
+    def timed(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``function``, which counts as a whole."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.within:
+                return function(*args, **kwargs)
+            self.within = True
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[kind] += time.perf_counter() - start
+                self.within = False
+
+        return call
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        kind = self.KINDS.get(name, "other passes over maps")
+        if name == "convolution":
+            weight, groups = args[1], args[8]
+            if groups > 8:
+                kind = "blurs"
+            elif weight.shape[2] == 1:
+                kind = "1×1 convolutions, attention's products"
+            else:
+                kind = "3×3 convolutions, torch's"
+        return self.timed(kind, func)(*args, **(kwargs or {}))
+
+
+def measure_profile(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """What one picture's time goes into; a device that computes by itself would not tell."""
+    if DEVICE.type != "cpu":
+        return {}, []
+    target, reference = pictures(1, MAIN_SIZE)
+    found: dict[str, dict[str, float]] = {}
+    for variant in [v for v in EAGER if v.startswith("pdnla") and wanted(v, options.variants)]:
+        net = folded(network(variant, MAIN_CHANNEL), precision_of(variant), copied=False)
+        runs = []
+        for turn in range(options.rounds + 1):
+            say(f"profile: {variant}, round {turn} of {options.rounds}")
+            clock = Clock()
+            with (
+                torch.no_grad(),  # in inference mode, torch's layers would come as a whole
+                autocast(variant),
+                patch.object(native, "conv3x3", clock.timed("3×3 convolutions, this package's", native.conv3x3)),
+                patch.object(native, "tanh_", clock.timed("hyperbolic tangents", native.tanh_)),
+                patch.object(encoder, "edges", clock.timed("Canny edges", encoder.edges)),
+                clock,
+            ):
+                net(target, reference)
+            if turn:
+                runs.append(clock.seconds)
+        found[variant] = {kind: statistics.median(run[kind] for run in runs) for kind in runs[0]}
+    variants = list(found)
+    lines = [f"**Where the time goes**, one {MAIN_SIZE}×{MAIN_SIZE} picture, channel {MAIN_CHANNEL}, seconds", ""]
+    lines += ["| | " + " | ".join(variants) + " |", "| --- |" + " --- |" * len(variants)]
+    for kind in sorted({k for run in found.values() for k in run}, key=lambda k: -found[variants[0]].get(k, 0)):
+        parts = (
+            f"{run.get(kind, 0):.3f} ({100 * run.get(kind, 0) / sum(run.values()):.0f}%)" for run in found.values()
+        )
+        lines.append(f"| {kind} | " + " | ".join(parts) + " |")
+    return found, [*lines, ""]
+
+
 def measure_training(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
     variants = [v for v in EAGER if wanted(v, options.variants)]
     figures = take_turns("training", variants, TRAINING_CHANNEL, TRAINING_SIZE, options.rounds + 2)
@@ -384,7 +467,7 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
     return {name: count / statistics.median(values) for name, values in seconds.items()}
 
 
-PARTS = {"network": measure_network, "training": measure_training, "files": measure_files}
+PARTS = {"network": measure_network, "profile": measure_profile, "training": measure_training, "files": measure_files}
 
 
 def as_json(figures: dict[str, Figures]) -> dict[str, dict[str, float]]:
