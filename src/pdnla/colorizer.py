@@ -47,8 +47,9 @@ class Colorizer:
             network has its own.
         size: the network sees pictures of about this many pixels squared, whatever their aspect; ``native``: at their
             own size, to the nearest multiples of 16.
-        compile: compile the network (``torch.compile``), for many pictures: the first one takes minutes. What was
-            compiled is kept and serves later runs.
+        compile: compile the network (``torch.compile``), for many pictures on a GPU: the first one takes minutes. What
+            was compiled is kept and serves later runs. CPUs are faster without: compiled code cannot call the package's
+            own convolutions.
 
     Raises:
         UserError: the weights cannot be read, the device is not there, or an option has no such value.

@@ -105,7 +105,9 @@ def colorize(
     compile_: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Compile the network: for many pictures. The first time takes minutes and is kept."
+            "--compile",
+            help="Compile the network, for many pictures on a GPU; a CPU is faster without. The first time takes"
+            " minutes and is kept.",
         ),
     ] = False,
     about_weights: Annotated[
