@@ -431,7 +431,9 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
     guide = Picture(Image.fromarray(data.chelsea()))
     guide.colour.save(folder / "reference.jpg")
     torch.manual_seed(0)
-    colorizer = Colorizer(PDNLA(channel))
+    net = PDNLA(channel)
+    net.refiner.to_rgb.weight.data.mul_(0.1)  # colours as of photographs: random ones are nearly all outside sRGB
+    colorizer = Colorizer(net)
     colorizer.set_reference(guide)
     paths = sorted((folder / "targets").iterdir())
     grey = (_network_input(Picture(Image.open(paths[0])), colorizer.size, grey=True) * 2 - 1).to(colorizer.device)
