@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from pdnla import PDNLA, UserError
 from pdnla.backbones import VGG19, Backbone, load_backbone
-from pdnla.color import lab_to_rgb, rgb_to_lab
+from pdnla.color import grey, lab_to_rgb, rgb_to_lab
 from pdnla.losses import (
     AdversarialLoss,
     ContentLoss,
     ContextualLoss,
     CooccurrenceLoss,
+    CorrespondenceLoss,
     HeadCodes,
     HeadsLoss,
     HistogramLoss,
@@ -33,6 +34,7 @@ from pdnla.losses.histogram import chroma_histogram, histogram_distance
 from pdnla.losses.perceptual import feature_distance
 from pdnla.losses.tv import chroma_variation
 from pdnla.network import Codes
+from pdnla.network.correspondence import Carried
 from pdnla.network.critics import ImageCritic, PatchCritic, minibatch_deviation
 
 SIZE = 64
@@ -168,6 +170,16 @@ def test_logistic_losses_of_scores() -> None:
     assert logistic(zero, zero).item() == pytest.approx(2 * math.log(2))
 
 
+def test_correspondence_loss_of_known_colours(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) -> None:
+    carried = Carried(torch.tensor([10.0, -20.0]).view(1, 2, 1, 1).expand(1, 2, 8, 8), torch.full((1, 1, 8, 8), 0.25))
+    monkeypatch.setattr("pdnla.losses.correspondence.Correspondence", lambda *_: lambda *_: carried)
+    batch = judged(plain(60, 30, 0), plain(60, 0, 0), unpaired=1, backbone=backbone)
+    batch.mid = plain(60, 10, 0)
+    # out is 20 + 20 away, mid 0 + 20.
+    assert CorrespondenceLoss()(batch).item() == pytest.approx(0.25 * (0.40 + 0.5 * 0.20), abs=1e-4)
+    assert CorrespondenceLoss(mid=0.0)(batch).item() == pytest.approx(0.25 * 0.40, abs=1e-4)
+
+
 def test_minibatch_deviation_of_known_groups() -> None:
     x = torch.tensor([1.0, 3.0, 5.0, 5.0]).view(4, 1, 1, 1).expand(4, 2, 3, 3)
     found = minibatch_deviation(x, group=2)
@@ -199,8 +211,6 @@ def test_content_loss_sees_luminance_alone(backbone: Backbone) -> None:
     def loss(out: Tensor) -> float:
         return ContentLoss()(Supervision(batch.target, truth, truth, out, out, unpaired=1, backbone=backbone)).item()
 
-    from pdnla.color import grey
-
     batch.target = grey((truth + 1) / 2) * 2 - 1
     assert loss(truth) < 1e-4
     assert loss(blurred(truth)) > 20 * loss(truth)
@@ -228,6 +238,25 @@ def test_histogram_loss_falls_for_the_references_colours_wherever_they_are() -> 
     assert loss(reference.flip(3)) < 1e-3
     assert loss(reference) < loss(moved(reference, 10, 10)) < loss(moved(reference, 30, 30))
     assert loss(moved(reference, 10, 10)) < loss(photograph("coffee"))
+
+
+def test_correspondence_loss_falls_where_colours_are_on_what_shows_the_same(backbone: Backbone) -> None:
+    reference = photograph("astronaut")
+    target = grey((reference + 1) / 2) * 2 - 1
+
+    def loss(out: Tensor, reference: Tensor = reference) -> float:
+        batch = Supervision(target, reference, target, out, out, unpaired=1, backbone=backbone)
+        return CorrespondenceLoss()(batch).item()
+
+    chroma = rgb_to_lab((reference + 1) / 2)[:, 1:]
+    lightness = rgb_to_lab((reference + 1) / 2)[:, :1]
+    elsewhere = lab_to_rgb(torch.cat([lightness, chroma.flip(2)], dim=1)) * 2 - 1
+    assert loss(reference) < 0.4 * loss(target)
+    assert loss(reference) < 0.4 * loss(elsewhere)  # the same colours in other places
+    assert loss(reference) < loss(moved(reference, 10, 10)) < loss(moved(reference, 30, 30))
+    assert loss(reference.flip(3), reference.flip(3)) > 2 * loss(reference, reference.flip(3))
+    unlike = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert loss(elsewhere, unlike) < 0.4 * loss(elsewhere)  # what corresponds to nothing asks for little
 
 
 def test_histogram_loss_pulls_a_far_colour_towards_the_references() -> None:
@@ -338,6 +367,7 @@ def gradient_error(term: nn.Module, batch: Callable[[Tensor], Supervision], out:
         PerceptualLoss(),
         ContentLoss(),
         ContextualLoss(bandwidth=1.0),
+        CorrespondenceLoss(side=64),
         HistogramLoss(),
         TotalVariationLoss(),
         TotalVariationLoss(edges=10.0),

@@ -5,6 +5,7 @@ from pdnla.losses.chroma import ChromaLoss
 from pdnla.losses.content import ContentLoss
 from pdnla.losses.contextual import ContextualLoss
 from pdnla.losses.cooccurrence import CooccurrenceLoss
+from pdnla.losses.correspondence import CorrespondenceLoss
 from pdnla.losses.critics import CriticTerm
 from pdnla.losses.heads import HeadsLoss
 from pdnla.losses.histogram import HistogramLoss
@@ -20,6 +21,7 @@ __all__ = [
     "ContentLoss",
     "ContextualLoss",
     "CooccurrenceLoss",
+    "CorrespondenceLoss",
     "CriticTerm",
     "HeadCodes",
     "HeadsLoss",

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pdnla.color import at_least_float32
+
 SIDE = 448
 """Pictures are matched at about this many pixels squared: what the frozen network's features are best at."""
 CELL = 8
@@ -84,7 +86,8 @@ class Correspondence(nn.Module):
     grey rather than taking on a tint.
 
     Args:
-        backbone: maps sRGB in [-1, 1] to feature maps at strides 4, 8, 16 and 32; frozen, and no part of the weights.
+        backbone: maps sRGB in [-1, 1] to feature maps at strides 4, 8, 16 and 32, or others that rise
+            so; frozen, and no part of the weights.
         side: at how many pixels squared the pictures are matched, whatever their aspect.
     """
 
@@ -97,10 +100,10 @@ class Correspondence(nn.Module):
     def encode_reference(self, reference: Tensor) -> ReferenceSpots:
         """Compute all that depends on the reference alone, sRGB ``(B, 3, H, W)`` in [-1, 1]."""
         with torch.autocast(reference.device.type, enabled=False):
-            lab = kornia.color.rgb_to_lab((self._resized(reference.float()) + 1) / 2)
+            lab = kornia.color.rgb_to_lab((self._resized(at_least_float32(reference)) + 1) / 2)
             lightness, chroma = lab[:, :1] / 100, lab[:, 1:]
             features = self._features(lightness)
-            cells = self._cells(features)
+            cells = self._cells(features, lightness)
             spots = torch.cat([self._looks(lightness, features[0]), F.avg_pool2d(chroma, FINE)], dim=1)
             per_cell = CELL // FINE
             window = per_cell + 2 * _MARGIN
@@ -119,10 +122,10 @@ class Correspondence(nn.Module):
         """
         code = reference if isinstance(reference, ReferenceSpots) else self.encode_reference(reference)
         with torch.autocast(target.device.type, enabled=False):
-            full = kornia.color.rgb_to_lab((target.float() + 1) / 2)[:, :1] / 100
-            lightness = kornia.color.rgb_to_lab((self._resized(target.float()) + 1) / 2)[:, :1] / 100
+            full = kornia.color.rgb_to_lab((at_least_float32(target) + 1) / 2)[:, :1] / 100
+            lightness = kornia.color.rgb_to_lab((self._resized(at_least_float32(target)) + 1) / 2)[:, :1] / 100
             features = self._features(lightness)
-            cells = self._cells(features)
+            cells = self._cells(features, lightness)
             compared = _exposed(lightness, code.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten(1)
             per_cell = CELL // FINE
@@ -185,9 +188,9 @@ class Correspondence(nn.Module):
         return [feature - feature.mean(dim=(2, 3), keepdim=True) for feature in features]
 
     @staticmethod
-    def _cells(features: Sequence[Tensor]) -> Tensor:
-        """Return what is in each cell, unit vectors ``(B, N, D)``."""
-        grid = features[1].shape[-2:]
+    def _cells(features: Sequence[Tensor], lightness: Tensor) -> Tensor:
+        """Return what is in each cell of a picture, unit vectors ``(B, N, D)``."""
+        grid = lightness.shape[-2] // CELL, lightness.shape[-1] // CELL
         levels = []
         for feature, weight in zip(features, _LEVELS, strict=True):
             finer = feature.shape[-1] > grid[1]
