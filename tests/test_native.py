@@ -3,7 +3,7 @@
 import ctypes
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,9 @@ CASES = [
     (2, 32, 48, 17, 33, (0, 0, 0, 0), False, 2),
     (1, 16, 32, 12, 11, (1, 1, 1, 1), False, 2),
     (1, 16, 16, 3, 4, (0, 0, 0, 0), False, 2),
+    (2, 8, 8, 11, 6, (1, 1, 1, 1), False, 1),
+    (1, 24, 8, 7, 9, (1, 1, 1, 1), True, 1),
+    (1, 8, 40, 5, 8, (0, 1, 1, 0), False, 1),
 ]
 
 
@@ -81,6 +84,97 @@ def test_convolutions_equal_torchs(
     assert (found.double() - expected).abs().max() < allowed
 
 
+UNSTRIDED = [case[:-1] for case in CASES if case[-1] == 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("batch", "inputs", "outputs", "height", "width", "padding", "reflect"), UNSTRIDED)
+def test_gradients_equal_torchs(
+    batch: int,
+    inputs: int,
+    outputs: int,
+    height: int,
+    width: int,
+    padding: tuple[int, int, int, int],
+    reflect: bool,
+    dtype: torch.dtype,
+) -> None:
+    x = maps(batch, inputs, height, width, dtype=dtype).requires_grad_()
+    weight = (maps(outputs, inputs, 3, 3, seed=1) / (9 * inputs) ** 0.5).requires_grad_()
+    bias = torch.randn(outputs, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    for slope, with_map in ((0.2, False), (1.0, True)):
+        exact = [tensor.detach().double().requires_grad_() for tensor in (x, weight, bias)]
+        padded = F.pad(exact[0], padding, mode="reflect" if reflect else "constant")
+        expected = F.leaky_relu(F.conv2d(padded, exact[1], exact[2]), slope)
+        add = maps(*expected.shape, dtype=dtype, seed=3).requires_grad_() if with_map else None
+        found = native.Convolution3x3.apply(x, weight, bias, add, padding, reflect, slope, 2.0)
+        # No gradient where rounding decides which side of the activation's kink a value is on.
+        gradient = maps(*expected.shape, dtype=dtype, seed=4) * (expected.detach().abs() > 0.02)
+        wanted = [x, weight, bias] if add is None else [x, weight, bias, add]
+        gradients = torch.autograd.grad(found, wanted, gradient.to(dtype))
+        references = torch.autograd.grad(expected, exact, gradient.double())
+        if add is not None:
+            assert torch.equal(gradients[3], 2 * gradient.to(dtype))
+        for own, ours, theirs in zip(wanted, gradients, references, strict=False):
+            assert ours.dtype == own.dtype
+            allowed = 3e-5 if dtype == torch.float32 else 2**-7
+            assert (ours.double() - theirs).abs().max() < allowed * theirs.abs().max()
+
+
+def test_gradients_are_the_same_every_time_whatever_the_memory_of_the_one_that_comes_in() -> None:
+    x, weight = maps(3, 16, 40, 40).requires_grad_(), maps(32, 16, 3, 3, seed=1).requires_grad_()
+    options = (None, None, (1, 1, 1, 1), False, 1.0, 1.0)
+    gradient = maps(3, 32, 40, 40, seed=2)
+    first = torch.autograd.grad(native.Convolution3x3.apply(x, weight, *options), [x, weight], gradient)
+    for own in (gradient, gradient.contiguous()):
+        again = torch.autograd.grad(native.Convolution3x3.apply(x, weight, *options), [x, weight], own)
+        assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    spread = torch.autograd.grad(native.Convolution3x3.apply(x, weight, *options).sum(), weight)[0]
+    ones = torch.autograd.grad(native.Convolution3x3.apply(x, weight, *options), weight, torch.ones_like(gradient))[0]
+    assert torch.equal(spread, ones)
+
+
+@pytest.mark.parametrize("reflect", [False, True])
+def test_a_gradient_of_a_gradient_is_torchs(reflect: bool) -> None:
+    """As R1 asks for of a critic."""
+
+    def penalty(convolve: Callable[[Tensor, Tensor, Tensor], Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+        tensors = [maps(2, 16, 9, 10), maps(32, 16, 3, 3, seed=1) / 12, maps(1, 32, 1, 1, seed=2).flatten()]
+        x, weight, bias = (tensor.to(dtype).requires_grad_() for tensor in tensors)
+        score = convolve(x, weight, bias).square().sum()
+        (gradient,) = torch.autograd.grad(score, x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), [x, weight, bias])
+
+    mode = "reflect" if reflect else "constant"
+    found = penalty(
+        lambda *given: native.Convolution3x3.apply(*given, None, (1, 1, 1, 1), reflect, 0.2, 1.0), torch.float32
+    )
+    expected = penalty(
+        lambda x, weight, bias: F.leaky_relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode), weight, bias), 0.2), torch.float64
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours.double() - theirs).abs().max() < 1e-4 * theirs.abs().max()
+
+
+def test_a_training_step_has_the_gradients_of_torchs_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = PDNLA(16).to(memory_format=CL)
+    target, reference = maps(2, 3, 64, 64).clamp(-1, 1), maps(2, 3, 64, 64, seed=1).clamp(-1, 1)
+
+    def gradients() -> Tensor:
+        out = net(target, reference).out
+        parameters = [p for name, p in net.named_parameters() if "head" not in name]
+        found = torch.autograd.grad((out - reference).square().mean(), parameters)
+        return torch.cat([gradient.flatten() for gradient in found])
+
+    own = gradients()
+    calls: list[object] = []
+    monkeypatch.setattr(native, "usable", lambda *given: bool(calls.append(given)))
+    plain = gradients()
+    assert calls
+    assert (own - plain).norm() < 1e-4 * plain.norm()
+
+
 def test_rows_of_a_larger_map_and_weights_in_any_memory_are_read_in_place() -> None:
     x = maps(2, 32, 20, 24)[:, :, 3:15]
     weight = maps(32, 64, 3, 3, seed=1)[:, 16:48] / 17
@@ -101,6 +195,7 @@ def test_what_the_library_cannot_take_is_left_to_torch() -> None:
     assert not native.usable(good.contiguous(), weight)  # channels are not next to each other
     assert not native.usable(good.double(), weight)
     assert not native.usable(good, maps(16, 16, 1, 1))
+    assert native.usable(maps(1, 8, 64, 64), maps(8, 8, 3, 3))
     assert not native.usable(maps(1, 6, 64, 64), maps(16, 6, 3, 3))
     assert not native.usable(good, maps(3, 16, 3, 3))
     assert not native.usable(maps(1, 16, 16, 16), weight)  # too small to be worth it

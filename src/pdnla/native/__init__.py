@@ -1,6 +1,6 @@
 """Convolutions for CPUs that take fewer multiplications than torch's, compiled by the machine's own compiler.
 
-The source, ``convolution.cpp``, is compiled when it is first needed, in about a second, for the processor it will run
+The source, ``convolution.cpp``, is compiled when it is first needed, in a few seconds, for the processor it will run
 on, and kept with the other caches. Where there is no compiler, or ``$PDNLA_NATIVE`` is 0, torch's convolutions serve:
 the same results, to rounding, in more time.
 """
@@ -29,6 +29,7 @@ _SOURCE = Path(__file__).with_name("convolution.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 _COMPILERS = ("g++", "c++", "clang++")
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_NARROW = 8  # channels of a vector of the library for narrow maps
 _LEAST = 128 * 16  # positions of the result, under which transforming the weights takes longer than it saves
 
 
@@ -38,8 +39,15 @@ def usable(x: Tensor, weight: Tensor, stride: int = 1) -> bool:
         return False
     if x.stride(1) != 1 or x.shape[0] * x.shape[2] * x.shape[3] < _LEAST * stride**2:
         return False
-    library = load_library()
-    return library is not None and not (x.shape[1] % library.lanes() or weight.shape[0] % library.lanes())
+    return _library(x.shape[1], weight.shape[0]) is not None
+
+
+def _library(inputs: int, outputs: int) -> Any:
+    """Return the library whose vectors fit the channels, or None."""
+    wide = load_library()
+    if wide is None or not (inputs % wide.lanes() or outputs % wide.lanes()):
+        return wide
+    return None if inputs % _NARROW or outputs % _NARROW else load_library(narrow=True)
 
 
 def conv3x3(
@@ -75,18 +83,150 @@ def conv3x3(
     rows, columns = (height + above + below - 3) // stride + 1, (width + left + right - 3) // stride + 1
     result = torch.empty((batch, outputs, rows, columns), dtype=x.dtype, memory_format=torch.channels_last)
     if add is not None:
-        add = add.to(x.dtype)
-        add = add if add.stride(1) == 1 else add.contiguous(memory_format=torch.channels_last)
+        add = _beside(add, x.dtype)
     bias = None if bias is None else bias.float().contiguous()
-    numbers = [batch, height, width, inputs, outputs, above, below, left, right, int(reflect), stride]
-    for tensor in (x, result, add):
-        numbers += [0, 0, 0] if tensor is None else [tensor.stride(0), tensor.stride(2), tensor.stride(3)]
-    numbers += [*weight.stride(), torch.get_num_threads()]
-    shape = (ctypes.c_int64 * len(numbers))(*numbers)
-    function = getattr(load_library(), f"convolve_{_TYPES[x.dtype]}_{_TYPES[weight.dtype]}")
+    function = getattr(_library(inputs, outputs), f"convolve_{_TYPES[x.dtype]}_{_TYPES[weight.dtype]}")
     pointers = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in (x, weight, bias, add, result)]
+    shape = _shape(x, weight, stride, padding, reflect, result, add)
     function(*pointers[:3], ctypes.c_float(slope), pointers[3], ctypes.c_float(alpha), pointers[4], shape)
     return result
+
+
+def weight_gradient3x3(
+    x: Tensor, gradient: Tensor, padding: tuple[int, int, int, int] = (1, 1, 1, 1), reflect: bool = False
+) -> Tensor:
+    """Return the gradient to the weight of a convolution of stride 1, ``(O, C, 3, 3)`` in float32.
+
+    Args:
+        x: what was convolved, ``(B, C, H, W)`` as :func:`conv3x3` takes it.
+        gradient: to the convolution's result, ``(B, O, H', W')``, in any memory.
+        padding: as :func:`conv3x3` was given it.
+        reflect: as :func:`conv3x3` was given it.
+    """
+    gradient = _beside(gradient, x.dtype)
+    shape = (gradient.shape[1], x.shape[1], 3, 3)
+    result = torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last)
+    function = getattr(_library(x.shape[1], gradient.shape[1]), f"weight_gradient_{_TYPES[x.dtype]}")
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (x, gradient, result)]
+    function(*pointers, _shape(x, result, 1, padding, reflect, gradient, None))
+    return result
+
+
+def _beside(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bring a map to a type and to memory where its channels are next to each other, if it is not so."""
+    x = x.to(dtype)
+    return x if x.stride(1) == 1 else x.contiguous(memory_format=torch.channels_last)
+
+
+def _shape(
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    padding: tuple[int, int, int, int],
+    reflect: bool,
+    result: Tensor,
+    add: Tensor | None,
+    threads: int | None = None,
+) -> Any:
+    """Return the library's Shape."""
+    left, right, above, below = padding
+    batch, inputs, height, width = x.shape
+    numbers = [batch, height, width, inputs, weight.shape[0], above, below, left, right, int(reflect), stride]
+    for tensor in (x, result, add):
+        numbers += [0, 0, 0] if tensor is None else [tensor.stride(0), tensor.stride(2), tensor.stride(3)]
+    numbers += [*weight.stride(), threads or torch.get_num_threads()]
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+class Convolution3x3(torch.autograd.Function):
+    """:func:`conv3x3` of stride 1 with its gradients, all of them by this package's own convolutions.
+
+    A gradient of a gradient is torch's, of the same convolution done again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        add: Tensor | None,
+        padding: tuple[int, int, int, int],
+        reflect: bool,
+        slope: float,
+        alpha: float,
+    ) -> Tensor:
+        """Return :func:`conv3x3`; of a slope other than 1 and a map to add, only one."""
+        result = conv3x3(x, weight, bias, padding=padding, reflect=reflect, slope=slope, add=add, alpha=alpha)
+        ctx.save_for_backward(x, weight, bias, add, None if slope == 1 else result)
+        ctx.options = padding, reflect, slope, alpha
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients to what :meth:`forward` was given."""
+        x, weight, bias, add, result = ctx.saved_tensors
+        padding, reflect, slope, alpha = ctx.options
+        if torch.is_grad_enabled():
+            given = [x, weight, bias, add]
+            wanted = [tensor for tensor, needed in zip(given, ctx.needs_input_grad, strict=False) if needed]
+            bias = None if bias is None else bias.to(x.dtype)
+            again = plain3x3(
+                x, weight.to(x.dtype), bias, padding=padding, reflect=reflect, slope=slope, add=add, alpha=alpha
+            )
+            found = iter(torch.autograd.grad(again, wanted, gradient, create_graph=True))
+            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:4]), None, None, None, None
+        to_x, to_weight, to_bias, to_add = ctx.needs_input_grad[:4]
+        on_add = (gradient * alpha).to(add.dtype) if to_add else None
+        if result is not None:
+            gradient = torch.ops.aten.leaky_relu_backward(gradient, result, slope, True)
+        gradient = _beside(gradient, x.dtype)
+        return (
+            _input_gradient(gradient, weight, padding, reflect) if to_x else None,
+            weight_gradient3x3(x, gradient, padding, reflect).to(weight.dtype) if to_weight else None,
+            gradient.sum(dim=(0, 2, 3), dtype=bias.dtype) if to_bias else None,
+            on_add,
+            *(None,) * 4,
+        )
+
+
+def _input_gradient(gradient: Tensor, weight: Tensor, padding: tuple[int, int, int, int], reflect: bool) -> Tensor:
+    """Return the gradient to what was convolved: the convolution of the result's with the weight turned round."""
+    turned = weight.transpose(0, 1).flip(2, 3)
+    left, right, above, below = padding
+    if not reflect:
+        return conv3x3(gradient, turned, padding=(2 - left, 2 - right, 2 - above, 2 - below))
+    ringed = conv3x3(gradient, turned, padding=(2, 2, 2, 2))
+    height, width = ringed.shape[2:]
+    for axis, length, before, after in ((2, height, above, below), (3, width, left, right)):
+        if before:  # the row that was seen once more, beyond the border
+            ringed.select(axis, 2).add_(ringed.select(axis, 0))
+        if after:
+            ringed.select(axis, length - 3).add_(ringed.select(axis, length - 1))
+    return ringed[:, :, above : height - below, left : width - right]
+
+
+def plain3x3(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: int = 1,
+    padding: tuple[int, int, int, int],
+    reflect: bool,
+    slope: float,
+    add: Tensor | None,
+    alpha: float,
+) -> Tensor:
+    """Compute :func:`conv3x3` by torch's convolution."""
+    same = not reflect and len(set(padding)) == 1
+    if not same:
+        x = functional.pad(x, padding, mode="reflect" if reflect else "constant")
+    x = functional.conv2d(x, weight, bias, stride, padding[0] if same else 0)
+    if slope == 1:
+        return x if add is None else x.add_(add, alpha=alpha)
+    x = functional.leaky_relu(x, slope, inplace=True)  # which keeps its result for the gradient
+    return x if add is None else torch.add(x, add, alpha=alpha)
 
 
 def tanh_(x: Tensor) -> Tensor:
@@ -105,12 +245,16 @@ def tanh_(x: Tensor) -> Tensor:
 
 
 @functools.cache
-def load_library() -> Any:
-    """Return the compiled functions, compiling them if need be, or None where that is not to be had."""
+def load_library(narrow: bool = False) -> Any:
+    """Return the compiled functions, compiling them if need be, or None where that is not to be had.
+
+    Args:
+        narrow: those for maps with few channels, or not in 16s.
+    """
     if os.environ.get("PDNLA_NATIVE") == "0":
         return None
     try:
-        library: Any = ctypes.CDLL(str(_compiled()))
+        library: Any = ctypes.CDLL(str(_compiled(narrow)))
         library.lanes.restype = ctypes.c_int64
         library.lanes = functools.cache(library.lanes)
         _check(library)
@@ -120,14 +264,14 @@ def load_library() -> Any:
     return library
 
 
-def _compiled() -> Path:
+def _compiled(narrow: bool) -> Path:
     """Return the shared library for this processor, compiled now if it is not there."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else _COMPILERS
     compiler = next((found for name in names if (found := shutil.which(name))), None)
     if compiler is None:
         raise FileNotFoundError(f"there is no C++ compiler ({', '.join(names)})")
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    command = [compiler, *_FLAGS, native, str(_SOURCE)]
+    command = [compiler, *_FLAGS, native, *(["-DNARROW"] if narrow else []), str(_SOURCE)]
     version = _run([compiler, "--version"])
     key = "\n".join([*command, version, _processor(), _SOURCE.read_text()])
     file = cache_folder() / "native" / f"convolution_{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
@@ -168,10 +312,7 @@ def _check(library: Any) -> None:
     x = torch.randn(1, lanes, 6, 9, generator=generator).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(lanes, lanes, 3, 3, generator=generator)
     result = torch.full_like(x, torch.nan)  # not what the memory held: that may be an earlier check's right result
-    numbers = [1, 6, 9, lanes, lanes, 1, 1, 1, 1, 0, 1]
-    for tensor in (x, result):
-        numbers += [tensor.stride(0), tensor.stride(2), tensor.stride(3)]
-    shape = (ctypes.c_int64 * 27)(*numbers, 0, 0, 0, *weight.stride(), 1)
+    shape = _shape(x, weight, 1, (1, 1, 1, 1), False, result, None, threads=1)
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, weight, result)]
     one = ctypes.c_float(1.0)
     library.convolve_float32_float32(*pointers[:2], None, one, None, one, pointers[2], shape)

@@ -5,6 +5,9 @@
 // inputs are transformed, multiplied by the transformed weights (36 matrix products, 81 at stride 2), and transformed back; bias, leaky
 // ReLU and a sum with another map are done on the way out. Arithmetic is float32, whatever the maps are kept in.
 //
+// The gradient to the weights is the same algorithm transposed: results' gradients are transformed in the results' place,
+// multiplied by the transformed inputs, added up over the tiles, and transformed back once.
+//
 // GCC's vector extensions say what is done to 16 (or 8) channels at once, for any processor.
 
 #include <cstddef>
@@ -14,14 +17,19 @@
 
 namespace {
 
+// Compiled with -DNARROW, vectors are of 8 channels, for maps whose channels do not come in 16s.
 #if defined(__AVX512F__)
+#if defined(NARROW)
+constexpr int LANES = 8, ROWS = 12;
+#else
 constexpr int LANES = 16, ROWS = 12;  // rows of a register block: 12 * 2 accumulators of 32 registers
+#endif
 #elif defined(__AVX2__)
 constexpr int LANES = 8, ROWS = 5;
 #else
 constexpr int LANES = 8, ROWS = 6;
 #endif
-constexpr int TILE = 4, PANEL = 2 * LANES;
+constexpr int TILE = 4;
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -79,6 +87,25 @@ struct Unstrided {
         out[2] = a + 4.f * c;
         out[3] = b + 8.f * d + m[5];
     }
+
+    // The transpose of result().
+    static void result_gradient(const Vector g[TILE], Vector out[POINTS]) {
+        const Vector s = g[0] + g[2], t = g[1] + g[3], u = g[0] + 4.f * g[2], v = 2.f * g[1] + 8.f * g[3];
+        out[0] = g[0];
+        out[1] = s + t;
+        out[2] = s - t;
+        out[3] = u + v;
+        out[4] = u - v;
+        out[5] = g[3];
+    }
+
+    // The transpose of weight().
+    static void weight_gradient(const Vector m[POINTS], Vector out[3]) {
+        const Vector near = (m[1] + m[2]) * (1.f / 6), far = m[3] + m[4];
+        out[0] = m[0] * (1.f / 4) - near + far * (1.f / 24);
+        out[1] = (m[2] - m[1]) * (1.f / 6) + (m[3] - m[4]) * (1.f / 12);
+        out[2] = far * (1.f / 6) - near + m[5];
+    }
 };
 
 // Stride 2: of the five values in even places two are read for each result, F(4, 2) by the points 0, 1, -1, 2 and
@@ -114,24 +141,26 @@ struct Strided {
     }
 };
 
+// The results of a panel are as many vectors wide as HALVES says: two, or one where there are no more.
+
 // result[0..ROWS)[0..PANEL) = left[0..ROWS)[0..depth) * right[0..depth)[0..PANEL)
+template <int HALVES>
 inline void multiply(const float *__restrict left, ptrdiff_t stride, const float *__restrict right, int64_t depth,
                      float *__restrict result) {
-    Vector sums[ROWS][2] = {};
+    constexpr int PANEL = HALVES * LANES;
+    Vector sums[ROWS][HALVES] = {};
     for (int64_t k = 0; k < depth; k++, right += PANEL) {
-        const Vector first = load(right), second = load(right + LANES);
+        Vector with[HALVES];
+        for (int half = 0; half < HALVES; half++) with[half] = load(right + half * LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++) {
             const float scale = left[i * stride + k];
-            sums[i][0] += scale * first;
-            sums[i][1] += scale * second;
+            for (int half = 0; half < HALVES; half++) sums[i][half] += scale * with[half];
         }
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < ROWS; i++) {
-        store(result + i * PANEL, sums[i][0]);
-        store(result + i * PANEL + LANES, sums[i][1]);
-    }
+    for (int i = 0; i < ROWS; i++)
+        for (int half = 0; half < HALVES; half++) store(result + i * PANEL + half * LANES, sums[i][half]);
 }
 
 struct Shape {
@@ -172,8 +201,9 @@ struct Memory {
     operator float *() const { return numbers; }
 };
 
-template <class Scheme, class Map, class Weight>
+template <class Scheme, int HALVES, class Map, class Weight>
 class Convolution {
+    static constexpr int PANEL = HALVES * LANES;
     static constexpr int STEP = Scheme::STEP, READ = Scheme::READ, POINTS = Scheme::POINTS;
     static constexpr int PRODUCTS = POINTS * POINTS;
 
@@ -198,8 +228,8 @@ class Convolution {
     // Transforms a panel of the weights: [product][input][PANEL]; lanes beyond the last output are zeros.
     void transform_weights(int64_t panel, float *to) const {
         for (int64_t k = 0; k < s.inputs; k++, to += PANEL) {
-            Vector taps[2][3][3] = {};
-            for (int half = 0; half < 2; half++)
+            Vector taps[HALVES][3][3] = {};
+            for (int half = 0; half < HALVES; half++)
                 for (int lane = 0; lane < LANES; lane++) {
                     const int64_t o = panel * PANEL + half * LANES + lane;
                     if (o >= s.outputs) break;
@@ -207,7 +237,7 @@ class Convolution {
                     for (int y = 0; y < 3; y++)
                         for (int x = 0; x < 3; x++) taps[half][y][x][lane] = number(w[y * s.weight_y + x * s.weight_x]);
                 }
-            for (int half = 0; half < 2; half++) {
+            for (int half = 0; half < HALVES; half++) {
                 Vector rows[POINTS][3];
                 for (int x = 0; x < 3; x++) {
                     const Vector column[3] = {taps[half][0][x], taps[half][1][x], taps[half][2][x]};
@@ -265,12 +295,12 @@ class Convolution {
     // Multiplies a block by a panel, transforms the products back and writes the results.
     void finish(int64_t block, const float *left, int64_t panel, const float *right, float *products) const {
         for (int p = 0; p < PRODUCTS; p++)
-            multiply(left + p * ROWS * stride, stride, right + p * s.inputs * PANEL, s.inputs,
-                     products + p * ROWS * PANEL);
+            multiply<HALVES>(left + p * ROWS * stride, stride, right + p * s.inputs * PANEL, s.inputs,
+                             products + p * ROWS * PANEL);
         for (int64_t row = 0; row < ROWS && block * ROWS + row < tiles; row++) {
             const int64_t image = (block * ROWS + row) / (down * across), place = (block * ROWS + row) % (down * across);
             const int64_t top = place / across * TILE, start = place % across * TILE;
-            for (int half = 0; half < 2; half++) {
+            for (int half = 0; half < HALVES; half++) {
                 const int64_t o = panel * PANEL + half * LANES;
                 if (o >= s.outputs) break;
                 Vector rows[TILE][POINTS];
@@ -350,6 +380,178 @@ class Convolution {
     }
 };
 
+// sums[0..COLUMNS)[0..PANEL) += left[0..depth)[0..COLUMNS)^T * right[0..depth)[0..PANEL)
+constexpr int COLUMNS = 8;
+
+template <int HALVES>
+inline void accumulate(const float *__restrict left, int64_t left_stride, const float *__restrict right, int64_t depth,
+                       float *__restrict sums, int64_t stride) {
+    constexpr int PANEL = HALVES * LANES;
+    constexpr int AT_ONCE = COLUMNS <= ROWS ? COLUMNS : COLUMNS / 2;  // as many as registers hold
+    for (int start = 0; start < COLUMNS; start += AT_ONCE) {
+        Vector block[AT_ONCE][HALVES];
+#pragma GCC unroll 8
+        for (int i = 0; i < AT_ONCE; i++)
+            for (int half = 0; half < HALVES; half++) block[i][half] = load(sums + (start + i) * stride + half * LANES);
+        const float *from = left + start, *with = right;
+        for (int64_t k = 0; k < depth; k++, from += left_stride, with += PANEL) {
+            Vector values[HALVES];
+            for (int half = 0; half < HALVES; half++) values[half] = load(with + half * LANES);
+#pragma GCC unroll 8
+            for (int i = 0; i < AT_ONCE; i++)
+                for (int half = 0; half < HALVES; half++) block[i][half] += from[i] * values[half];
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < AT_ONCE; i++)
+            for (int half = 0; half < HALVES; half++) store(sums + (start + i) * stride + half * LANES, block[i][half]);
+    }
+}
+
+// The gradient to the weights of a convolution of stride 1, from its input and the gradient to its result.
+template <int HALVES, class Map>
+class WeightGradient {
+    static constexpr int PANEL = HALVES * LANES;
+    using Scheme = Unstrided;
+    static constexpr int READ = Scheme::READ, POINTS = Scheme::POINTS, PRODUCTS = POINTS * POINTS;
+    static constexpr int64_t CACHED = 1 << 17;  // numbers that stay in a core's cache
+
+    const Map *input, *gradient;
+    float *result;
+    const Shape &s;
+
+    const int64_t height = s.height + s.above + s.below - 2, width = s.width + s.left + s.right - 2;
+    const int64_t down = (height + TILE - 1) / TILE, across = (width + TILE - 1) / TILE;
+    const int64_t tiles = s.batch * down * across, panels = (s.outputs + PANEL - 1) / PANEL;
+    const int64_t columns = panels * PANEL, sums_size = PRODUCTS * s.inputs * columns;
+    const int64_t fitting = CACHED / (PRODUCTS * (s.inputs + columns));
+    const int64_t chunk = fitting < 24 ? 24 : fitting > 96 ? 96 : fitting;  // tiles treated at a time
+    const int64_t left_row = s.inputs + LANES;  // powers of two would fall on the same lines of the cache
+    const Memory zeros{s.inputs > columns ? s.inputs : columns};
+
+    // Transforms the tiles' inputs: [product][tile][left_row].
+    void transform_inputs(int64_t first, int64_t count, float *to) const {
+        const Map *none = reinterpret_cast<const Map *>(zeros.numbers);
+        for (int64_t t = 0; t < count; t++) {
+            const int64_t image = (first + t) / (down * across), place = (first + t) % (down * across);
+            const int64_t top = place / across * TILE - s.above, start = place % across * TILE - s.left;
+            const Map *pixels[READ][READ];
+            for (int i = 0; i < READ; i++) {
+                const int64_t y = inside(top + i, s.height, s.reflect);
+                for (int j = 0; j < READ; j++) {
+                    const int64_t x = inside(start + j, s.width, s.reflect);
+                    pixels[i][j] = y < 0 || x < 0 ? none : input + image * s.image + y * s.row + x * s.pixel;
+                }
+            }
+            for (int64_t k = 0; k < s.inputs; k += LANES) {
+                Vector lines[POINTS][READ];
+#pragma GCC unroll 6
+                for (int j = 0; j < READ; j++) {
+                    Vector in[READ], out[POINTS];
+                    for (int i = 0; i < READ; i++) in[i] = load(pixels[i][j] + k);
+                    Scheme::input(in, out);
+                    for (int i = 0; i < POINTS; i++) lines[i][j] = out[i];
+                }
+#pragma GCC unroll 6
+                for (int i = 0; i < POINTS; i++) {
+                    Vector out[POINTS];
+                    Scheme::input(lines[i], out);
+                    for (int j = 0; j < POINTS; j++) store(to + ((i * POINTS + j) * chunk + t) * left_row + k, out[j]);
+                }
+            }
+        }
+    }
+
+    // Transforms the gradients to the tiles' results: [product][panel][tile][PANEL]; lanes beyond the last are zeros.
+    void transform_gradients(int64_t first, int64_t count, float *to) const {
+        for (int64_t t = 0; t < count; t++) {
+            const int64_t image = (first + t) / (down * across), place = (first + t) % (down * across);
+            const int64_t top = place / across * TILE, start = place % across * TILE;
+            for (int64_t o = 0; o < columns; o += LANES) {
+                Vector lines[POINTS][TILE];
+#pragma GCC unroll 4
+                for (int j = 0; j < TILE; j++) {
+                    Vector in[TILE], out[POINTS];
+                    for (int i = 0; i < TILE; i++) {
+                        const bool there = top + i < height && start + j < width && o < s.outputs;
+                        const Map *at = gradient + image * s.out_image + (top + i) * s.out_row + (start + j) * s.out_pixel;
+                        in[i] = there ? load(at + o) : Vector{};
+                    }
+                    Scheme::result_gradient(in, out);
+                    for (int i = 0; i < POINTS; i++) lines[i][j] = out[i];
+                }
+#pragma GCC unroll 6
+                for (int i = 0; i < POINTS; i++) {
+                    Vector out[POINTS];
+                    Scheme::result_gradient(lines[i], out);
+                    for (int j = 0; j < POINTS; j++)
+                        store(to + (((i * POINTS + j) * panels + o / PANEL) * chunk + t) * PANEL + o % PANEL, out[j]);
+                }
+            }
+        }
+    }
+
+    // Transforms the sums of an input's products with LANES outputs back to its 3x3 weights.
+    void finish(const float *sums, int64_t k, int64_t o) const {
+        Vector lines[3][POINTS];
+#pragma GCC unroll 6
+        for (int j = 0; j < POINTS; j++) {
+            Vector in[POINTS], out[3];
+            for (int i = 0; i < POINTS; i++) in[i] = load(sums + ((i * POINTS + j) * s.inputs + k) * columns + o);
+            Scheme::weight_gradient(in, out);
+            for (int y = 0; y < 3; y++) lines[y][j] = out[y];
+        }
+        for (int y = 0; y < 3; y++) {
+            Vector out[3];
+            Scheme::weight_gradient(lines[y], out);
+            for (int x = 0; x < 3; x++)
+                for (int lane = 0; lane < LANES; lane++)
+                    result[(o + lane) * s.weight_out + k * s.weight_in + y * s.weight_y + x * s.weight_x] = out[x][lane];
+        }
+    }
+
+  public:
+    WeightGradient(const Map *input, const Map *gradient, float *result, const Shape &s)
+        : input(input), gradient(gradient), result(result), s(s) {
+        std::memset(zeros.numbers, 0, (s.inputs > columns ? s.inputs : columns) * sizeof(float));
+    }
+
+    // Each thread adds up a fixed part of the tiles and the parts are added in their order: the same sums every time.
+    void run() const {
+        const int64_t chunks = (tiles + chunk - 1) / chunk, threads = s.threads < chunks ? s.threads : chunks;
+        const Memory sums{threads * sums_size};
+#pragma omp parallel num_threads(threads)
+        {
+#pragma omp for schedule(static, 1)
+            for (int64_t part = 0; part < threads; part++) {
+                float *own = sums + part * sums_size;
+                std::memset(own, 0, sums_size * sizeof(float));
+                const Memory left{PRODUCTS * chunk * left_row}, right{PRODUCTS * chunk * columns};
+                for (int64_t at = part * chunks / threads; at < (part + 1) * chunks / threads; at++) {
+                    const int64_t first = at * chunk, count = tiles - first < chunk ? tiles - first : chunk;
+                    transform_inputs(first, count, left);
+                    transform_gradients(first, count, right);
+                    for (int p = 0; p < PRODUCTS; p++)
+                        for (int64_t panel = 0; panel < panels; panel++)
+                            for (int64_t k = 0; k < s.inputs; k += COLUMNS)
+                                accumulate<HALVES>(left + p * chunk * left_row + k, left_row,
+                                    right + (p * panels + panel) * chunk * PANEL, count,
+                                    own + (p * s.inputs + k) * columns + panel * PANEL, columns);
+                }
+            }
+#pragma omp for schedule(static)
+            for (int64_t k = 0; k < s.inputs; k++) {
+                for (int64_t part = 1; part < threads; part++)
+                    for (int p = 0; p < PRODUCTS; p++)
+                        for (int64_t o = 0; o < columns; o += LANES) {
+                            float *to = sums + (p * s.inputs + k) * columns + o;
+                            store(to, load(to) + load(to + part * sums_size));
+                        }
+                for (int64_t o = 0; o < s.outputs; o += LANES) finish(sums, k, o);
+            }
+        }
+    }
+};
+
 // tanh(x) = 1 - 2 / (exp(2x) + 1), within 2e-7; exp(y) = 2^n exp(r), r at most ln(2) / 2, by its Taylor series.
 inline Vector hyperbolic_tangent(Vector x) {
     typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
@@ -379,6 +581,25 @@ void apply_tanh(Map *values, int64_t count, int64_t threads) {
     }
 }
 
+template <class Map, class Weight>
+void convolve(const Map *input, const Weight *weight, const float *bias, float slope, const Map *add, float alpha,
+              Map *result, const Shape &s) {
+    if (s.step == 2)
+        Convolution<Strided, 2, Map, Weight>(input, weight, bias, slope, add, alpha, result, s).run();
+    else if (s.outputs > LANES)
+        Convolution<Unstrided, 2, Map, Weight>(input, weight, bias, slope, add, alpha, result, s).run();
+    else
+        Convolution<Unstrided, 1, Map, Weight>(input, weight, bias, slope, add, alpha, result, s).run();
+}
+
+template <class Map>
+void add_up(const Map *input, const Map *gradient, float *result, const Shape &s) {
+    if (s.outputs > LANES)
+        WeightGradient<2, Map>(input, gradient, result, s).run();
+    else
+        WeightGradient<1, Map>(input, gradient, result, s).run();
+}
+
 }  // namespace
 
 extern "C" {
@@ -392,13 +613,18 @@ void tanh_bfloat16(bfloat16 *values, int64_t count, int64_t threads) { apply_tan
 #define CONVOLVE(name, Map, Weight)                                                                                  \
     void name(const Map *input, const Weight *weight, const float *bias, float slope, const Map *add, float alpha,   \
               Map *result, const Shape *shape) {                                                                     \
-        if (shape->step == 2)                                                                                        \
-            Convolution<Strided, Map, Weight>(input, weight, bias, slope, add, alpha, result, *shape).run();         \
-        else                                                                                                         \
-            Convolution<Unstrided, Map, Weight>(input, weight, bias, slope, add, alpha, result, *shape).run();       \
+        convolve(input, weight, bias, slope, add, alpha, result, *shape);                                            \
     }
 CONVOLVE(convolve_float32_float32, float, float)
 CONVOLVE(convolve_float32_bfloat16, float, bfloat16)
 CONVOLVE(convolve_bfloat16_float32, bfloat16, float)
 CONVOLVE(convolve_bfloat16_bfloat16, bfloat16, bfloat16)
+
+void weight_gradient_float32(const float *input, const float *gradient, float *result, const Shape *shape) {
+    add_up(input, gradient, result, *shape);
+}
+
+void weight_gradient_bfloat16(const bfloat16 *input, const bfloat16 *gradient, float *result, const Shape *shape) {
+    add_up(input, gradient, result, *shape);
+}
 }
