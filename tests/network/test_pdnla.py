@@ -12,6 +12,8 @@ from pdnla.network.fusion import BidirectionalNonLocalFusion, pyramid_average_po
 from pdnla.weights import published_names
 from plain_pdnla import plain_of
 
+DOUBLE, HALF = torch.float64, torch.bfloat16
+
 
 def photograph(batch: int, channels: int, height: int, width: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
@@ -62,6 +64,22 @@ def test_gradients_equal_the_plain_transcriptions() -> None:
         wanted = expected[names[name]].grad
         assert wanted is not None
         assert (parameter.grad.flatten() - wanted.flatten()).abs().max() <= 1e-8 * wanted.abs().max(), name
+
+
+@pytest.mark.parametrize("size", [(12, 10), (13, 8), (7, 9)])
+def test_the_strided_blur_has_its_gradient_in_half_precision_too(size: tuple[int, int]) -> None:
+    blur = layers.Blur(4, stride=2)
+    exact, half = (torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(0)).to(d) for d in (DOUBLE, HALF))
+    results = []
+    for x in (exact.requires_grad_(), half.requires_grad_()):
+        out = blur(x, 1)
+        direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
+        (first,) = torch.autograd.grad((out * direction).pow(2).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), x)
+        results.append((first, second))
+    for ours, theirs in zip(results[1], results[0], strict=True):
+        assert ours.dtype == HALF
+        assert (ours - theirs).abs().max() < 0.03 * theirs.abs().max()
 
 
 def test_a_clipped_logit_takes_no_gradient() -> None:
