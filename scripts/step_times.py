@@ -28,7 +28,7 @@ from pdnla.training.ema import averaged_copy, update_average
 
 ROUNDS = 5
 DEFAULTS = ["model=pdnla_tiny", "loss=hybrid", "data.unpaired_fraction=0.5", "data.size=128", "data.batch_size=12"]
-DEFAULTS += [f"loss.weights.{term}=0.05" for term in ("adversarial", "cooccurrence", "content", "heads")]
+DEFAULTS += [f"loss.weights.{term}=0.05" for term in ("adversarial", "cooccurrence", "contextual", "content", "heads")]
 
 
 def measure(jobs: dict[str, Callable[[], object]]) -> dict[str, float]:
