@@ -2,7 +2,7 @@
 
     make bench                                              # all of it: an hour on two cores
     python scripts/benchmark.py --only network --sizes 512  # one part, one size
-    python scripts/benchmark.py --rounds 1 --variants plain,float32,bfloat16
+    python scripts/benchmark.py --rounds 1 --variants plain,eager   # without compiling and exporting
 
 Parts: `network` (every variant at 512×512 and channel 32, then the eager ones at other sizes and channels), `profile`
 (what the time of one picture goes into, by kind of operation), `training` (a step at channel 8, 128×128, batch 12) and
@@ -500,7 +500,12 @@ def main() -> None:
     parser.add_argument("--sizes", type=numbers, default=[256, 512, 1024, 2048])
     parser.add_argument("--channels", type=numbers, default=[8, 16, 32])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--variants", type=lambda text: text.split(","), default=[], help="parts of their names")
+    parser.add_argument(
+        "--variants",
+        type=lambda text: text.split(","),
+        default=[],
+        help="parts of their names; eager: those neither compiled nor exported",
+    )
     parser.add_argument("--out", type=Path, help="a folder for performance.json and performance.md")
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     parser.add_argument("--variant", help=argparse.SUPPRESS)

@@ -196,6 +196,8 @@ def test_what_the_library_cannot_take_is_left_to_torch() -> None:
     assert not native.usable(good.double(), weight)
     assert not native.usable(good, maps(16, 16, 1, 1))
     assert native.usable(maps(1, 8, 64, 64), maps(8, 8, 3, 3))
+    narrow = maps(1, 8, 64, 64, dtype=torch.bfloat16), maps(8, 8, 3, 3)
+    assert native.usable(*narrow) == (native.load_library().lanes() == 8)
     assert not native.usable(maps(1, 6, 64, 64), maps(16, 6, 3, 3))
     assert not native.usable(good, maps(3, 16, 3, 3))
     assert not native.usable(maps(1, 16, 16, 16), weight)  # too small to be worth it
