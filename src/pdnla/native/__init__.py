@@ -160,36 +160,34 @@ class Convolution3x3(torch.autograd.Function):
     ) -> Tensor:
         """Return :func:`conv3x3`; of a slope other than 1 and a map to add, only one."""
         result = conv3x3(x, weight, bias, padding=padding, reflect=reflect, slope=slope, add=add, alpha=alpha)
-        ctx.save_for_backward(x, weight, bias, add, None if slope == 1 else result)
-        ctx.options = padding, reflect, slope, alpha
+        ctx.save_for_backward(x, weight, bias, None if slope == 1 else result)
+        ctx.options = padding, reflect, slope, alpha, None if add is None else add.dtype
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients to what :meth:`forward` was given."""
-        x, weight, bias, add, result = ctx.saved_tensors
-        padding, reflect, slope, alpha = ctx.options
-        if torch.is_grad_enabled():
-            given = [x, weight, bias, add]
-            wanted = [tensor for tensor, needed in zip(given, ctx.needs_input_grad, strict=False) if needed]
-            bias = None if bias is None else bias.to(x.dtype)
-            again = plain3x3(
-                x, weight.to(x.dtype), bias, padding=padding, reflect=reflect, slope=slope, add=add, alpha=alpha
-            )
-            found = iter(torch.autograd.grad(again, wanted, gradient, create_graph=True))
-            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:4]), None, None, None, None
+        x, weight, bias, result = ctx.saved_tensors
+        padding, reflect, slope, alpha, add_type = ctx.options
         to_x, to_weight, to_bias, to_add = ctx.needs_input_grad[:4]
-        on_add = (gradient * alpha).to(add.dtype) if to_add else None
-        if result is not None:
-            gradient = torch.ops.aten.leaky_relu_backward(gradient, result, slope, True)
-        gradient = _beside(gradient, x.dtype)
-        return (
-            _input_gradient(gradient, weight, padding, reflect) if to_x else None,
-            weight_gradient3x3(x, gradient, padding, reflect).to(weight.dtype) if to_weight else None,
-            gradient.sum(dim=(0, 2, 3), dtype=bias.dtype) if to_bias else None,
-            on_add,
-            *(None,) * 4,
-        )
+        on_add = (gradient * alpha).to(add_type) if to_add else None
+        found: list[Tensor | None]
+        if torch.is_grad_enabled():
+            given = (x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+            again = plain3x3(*given, padding=padding, reflect=reflect, slope=slope)
+            wanted = [t if needed else None for t, needed in zip((x, weight, bias), ctx.needs_input_grad, strict=False)]
+            some = iter(torch.autograd.grad(again, [t for t in wanted if t is not None], gradient, create_graph=True))
+            found = [None if t is None else next(some) for t in wanted]
+        else:
+            if result is not None:
+                gradient = torch.ops.aten.leaky_relu_backward(gradient, result, slope, True)
+            gradient = _beside(gradient, x.dtype)
+            found = [
+                _input_gradient(gradient, weight, padding, reflect) if to_x else None,
+                weight_gradient3x3(x, gradient, padding, reflect).to(weight.dtype) if to_weight else None,
+                gradient.sum(dim=(0, 2, 3), dtype=bias.dtype) if to_bias else None,
+            ]
+        return *found, on_add, None, None, None, None
 
 
 def _input_gradient(gradient: Tensor, weight: Tensor, padding: tuple[int, int, int, int], reflect: bool) -> Tensor:
@@ -217,8 +215,8 @@ def plain3x3(
     padding: tuple[int, int, int, int],
     reflect: bool,
     slope: float,
-    add: Tensor | None,
-    alpha: float,
+    add: Tensor | None = None,
+    alpha: float = 1.0,
 ) -> Tensor:
     """Compute :func:`conv3x3` by torch's convolution."""
     same = not reflect and len(set(padding)) == 1

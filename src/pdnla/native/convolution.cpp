@@ -201,11 +201,48 @@ struct Memory {
     operator float *() const { return numbers; }
 };
 
+// Transforms the inputs of a tile, counted through all images, to one row of each product: rows are apart numbers apart.
+// A tile beyond the last, and what is beyond a map's border, is read from none, zeros.
+template <class Scheme, class Map>
+inline void transform_tile(const Map *input, const Map *none, const Shape &s, int64_t down, int64_t across, int64_t tile,
+                           float *to, int64_t apart) {
+    constexpr int STEP = Scheme::STEP, READ = Scheme::READ, POINTS = Scheme::POINTS;
+    const int64_t image = tile / (down * across), place = tile % (down * across);
+    const int64_t top = place / across * TILE * STEP - s.above, start = place % across * TILE * STEP - s.left;
+    const Map *pixels[READ][READ];
+    int64_t places[READ];
+    for (int j = 0; j < READ; j++) {
+        const int64_t x = inside(start + j, s.width, s.reflect);
+        places[j] = x < 0 ? -1 : x * s.pixel;
+    }
+    for (int i = 0; i < READ; i++) {
+        const int64_t y = inside(top + i, s.height, s.reflect);
+        const bool there = image < s.batch && y >= 0;
+        const Map *line = input + image * s.image + y * s.row;
+        for (int j = 0; j < READ; j++) pixels[i][j] = !there || places[j] < 0 ? none : line + places[j];
+    }
+    for (int64_t k = 0; k < s.inputs; k += LANES) {
+        Vector columns[POINTS][READ];
+#pragma GCC unroll 9
+        for (int j = 0; j < READ; j++) {
+            Vector in[READ], out[POINTS];
+            for (int i = 0; i < READ; i++) in[i] = load(pixels[i][j] + k);
+            Scheme::input(in, out);
+            for (int i = 0; i < POINTS; i++) columns[i][j] = out[i];
+        }
+#pragma GCC unroll 9
+        for (int i = 0; i < POINTS; i++) {
+            Vector out[POINTS];
+            Scheme::input(columns[i], out);
+            for (int j = 0; j < POINTS; j++) store(to + (i * POINTS + j) * apart + k, out[j]);
+        }
+    }
+}
+
 template <class Scheme, int HALVES, class Map, class Weight>
 class Convolution {
     static constexpr int PANEL = HALVES * LANES;
-    static constexpr int STEP = Scheme::STEP, READ = Scheme::READ, POINTS = Scheme::POINTS;
-    static constexpr int PRODUCTS = POINTS * POINTS;
+    static constexpr int STEP = Scheme::STEP, POINTS = Scheme::POINTS, PRODUCTS = POINTS * POINTS;
 
     const Map *input;
     const Weight *weight;
@@ -255,41 +292,11 @@ class Convolution {
         }
     }
 
-    // Transforms the inputs of a block of tiles: [product][ROWS][stride].
+    // Transforms the inputs of a block of tiles: [product][ROWS][stride]. The last block may have rows without a tile.
     void transform_block(int64_t block, float *to) const {
-        for (int64_t row = 0; row < ROWS; row++) {
-            const int64_t tile = block * ROWS + row;
-            const bool there = tile < tiles;  // the last block may have rows without a tile
-            const int64_t image = tile / (down * across), place = tile % (down * across);
-            const int64_t top = place / across * TILE * STEP - s.above, start = place % across * TILE * STEP - s.left;
-            const Map *none = reinterpret_cast<const Map *>(zeros.numbers), *pixels[READ][READ];
-            int64_t places[READ];
-            for (int j = 0; j < READ; j++) {
-                const int64_t x = inside(start + j, s.width, s.reflect);
-                places[j] = x < 0 ? -1 : x * s.pixel;
-            }
-            for (int i = 0; i < READ; i++) {
-                const int64_t y = inside(top + i, s.height, s.reflect);
-                const Map *line = input + image * s.image + y * s.row;
-                for (int j = 0; j < READ; j++) pixels[i][j] = !there || y < 0 || places[j] < 0 ? none : line + places[j];
-            }
-            for (int64_t k = 0; k < s.inputs; k += LANES) {
-                Vector columns[POINTS][READ];
-#pragma GCC unroll 9
-                for (int j = 0; j < READ; j++) {
-                    Vector in[READ], out[POINTS];
-                    for (int i = 0; i < READ; i++) in[i] = load(pixels[i][j] + k);
-                    Scheme::input(in, out);
-                    for (int i = 0; i < POINTS; i++) columns[i][j] = out[i];
-                }
-#pragma GCC unroll 9
-                for (int i = 0; i < POINTS; i++) {
-                    Vector out[POINTS];
-                    Scheme::input(columns[i], out);
-                    for (int j = 0; j < POINTS; j++) store(to + ((i * POINTS + j) * ROWS + row) * stride + k, out[j]);
-                }
-            }
-        }
+        const Map *none = reinterpret_cast<const Map *>(zeros.numbers);
+        for (int64_t row = 0; row < ROWS; row++)
+            transform_tile<Scheme>(input, none, s, down, across, block * ROWS + row, to + row * stride, ROWS * stride);
     }
 
     // Multiplies a block by a panel, transforms the products back and writes the results.
@@ -412,7 +419,7 @@ template <int HALVES, class Map>
 class WeightGradient {
     static constexpr int PANEL = HALVES * LANES;
     using Scheme = Unstrided;
-    static constexpr int READ = Scheme::READ, POINTS = Scheme::POINTS, PRODUCTS = POINTS * POINTS;
+    static constexpr int POINTS = Scheme::POINTS, PRODUCTS = POINTS * POINTS;
     static constexpr int64_t CACHED = 1 << 17;  // numbers that stay in a core's cache
 
     const Map *input, *gradient;
@@ -426,39 +433,13 @@ class WeightGradient {
     const int64_t fitting = CACHED / (PRODUCTS * (s.inputs + columns));
     const int64_t chunk = fitting < 24 ? 24 : fitting > 96 ? 96 : fitting;  // tiles treated at a time
     const int64_t left_row = s.inputs + LANES;  // powers of two would fall on the same lines of the cache
-    const Memory zeros{s.inputs > columns ? s.inputs : columns};
+    const Memory zeros{s.inputs};
 
     // Transforms the tiles' inputs: [product][tile][left_row].
     void transform_inputs(int64_t first, int64_t count, float *to) const {
         const Map *none = reinterpret_cast<const Map *>(zeros.numbers);
-        for (int64_t t = 0; t < count; t++) {
-            const int64_t image = (first + t) / (down * across), place = (first + t) % (down * across);
-            const int64_t top = place / across * TILE - s.above, start = place % across * TILE - s.left;
-            const Map *pixels[READ][READ];
-            for (int i = 0; i < READ; i++) {
-                const int64_t y = inside(top + i, s.height, s.reflect);
-                for (int j = 0; j < READ; j++) {
-                    const int64_t x = inside(start + j, s.width, s.reflect);
-                    pixels[i][j] = y < 0 || x < 0 ? none : input + image * s.image + y * s.row + x * s.pixel;
-                }
-            }
-            for (int64_t k = 0; k < s.inputs; k += LANES) {
-                Vector lines[POINTS][READ];
-#pragma GCC unroll 6
-                for (int j = 0; j < READ; j++) {
-                    Vector in[READ], out[POINTS];
-                    for (int i = 0; i < READ; i++) in[i] = load(pixels[i][j] + k);
-                    Scheme::input(in, out);
-                    for (int i = 0; i < POINTS; i++) lines[i][j] = out[i];
-                }
-#pragma GCC unroll 6
-                for (int i = 0; i < POINTS; i++) {
-                    Vector out[POINTS];
-                    Scheme::input(lines[i], out);
-                    for (int j = 0; j < POINTS; j++) store(to + ((i * POINTS + j) * chunk + t) * left_row + k, out[j]);
-                }
-            }
-        }
+        for (int64_t t = 0; t < count; t++)
+            transform_tile<Scheme>(input, none, s, down, across, first + t, to + t * left_row, chunk * left_row);
     }
 
     // Transforms the gradients to the tiles' results: [product][panel][tile][PANEL]; lanes beyond the last are zeros.
@@ -512,7 +493,7 @@ class WeightGradient {
   public:
     WeightGradient(const Map *input, const Map *gradient, float *result, const Shape &s)
         : input(input), gradient(gradient), result(result), s(s) {
-        std::memset(zeros.numbers, 0, (s.inputs > columns ? s.inputs : columns) * sizeof(float));
+        std::memset(zeros.numbers, 0, s.inputs * sizeof(float));
     }
 
     // Each thread adds up a fixed part of the tiles and the parts are added in their order: the same sums every time.
