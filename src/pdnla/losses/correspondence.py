@@ -16,7 +16,8 @@ class CorrespondenceLoss(nn.Module):
     a colour belongs, which :class:`~pdnla.losses.HistogramLoss` does not ask.
 
     Args:
-        side: at how many pixels squared the pictures are matched; 448 is what colouring does, in four times the time.
+        side: at how many pixels squared the pictures are matched; 448, as colouring does, takes over four times as
+            long.
         mid: weight of ``mid`` beside ``out``.
     """
 
@@ -29,9 +30,7 @@ class CorrespondenceLoss(nn.Module):
 
     def forward(self, batch: Supervision) -> Tensor:
         """Return the distance, a scalar; 0 where nothing of the reference is believed to correspond."""
-        if batch.backbone is None:
-            raise ValueError("a term compares features and there is no backbone to make them")
-        carried: Carried = Correspondence(batch.backbone, self.side)(batch.target, batch.reference)
+        carried: Carried = Correspondence(batch.needed_backbone, self.side)(batch.target, batch.reference)
 
         def distance(result: Tensor) -> Tensor:
             difference = rgb_to_lab((result + 1) / 2)[:, 1:] - carried.chroma

@@ -81,20 +81,29 @@ class Supervision:
         pictures = (self.target, self.reference, self.truth, self.mid.detach(), self.out.detach())
         return Supervision(*pictures, unpaired=self.unpaired_rows, seed=self.seed)
 
+    @property
+    def needed_backbone(self) -> Backbone:
+        """What compares features, for a term that cannot do without.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.backbone is None:
+            raise ValueError("a term compares features and there is no backbone to make them")
+        return self.backbone
+
     def features(self, picture: str) -> tuple[Tensor, ...]:
         """Return the backbone's features of a picture by name, such as ``out``, or of its luminance, ``out_grey``.
 
         They are made once for all terms. Only those of the results carry gradients.
         """
         if picture not in self._features:
-            if self.backbone is None:
-                raise ValueError("a term compares features and there is no backbone to make them")
             name = picture.removesuffix("_grey")
             image: Tensor = getattr(self, name)
             if picture != name:
                 image = grey(((image + 1) / 2).clamp(0, 1)) * 2 - 1
             with torch.set_grad_enabled(torch.is_grad_enabled() and name in ("mid", "out")):
-                self._features[picture] = self.backbone(image)
+                self._features[picture] = self.needed_backbone(image)
         return self._features[picture]
 
     @cached_property
