@@ -86,8 +86,8 @@ class Correspondence(nn.Module):
     grey rather than taking on a tint.
 
     Args:
-        backbone: maps sRGB in [-1, 1] to feature maps at strides 4, 8, 16 and 32, or others that rise
-            so; frozen, and no part of the weights.
+        backbone: maps sRGB in [-1, 1] to feature maps at four strides, such as 4, 8, 16 and 32;
+            frozen, and no part of the weights.
         side: at how many pixels squared the pictures are matched, whatever their aspect.
     """
 
