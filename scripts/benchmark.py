@@ -41,8 +41,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from pdnla import PDNLA, native
+from pdnla import PDNLA
 from pdnla.devices import compiled
+from pdnla.fast import native
 from pdnla.memory import keep_freed_memory
 from pdnla.network import encoder, folded
 from plain_pdnla import plain_of
@@ -418,9 +419,9 @@ def measure_files(options: argparse.Namespace, folder: Path) -> tuple[dict[str, 
 def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
     """Images a second of the network alone, of pictures in memory with the reference kept or not, and of files."""
     from pdnla import Colorizer
-    from pdnla.album import colour, plan_jobs
-    from pdnla.colorizer import _network_input
-    from pdnla.data.images import Picture
+    from pdnla.images.io import Picture
+    from pdnla.inference.album import colour, plan_jobs
+    from pdnla.inference.colorizer import _network_input
 
     count = max(6, 24 * 8 // channel)
     (folder / "targets").mkdir(parents=True)

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from pdnla import Colorizer
-from pdnla.data.images import write_image
 from pdnla.data.modules import BUILTIN_VALIDATION
 from pdnla.data.photographs import centre_crop
-from pdnla.metrics import chroma_error
+from pdnla.evaluation.metrics import chroma_error
+from pdnla.images.io import write_image
 
 FOLDER = Path("demo")
 SIDE = 384

@@ -14,9 +14,9 @@ import skimage
 from PIL import Image, ImageOps
 
 from pdnla import Colorizer
-from pdnla.data.images import write_image
 from pdnla.data.modules import BUILTIN_VALIDATION
 from pdnla.evaluation.protocols import warped
+from pdnla.images.io import write_image
 
 SIDE, WARP, GAP = 320, 32.0, 6
 

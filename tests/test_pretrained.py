@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
 from pdnla import PDNLA, Colorizer, load_network
-from pdnla.metrics import chroma_error
+from pdnla.evaluation.metrics import chroma_error
 from pdnla.network import SemanticPDNLA, SemanticWarp
 from pdnla.pretrained import BUNDLED, card, find_weights
 from pdnla.weights import save_weights

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pdnla.errors import UserError
 
 if TYPE_CHECKING:
-    from pdnla.colorizer import Colorizer, colorize
+    from pdnla.inference.colorizer import Colorizer, colorize
     from pdnla.network import PDNLA
     from pdnla.weights import load_network
 
@@ -16,8 +16,8 @@ __all__ = ["PDNLA", "Colorizer", "UserError", "colorize", "load_network"]
 # Torch takes seconds to import, which `pdnla-colorize --help` need not wait for.
 _HOMES = {
     "PDNLA": "pdnla.network",
-    "Colorizer": "pdnla.colorizer",
-    "colorize": "pdnla.colorizer",
+    "Colorizer": "pdnla.inference.colorizer",
+    "colorize": "pdnla.inference.colorizer",
     "load_network": "pdnla.weights",
 }
 

@@ -16,10 +16,10 @@ from PIL import Image, ImageOps
 from skimage import data
 from torch import Tensor, nn
 
-import pdnla.colorizer
-from pdnla import album as albums
+import pdnla.inference.colorizer
 from pdnla.data.pairing import read_pairs
 from pdnla.errors import UserError
+from pdnla.inference import album as albums
 
 cli = importlib.import_module("pdnla.cli.colorize")
 
@@ -62,7 +62,7 @@ Command = Callable[..., Done]
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run the command in an empty folder, with weights of the stand-in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pdnla.colorizer, "load_network", lambda path: MeanColour())
+    monkeypatch.setattr(pdnla.inference.colorizer, "load_network", lambda path: MeanColour())
     weights = tmp_path.parent / "weights.safetensors"
     weights.touch()
 
@@ -415,7 +415,7 @@ def test_faults_of_ours_keep_their_traceback(command: Command, monkeypatch: pyte
 
     picture("a.png")
     picture("r.png", RED)
-    monkeypatch.setattr(pdnla.colorizer, "load_network", fault)
+    monkeypatch.setattr(pdnla.inference.colorizer, "load_network", fault)
     monkeypatch.setattr(sys, "argv", ["pdnla-colorize", "a.png", "r.png", "--weights", str(Path("a.png"))])
     with pytest.raises(ZeroDivisionError):
         cli.main()

@@ -16,7 +16,7 @@ from skimage import data
 
 from pdnla.cli.predict import main
 from pdnla.cli.prepare import main as prepare
-from pdnla.prediction import share
+from pdnla.inference.prediction import share
 
 SMALL = ["weights=pdnla_tiny", "size=32", "precision=float32", "trainer=cpu"]
 Command = Callable[..., int]
@@ -80,7 +80,7 @@ def test_two_devices_write_what_one_writes(predict: Command, frames: Path, tmp_p
 
 
 def test_devices_share_all_pictures_whatever_is_done(frames: Path, tmp_path: Path) -> None:
-    from pdnla.album import plan_jobs
+    from pdnla.inference.album import plan_jobs
 
     jobs = plan_jobs(frames, tmp_path / "cat.png", tmp_path / "out").jobs
     jobs[2].result.parent.mkdir(parents=True)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from pdnla.cli.sweep import conclude, is_first, processes, read_results
+from pdnla.training.sweeps import conclude, is_first, processes, read_results
 
 Train = Callable[[list[str]], int]
 

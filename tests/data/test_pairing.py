@@ -16,13 +16,13 @@ from skimage import data
 
 from pdnla import UserError
 from pdnla.backbones import Backbone, load_backbone
-from pdnla.color import grey
 from pdnla.data import retrieval
 from pdnla.data.modules import FolderData, PairsData
 from pdnla.data.pairing import ClassPartners, GivenPartners, RandomPartners, partners_by, read_pairs
 from pdnla.data.photographs import Draw, TrainingCrops
 from pdnla.data.pseudo_pairs import PseudoPairs
 from pdnla.data.retrieval import build_index
+from pdnla.images.color import grey
 
 PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
 

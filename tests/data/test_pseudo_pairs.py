@@ -5,8 +5,8 @@ import torch
 from skimage import data
 from torch import Tensor
 
-from pdnla.color import rgb_to_lab
 from pdnla.data.pseudo_pairs import PseudoPairs, warp
+from pdnla.images.color import rgb_to_lab
 
 
 @pytest.fixture(scope="module")

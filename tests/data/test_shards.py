@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from pdnla import UserError
-from pdnla.data.images import list_images
 from pdnla.data.modules import ShardData
 from pdnla.data.photographs import Draw, DrawnBatches, TrainingCrops
 from pdnla.data.pseudo_pairs import PseudoPairs
 from pdnla.data.shards import Job, Shards, begin, plan_shards, window_order, write_shard
+from pdnla.images.io import list_images
 
 COUNT = 24
 

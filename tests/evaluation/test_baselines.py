@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pdnla import Colorizer, color
+from pdnla import Colorizer
 from pdnla.evaluation.baselines import BASELINES, Baseline, grey, luminance_rank, mean_chroma, patch_nearest
+from pdnla.images import color
 
 
 def lab(lightness: Tensor, a: float | Tensor, b: float | Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pdnla import UserError, color
+from pdnla import UserError
 from pdnla.evaluation import measures
 from pdnla.evaluation.measures import (
     MEASURES,
@@ -23,6 +23,7 @@ from pdnla.evaluation.measures import (
     means,
     perceptual_distance,
 )
+from pdnla.images import color
 
 
 def picture(lightness: float | Tensor, a: float | Tensor, b: float | Tensor, side: int = 8) -> Tensor:

@@ -87,7 +87,7 @@ def test_the_figures_are_the_same_twice_and_in_two_processes(album: Path, settin
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five frames of a coloured ramp: luminance stays, chroma changes by 6 from frame to frame."""
-    from pdnla import color
+    from pdnla.images import color
 
     folder = tmp_path_factory.mktemp("clip")
     lightness = torch.linspace(40, 60, 64).expand(64, 64)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pdnla import UserError
-from pdnla.color import lab_to_rgb
+from pdnla.images.color import lab_to_rgb
 from pdnla.losses import ChromaLoss, HybridLoss, PixelLoss, Supervision
 from pdnla.losses.chroma import chroma_distance
 from pdnla.losses.pixel import charbonnier

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pdnla import PDNLA, UserError
 from pdnla.backbones import VGG19, Backbone, load_backbone
-from pdnla.color import grey, lab_to_rgb, rgb_to_lab
+from pdnla.images.color import grey, lab_to_rgb, rgb_to_lab
 from pdnla.losses import (
     AdversarialLoss,
     ContentLoss,
@@ -29,13 +29,13 @@ from pdnla.losses import (
 )
 from pdnla.losses.contextual import contextual_similarity
 from pdnla.losses.cooccurrence import random_patches
-from pdnla.losses.critics import frozen, logistic, non_saturating
+from pdnla.losses.critics import ImageCritic, PatchCritic, minibatch_deviation
 from pdnla.losses.histogram import chroma_histogram, histogram_distance
 from pdnla.losses.perceptual import feature_distance
+from pdnla.losses.term import frozen, logistic, non_saturating
 from pdnla.losses.tv import chroma_variation
 from pdnla.network import Codes
 from pdnla.network.correspondence import Carried
-from pdnla.network.critics import ImageCritic, PatchCritic, minibatch_deviation
 
 SIZE = 64
 

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pdnla import color
 from pdnla.backbones import Backbone, load_backbone
-from pdnla.metrics import chroma_error
+from pdnla.evaluation.metrics import chroma_error
+from pdnla.images import color
 from pdnla.network import SemanticPDNLA, SemanticWarp
 from pdnla.network.correspondence import Correspondence, settled
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pdnla import color
+from pdnla.images import color
 from pdnla.network import PDNLA
 from pdnla.network.fusion import pyramid_average_pooling
 from pdnla.weights import load_network

@@ -16,8 +16,8 @@ from pdnla import PDNLA, load_network
 from pdnla.data.modules import BuiltinData
 from pdnla.data.pseudo_pairs import PseudoPairs
 from pdnla.losses import ChromaLoss, HybridLoss, PixelLoss
-from pdnla.training import ColorizationModule
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
+from pdnla.training.module import ColorizationModule
 from pdnla.training.pictures import PictureGrid
 
 

@@ -22,9 +22,8 @@ from pdnla.losses import (
     PixelLoss,
     Supervision,
 )
-from pdnla.network.critics import ImageCritic, PatchCritic
-from pdnla.training import ColorizationModule
-from pdnla.training.module import in_parts
+from pdnla.losses.critics import ImageCritic, PatchCritic
+from pdnla.training.module import ColorizationModule, in_parts
 
 
 def make(terms: dict[str, nn.Module], steps: int = 10, **options: Any) -> ColorizationModule:

@@ -14,9 +14,9 @@ from pdnla import PDNLA
 from pdnla.data.modules import Batch, BuiltinData
 from pdnla.data.pseudo_pairs import PseudoPairs
 from pdnla.losses import AdversarialLoss, ChromaLoss, CooccurrenceLoss, HeadsLoss, HybridLoss, PixelLoss
-from pdnla.network.critics import ImageCritic, PatchCritic
-from pdnla.training import ColorizationModule
+from pdnla.losses.critics import ImageCritic, PatchCritic
 from pdnla.training.distributed import AveragedGradients
+from pdnla.training.module import ColorizationModule
 
 GLOBAL_BATCH = 4
 

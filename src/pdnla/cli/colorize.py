@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from pdnla.album import COPY, Job, Plan, colour, plan_jobs
 from pdnla.cli._run import describing, progress_bar, run
-from pdnla.data.images import read_image
 from pdnla.errors import UserError
 from pdnla.files import replacing
+from pdnla.images.io import read_image
+from pdnla.inference.album import COPY, Job, Plan, colour, plan_jobs
 from pdnla.pretrained import BUNDLED, card, find_weights
 
 COMMAND = "pdnla-colorize"
@@ -161,7 +161,7 @@ def colorize(
         for job in skipped:
             progression.skipped(job)
         if waiting:
-            from pdnla.colorizer import Colorizer
+            from pdnla.inference.colorizer import Colorizer
 
             colorizer = Colorizer(weights, device=device, precision=precision.value, size=side, compile=compile_)
             try:
@@ -210,8 +210,8 @@ def pick_references(
     Raises:
         UserError: there is no picture in colour to pick from, or the backbone or the device cannot be had.
     """
-    from pdnla.data.choosing import choose_references
     from pdnla.devices import choose_device
+    from pdnla.inference.choosing import choose_references
 
     choices = []
     if candidates:
@@ -253,7 +253,7 @@ class KeptReferences:
     """
 
     def __init__(self, plan: Plan, overwrite: bool) -> None:
-        from pdnla.data.choosing import read_choices
+        from pdnla.inference.choosing import read_choices
 
         self.overwrite = overwrite
         self._taken = {path.resolve() for job in plan.jobs for path in (job.target, job.result)}
@@ -268,7 +268,7 @@ class KeptReferences:
         Raises:
             UserError: the copy cannot be written.
         """
-        from pdnla.data.choosing import Choice
+        from pdnla.inference.choosing import Choice
 
         assert job.score is not None
         endings = itertools.chain([COPY], (f"{COPY}_{number}" for number in itertools.count(2)))
@@ -287,7 +287,7 @@ class KeptReferences:
         Raises:
             UserError: it cannot be written.
         """
-        from pdnla.data.choosing import write_choices
+        from pdnla.inference.choosing import write_choices
 
         if self._choices:
             write_choices(self.file, self._choices.values())

@@ -54,12 +54,12 @@ def pairs(
         raise UserError(f"{out}: cannot be a file of pairs; name a file in a folder that exists")
     if not least < most:
         raise UserError(f"--least {least} must be under --most {most}")
-    from pdnla.data.images import list_images
+    from pdnla.images.io import list_images
 
     asked = list_images(targets)
     offered = asked if references is None else list_images(references)
-    from pdnla.data.choosing import choose_references, write_choices
     from pdnla.devices import choose_device
+    from pdnla.inference.choosing import choose_references, write_choices
 
     where = choose_device(device)
     with describing() as tell:

@@ -13,17 +13,17 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from pdnla.album import Job, plan_jobs, plan_pairs, plan_shards
-from pdnla.cli import sweep
 from pdnla.cli._hydra import check_numbers, record, run_composed
 from pdnla.cli._run import progress_bar
 from pdnla.cli.train import trainer_strategy
 from pdnla.data.pairing import read_pairs
 from pdnla.errors import UserError
 from pdnla.files import replacing
+from pdnla.inference.album import Job, plan_jobs, plan_pairs, plan_shards
+from pdnla.training import sweeps
 
 if TYPE_CHECKING:  # torch takes seconds to import
-    from pdnla.prediction import Totals
+    from pdnla.inference.prediction import Totals
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +49,13 @@ def predict(config: DictConfig) -> int:
         raise UserError(f"targets={config.targets}: no target has a reference; the first: {unmatched[0]}")
     import pytorch_lightning as pl
 
-    from pdnla.prediction import Prediction, ResultsWriter
+    from pdnla.inference.prediction import Prediction, ResultsWriter
     from pdnla.training.distributed import end_together
 
     for chatty in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-    if sweep.is_first():
+    if sweeps.is_first():
         record(config, out / ".predict")
     module = Prediction(
         jobs,

@@ -18,12 +18,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from pdnla.cli import sweep
 from pdnla.cli._hydra import Explained, check_numbers, config_folder, explain, record, sentence
 from pdnla.cli._run import PREEMPTED, run
-from pdnla.cli.sweep import Result, SweepStart
 from pdnla.errors import Preempted, UserError
 from pdnla.files import replacing
+from pdnla.training import sweeps
+from pdnla.training.sweeps import Result, SweepStart
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from pdnla.network import PDNLA
@@ -49,13 +49,13 @@ def train(config: DictConfig) -> float | None:
     began = time.monotonic()
     try:
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-        apart = sweeping and sweep.processes() == 1 and trainer_strategy(config.trainer) != "auto"
+        apart = sweeping and sweeps.processes() == 1 and trainer_strategy(config.trainer) != "auto"
         (_train_apart if apart else _train)(config, result)
     except Exception as error:
         result.status = f"failed: {explain(error, 'train') or f'{type(error).__name__}: {sentence(error)}'}"
         raise
     except BaseException:
-        result.status = sweep.STOPPED
+        result.status = sweeps.STOPPED
         raise
     finally:
         result.seconds = time.monotonic() - began
@@ -67,19 +67,19 @@ def _train(config: DictConfig, result: Result) -> None:
     import pytorch_lightning as pl
 
     from pdnla.memory import keep_freed_memory
-    from pdnla.training import ColorizationModule
     from pdnla.training.distributed import end_together
+    from pdnla.training.module import ColorizationModule
     from pdnla.training.pruning import BestValidation, PruneBadRuns
     from pdnla.weights import load_network
 
     for chatty in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(chatty).setLevel(logging.WARNING)  # their import sets INFO
-    if not sweep.is_first():
+    if not sweeps.is_first():
         logging.getLogger().setLevel(logging.ERROR)  # the first process speaks for all
     check_numbers(config, "train")
     keep_freed_memory()
     folder = Path(config.trainer.default_root_dir)
-    if sweep.is_first():
+    if sweeps.is_first():
         keep_metrics(folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     network = hydra.utils.instantiate(config.model)
@@ -103,7 +103,7 @@ def _train(config: DictConfig, result: Result) -> None:
     progress = config.trainer.enable_progress_bar and sys.stderr.isatty()
     if progress:
         callbacks.append(pl.callbacks.RichProgressBar(leave=True))
-    validations = BestValidation(sweep.MEASURES)
+    validations = BestValidation(sweeps.MEASURES)
     trainer: pl.Trainer = hydra.utils.instantiate(
         config.trainer,
         logger=loggers or False,
@@ -129,8 +129,8 @@ def _train(config: DictConfig, result: Result) -> None:
         trainer.save_checkpoint(folder / "last.ckpt")
     end_together()
     pruned = any(isinstance(callback, PruneBadRuns) and callback.pruned for callback in callbacks)
-    result.status = sweep.PRUNED if pruned else sweep.DONE
-    result.objective = (validations.last if pruned else validations.best).get(sweep.OBJECTIVE)
+    result.status = sweeps.PRUNED if pruned else sweeps.DONE
+    result.objective = (validations.last if pruned else validations.best).get(sweeps.OBJECTIVE)
     log.info("the run is in %s", folder)
 
 
@@ -160,7 +160,7 @@ def _train_apart(config: DictConfig, result: Result) -> None:
     found = Result.read(folder)
     if found.failed:
         reason = found.status.removeprefix("failed: ")
-        raise UserError(f"its processes ended with status {status}" if reason == sweep.STARTED else reason)
+        raise UserError(f"its processes ended with status {status}" if reason == sweeps.STARTED else reason)
     result.status, result.objective = found.status, found.objective
     result.step, result.measures = found.step, found.measures
 
@@ -291,7 +291,7 @@ def main() -> None:
         except Exception as error:
             failure, status = error, SOME_FAILED
         finally:
-            results = sweep.conclude(SweepStart.folder) if SweepStart.folder else []
+            results = sweeps.conclude(SweepStart.folder) if SweepStart.folder else []
         failed = [result for result in results if result.failed]
         if isinstance(failure, UserError) and results:
             log.error("the sweep ended early: %s", failure)

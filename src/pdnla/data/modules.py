@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
-from pdnla import color
-from pdnla.data.images import list_images
 from pdnla.data.pairing import PAIRINGS, GivenPartners, Partners, partners_by, read_pairs
 from pdnla.data.photographs import (
     Crop,
@@ -29,6 +27,8 @@ from pdnla.data.photographs import (
 from pdnla.data.pseudo_pairs import Pairs, PseudoPairs
 from pdnla.data.shards import Shards, window_order
 from pdnla.errors import UserError
+from pdnla.images import color
+from pdnla.images.io import list_images
 from pdnla.network import STRIDE
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from skimage.color import rgb2lab
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from pdnla.data.images import Openable, read_image
 from pdnla.data.pairing import Partners
 from pdnla.errors import UserError
+from pdnla.images.io import Openable, read_image
 
 log = logging.getLogger(__name__)
 

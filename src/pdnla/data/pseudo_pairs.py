@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from kornia.geometry.transform import get_tps_transform, warp_points_tps
 from torch import Tensor
 
-from pdnla import color
+from pdnla.images import color
 
 # Six control points in [-1, 1] coordinates: the corners, which stay, and two inner ones, which move.
 CONTROL_POINTS = ((-1.0, -1.0), (1.0, -1.0), (-1.0, 1.0), (1.0, 1.0), (-0.5, 0.0), (0.5, 0.0))

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from pdnla import color
 from pdnla.backbones import Backbone, load_backbone
-from pdnla.data.images import read_image
 from pdnla.errors import UserError
 from pdnla.files import alone, cache_folder, replacing
+from pdnla.images import color
+from pdnla.images.io import read_image
 
 log = logging.getLogger(__name__)
 

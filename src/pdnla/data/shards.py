@@ -31,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pdnla.data.images import list_images
 from pdnla.data.photographs import open_colour
 from pdnla.errors import UserError
 from pdnla.files import replacing
+from pdnla.images.io import list_images
 
 GREY = "grey"
 """The reason in ``left_out`` of a photograph that :func:`~pdnla.data.photographs.is_grey`."""

@@ -14,7 +14,7 @@ from scipy.ndimage import uniform_filter
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from pdnla import color
+from pdnla.images import color
 from pdnla.network import Colorization
 
 WINDOWS = (5, 11, 21)

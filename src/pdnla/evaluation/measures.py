@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pdnla import color
 from pdnla.backbones import Backbone, load_backbone
 from pdnla.errors import UserError
+from pdnla.evaluation.metrics import colourfulness, fidelity, histogram_intersection
+from pdnla.images import color
 from pdnla.losses.contextual import contextual_similarity
-from pdnla.metrics import colourfulness, fidelity, histogram_intersection
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from PIL import Image
 from torch import nn
 
 from pdnla.backbones import load_backbone
-from pdnla.colorizer import Colorizer
-from pdnla.data.images import Picture
 from pdnla.errors import UserError
 from pdnla.evaluation.baselines import BASELINES, Baseline
+from pdnla.images.io import Picture
+from pdnla.inference.colorizer import Colorizer
 
 BASELINE_NAMES = (*BASELINES, "semantic_warp")
 BASELINE_SIZE = 256

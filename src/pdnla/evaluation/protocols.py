@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy.ndimage import map_coordinates
 
-from pdnla.data.images import Picture, list_images, read_image
-from pdnla.data.matching import pair
 from pdnla.data.pairing import read_pairs, read_results
 from pdnla.data.photographs import centre_crop, is_grey
 from pdnla.errors import UserError
+from pdnla.images.io import Picture, list_images, read_image
+from pdnla.inference.matching import pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +230,7 @@ def grey(rgb: Image.Image) -> Picture:
     """Return the grey picture with the L* of an RGB one, rounded to 8 bits as files are."""
     import torch
 
-    from pdnla import color
+    from pdnla.images import color
 
     values = torch.from_numpy(np.asarray(rgb, dtype=np.float32) / 255).movedim(-1, 0)
     luminance = color.grey(values)[0].mul(255).round().to(torch.uint8)

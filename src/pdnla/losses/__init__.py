@@ -6,13 +6,13 @@ from pdnla.losses.content import ContentLoss
 from pdnla.losses.contextual import ContextualLoss
 from pdnla.losses.cooccurrence import CooccurrenceLoss
 from pdnla.losses.correspondence import CorrespondenceLoss
-from pdnla.losses.critics import CriticTerm
 from pdnla.losses.heads import HeadsLoss
 from pdnla.losses.histogram import HistogramLoss
 from pdnla.losses.hybrid import HybridLoss
 from pdnla.losses.perceptual import PerceptualLoss
 from pdnla.losses.pixel import PixelLoss
 from pdnla.losses.supervision import HeadCodes, Supervision
+from pdnla.losses.term import CriticTerm
 from pdnla.losses.tv import TotalVariationLoss
 
 __all__ = [

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from pdnla.losses.critics import CriticTerm, frozen, logistic, non_saturating
+from pdnla.losses.critics import ImageCritic
 from pdnla.losses.supervision import Supervision
-from pdnla.network.critics import ImageCritic
+from pdnla.losses.term import CriticTerm, frozen, logistic, non_saturating
 
 
 class AdversarialLoss(CriticTerm):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pdnla.color import at_least_float32
+from pdnla.images.color import at_least_float32
 from pdnla.losses.supervision import Supervision
 
 

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pdnla.color import at_least_float32
-from pdnla.losses.critics import CriticTerm, frozen, logistic, non_saturating
+from pdnla.images.color import at_least_float32
+from pdnla.losses.critics import PatchCritic
 from pdnla.losses.supervision import Supervision
-from pdnla.network.critics import PatchCritic
+from pdnla.losses.term import CriticTerm, frozen, logistic, non_saturating
 
 SMALLEST, LARGEST = 1 / 8, 1 / 4  # of the side
 

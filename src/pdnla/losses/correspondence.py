@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from pdnla.color import rgb_to_lab
+from pdnla.images.color import rgb_to_lab
 from pdnla.losses.supervision import Supervision
 from pdnla.network.correspondence import Carried, Correspondence
 

@@ -1,82 +1,111 @@
-"""What the terms with a critic of their own share."""
+"""Critics for training: is this a photograph, and are these colours from the same picture?"""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.color import at_least_float32
-from pdnla.losses.supervision import Supervision
+from pdnla.network.layers import EqualConv2d, EqualLinear, ResidualDown
+
+LARGEST_FACTOR = 16  # a critic's deepest map has at most so many times the channels of its first
+GRID = 4  # side of the map that the linear layers read
 
 
-class CriticTerm(nn.Module):
-    """A term that learns to judge: a critic, its own loss, and what its judgement costs the network.
+class _Trunk(nn.Module):
+    """A 1×1 convolution and residual blocks, each halving the side, to a 4×4 map.
 
     Args:
-        critic: the critic.
-        penalty: weight of R1 on the critic's loss.
-        penalty_every: R1 is added on every so many steps, that many times as strong (lazy regularisation, Karras et
-            al., CVPR 2020).
+        width: channels of the first map; they double with each block, up to 16 times.
+        blocks: how many; 5 bring 128 pixels to 4.
     """
 
-    rows = "all"
-    needs: tuple[str, ...] = ()
-
-    def __init__(self, critic: nn.Module, penalty: float, penalty_every: int) -> None:
+    def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
-        self.critic, self.penalty, self.penalty_every = critic, penalty, penalty_every
+        channels = [width * min(1 << i, LARGEST_FACTOR) for i in range(blocks + 1)]
+        self.stem = EqualConv2d(3, width, 1)
+        self.blocks = nn.ModuleList(ResidualDown(a, b) for a, b in pairwise(channels))
+        self.channels = channels[-1]
+        self.stride: int = 1 << blocks
 
-    def forward(self, batch: Supervision) -> Tensor:
-        """Return the network's loss, a scalar; the critic takes no gradient from it."""
-        raise NotImplementedError
+    def forward(self, image: Tensor) -> Tensor:
+        """Map ``(B, 3, H, W)`` in [-1, 1] to ``(B, channels, 4, 4)``; sides must divide by 2^blocks."""
+        x = self.stem(image.to(self.stem.weight.dtype, memory_format=torch.channels_last))
+        for block in self.blocks:
+            x = block(x)
+        return x if x.shape[2:] == (GRID, GRID) else F.adaptive_avg_pool2d(x, GRID)
 
-    def critic_loss(self, batch: Supervision, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the critic's loss at a step, and its mean scores of what is real and what is not, for the log.
 
-        The network's results must come without gradients.
+def minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
+    """Append the mean standard deviation over groups of the batch as one more channel (Karras et al., ICLR 2018).
+
+    ``(B, C, H, W)`` to ``(B, C + 1, H, W)``; groups hold ``group`` images, or the largest number below that divides B.
+    """
+    batch, _, height, width = x.shape
+    size = max(n for n in range(1, min(group, batch) + 1) if batch % n == 0)
+    groups = x.to(torch.promote_types(x.dtype, torch.float32)).reshape(-1, size, *x.shape[1:])
+    deviation = (groups.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    plane = deviation.repeat_interleave(size).view(batch, 1, 1, 1).expand(-1, 1, height, width)
+    return torch.cat([x, plane.to(x.dtype)], dim=1)
+
+
+class ImageCritic(nn.Module):
+    """StyleGAN2's discriminator (Karras et al., CVPR 2020): a score for a whole picture, high for photographs.
+
+    Args:
+        width: channels of the first map.
+        blocks: residual blocks; 5 for crops of 128 pixels, one more for each doubling.
+    """
+
+    def __init__(self, width: int = 16, blocks: int = 5) -> None:
+        super().__init__()
+        self.trunk = _Trunk(width, blocks)
+        self.stride = self.trunk.stride
+        channels = self.trunk.channels
+        self.conv = EqualConv2d(channels + 1, channels, 3, padding=1)
+        self.hidden = EqualLinear(channels * GRID**2, channels, activate=True)
+        self.score = EqualLinear(channels, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the scores, ``(B,)``, of pictures in [-1, 1], ``(B, 3, H, W)``."""
+        x = self.conv(minibatch_deviation(self.trunk(image)))
+        return self.score(self.hidden(x.flatten(1))).squeeze(1)
+
+
+class PatchCritic(nn.Module):
+    """Patch co-occurrence discriminator of the swapping autoencoder (Park et al., NeurIPS 2020).
+
+    Scores a patch beside a few patches of a reference, high if they could be of one picture. The reference's patches
+    are averaged in feature space, so that their order does not matter.
+
+    Args:
+        width: channels of the first map.
+        blocks: residual blocks; 3 for patches of 32 pixels.
+    """
+
+    def __init__(self, width: int = 16, blocks: int = 3) -> None:
+        super().__init__()
+        self.trunk = _Trunk(width, blocks)
+        self.stride = self.trunk.stride
+        channels = self.trunk.channels
+        self.feature = EqualLinear(channels * GRID**2, 2 * channels, activate=True)
+        self.hidden = EqualLinear(4 * channels, 2 * channels, activate=True)
+        self.score = EqualLinear(2 * channels, 1)
+
+    def encode(self, patches: Tensor) -> Tensor:
+        """Map patches in [-1, 1], ``(N, 3, S, S)``, to features, ``(N, F)``."""
+        return self.feature(self.trunk(patches).flatten(1))
+
+    def forward(self, patches: Tensor, reference: Tensor) -> Tensor:
+        """Score patches beside others.
+
+        Args:
+            patches: ``(B, n, 3, S, S)`` in [-1, 1].
+            reference: the patches to compare with, ``(B, m, 3, S, S)``.
+
+        Returns:
+            scores ``(B, n)``.
         """
-        raise NotImplementedError
-
-    def sees(self, size: int) -> int:
-        """Return the side of what the critic is shown of pictures of ``size`` pixels squared."""
-        return size
-
-    def penalised(self, step: int) -> bool:
-        """Return whether R1 is due at this step."""
-        return self.penalty > 0 and step % self.penalty_every == 0
-
-    def gradient_penalty(self, score: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
-        """Return R1's share of the critic's loss: ``every * penalty / 2 * E ‖d score / d real‖^2``.
-
-        Mescheder et al. (ICML 2018). In float32: squares of gradients do not fit half precision.
-        """
-        with torch.autocast(real.device.type, enabled=False), torch.enable_grad():
-            real = at_least_float32(real.detach()).requires_grad_()
-            (gradient,) = torch.autograd.grad(score(real).sum(), real, create_graph=True)
-            squared = gradient.square().flatten(1).sum(dim=1).mean()
-        return self.penalty_every * self.penalty / 2 * squared
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Let what is computed inside send gradients through ``module`` and none to its weights."""
-    learning = [p for p in module.parameters() if p.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
-
-
-def non_saturating(scores: Tensor) -> Tensor:
-    """Return the network's non-saturating logistic loss, ``mean softplus(-score)`` (Goodfellow et al. 2014)."""
-    return F.softplus(-at_least_float32(scores)).mean()
-
-
-def logistic(real: Tensor, fake: Tensor) -> Tensor:
-    """Return the critic's logistic loss, ``mean softplus(-real) + mean softplus(fake)``."""
-    return F.softplus(-at_least_float32(real)).mean() + F.softplus(at_least_float32(fake)).mean()
+        found = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
+        known = self.encode(reference.flatten(0, 1)).unflatten(0, reference.shape[:2]).mean(dim=1, keepdim=True)
+        return self.score(self.hidden(torch.cat([found, known.expand_as(found)], dim=-1))).squeeze(-1)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pdnla.color import at_least_float32
+from pdnla.images.color import at_least_float32
 from pdnla.losses.supervision import Supervision
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pdnla.color import rgb_to_lab
+from pdnla.images.color import rgb_to_lab
 from pdnla.losses.supervision import Supervision
 
 LIMIT = 100.0

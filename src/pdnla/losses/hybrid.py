@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pdnla.errors import UserError
-from pdnla.losses.critics import CriticTerm
 from pdnla.losses.supervision import Supervision
+from pdnla.losses.term import CriticTerm
 
 
 class HybridLoss(nn.Module):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pdnla.color import at_least_float32
+from pdnla.images.color import at_least_float32
 from pdnla.losses.supervision import Supervision
 
 

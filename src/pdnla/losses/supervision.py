@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pdnla.backbones import Backbone
-from pdnla.color import grey
+from pdnla.images.color import grey
 from pdnla.network import Codes
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.color import at_least_float32
+from pdnla.images.color import at_least_float32
 
 SIDE = 448
 """Pictures are matched at about this many pixels squared: what the frozen network's features are best at."""

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla import native
-from pdnla.color import at_least_float32
+from pdnla.fast import native
+from pdnla.images.color import at_least_float32
 
 GAIN = math.sqrt(2)  # keeps the variance of what a leaky ReLU halves
 SLOPE = 0.2
@@ -107,7 +107,7 @@ def conv3x3(
 ) -> Tensor:
     """Return ``leaky_relu(conv(x, weight) + bias, slope) + alpha * add``, ``(B, O, H', W')``.
 
-    On a CPU it is :mod:`pdnla.native`'s where that can take it: a few times as fast.
+    On a CPU it is :mod:`pdnla.fast.native`'s where that can take it: a few times as fast.
 
     Args:
         x: ``(B, C, H, W)``.

@@ -1,5 +1,1 @@
-"""Training: the Lightning module, the average of the weights, pictures of a run."""
-
-from pdnla.training.module import ColorizationModule
-
-__all__ = ["ColorizationModule"]
+"""Training: what `pdnla-train` runs, the Lightning module, the average of the weights, pictures of a run."""

@@ -17,13 +17,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from pdnla.backbones import Backbone, load_backbone
-from pdnla.color import at_least_float32, replace_luminance
 from pdnla.data.modules import Batch
 from pdnla.data.pseudo_pairs import Pairs
 from pdnla.errors import UserError
+from pdnla.evaluation.metrics import colourfulness, fidelity, histogram_intersection
+from pdnla.images.color import at_least_float32, replace_luminance
 from pdnla.losses import HeadCodes, HybridLoss, Supervision
 from pdnla.losses.hybrid import judged_by
-from pdnla.metrics import colourfulness, fidelity, histogram_intersection
 from pdnla.network import PDNLA, Colorization
 from pdnla.network.layers import equalised_parameters
 from pdnla.training.distributed import average_gradients, mean_over_devices

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
-from pdnla.album import Job, Loaded, ResultWriter, batches, colour_batch, shared_reference
-from pdnla.colorizer import Colorizer
-from pdnla.data.images import read_image
+from pdnla.images.io import read_image
+from pdnla.inference.album import Job, Loaded, ResultWriter, batches, colour_batch, shared_reference
+from pdnla.inference.colorizer import Colorizer
 
 
 class Share(NamedTuple):
@@ -40,7 +40,7 @@ class Prediction(pl.LightningModule):
         jobs: all pictures, of all devices.
         batch_size: pictures of like shape coloured at a time.
         overwrite: colour again what has a result.
-        **options: :class:`~pdnla.colorizer.Colorizer`'s, without the device.
+        **options: :class:`~pdnla.inference.colorizer.Colorizer`'s, without the device.
     """
 
     def __init__(self, jobs: Sequence[Job], batch_size: int, overwrite: bool, **options: Any) -> None:

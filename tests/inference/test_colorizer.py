@@ -14,10 +14,12 @@ from skimage import data
 from skimage.color import lab2rgb, rgb2lab
 from torch import Tensor, nn
 
-from pdnla import color, colorizer, devices
-from pdnla.colorizer import ChromaPlane, Colorizer, working_size
-from pdnla.data.images import Picture
+from pdnla import devices
 from pdnla.errors import UserError
+from pdnla.images import color
+from pdnla.images.io import Picture
+from pdnla.inference import colorizer
+from pdnla.inference.colorizer import ChromaPlane, Colorizer, working_size
 from pdnla.network import PDNLA
 
 

@@ -9,7 +9,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from pdnla.color import rgb_to_lab
+from pdnla.images.color import rgb_to_lab
 
 
 def chroma_error(result: Tensor, truth: Tensor) -> Tensor:

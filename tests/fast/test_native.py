@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pdnla import native
+from pdnla.fast import native
 from pdnla.network import PDNLA, folded, layers
 
 CL = torch.channels_last

@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from pdnla import color
-from pdnla.data.images import Picture, picture_from_pil
 from pdnla.devices import choose_device, choose_precision, compiled
 from pdnla.errors import UserError
 from pdnla.export import load_exported
+from pdnla.images import color
+from pdnla.images.io import Picture, picture_from_pil
 from pdnla.memory import keep_freed_memory
 from pdnla.network import STRIDE, folded
 from pdnla.pretrained import is_exported

@@ -8,8 +8,8 @@ from PIL import Image
 from skimage import data
 
 from pdnla import UserError
-from pdnla.data.choosing import Choice, choose_references, read_choices, write_choices
 from pdnla.data.pairing import read_pairs
+from pdnla.inference.choosing import Choice, choose_references, read_choices, write_choices
 
 PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
 

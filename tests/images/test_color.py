@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.color import lab2rgb, rgb2lab
 
-from pdnla.color import grey, lab_to_rgb, lab_to_rgb_in_gamut, replace_luminance, rgb_to_lab
+from pdnla.images.color import grey, lab_to_rgb, lab_to_rgb_in_gamut, replace_luminance, rgb_to_lab
 
 
 def image(array: np.ndarray) -> torch.Tensor:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pdnla.data.overlapping import Behind, ahead
+from pdnla.inference.background import Behind, ahead
 
 
 def test_what_is_read_ahead_comes_in_order() -> None:

@@ -19,10 +19,10 @@ from pdnla import PDNLA, load_network
 from pdnla.data.modules import BuiltinData
 from pdnla.data.pseudo_pairs import PseudoPairs
 from pdnla.losses import AdversarialLoss, ChromaLoss, HybridLoss, PixelLoss
-from pdnla.network.critics import ImageCritic
-from pdnla.network.looking import GRID, where_pixels_look
-from pdnla.training import ColorizationModule
-from pdnla.training.watching import PIXELS, WandbReport, as_pixels, attention_strips
+from pdnla.losses.critics import ImageCritic
+from pdnla.network.attention_maps import GRID, where_pixels_look
+from pdnla.training.module import ColorizationModule
+from pdnla.training.wandb_report import PIXELS, WandbReport, as_pixels, attention_strips
 
 BLOCK = 32768  # of the record's log: LevelDB's format
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pdnla.data.modules import Batch
-from pdnla.metrics import chroma_error
+from pdnla.evaluation.metrics import chroma_error
 from pdnla.network import PDNLA
-from pdnla.network.looking import where_pixels_look
+from pdnla.network.attention_maps import where_pixels_look
 from pdnla.training.module import ColorizationModule
 from pdnla.training.pictures import COLUMNS, FirstResults
 

@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pdnla.data.images import Openable, Picture, check_writable_suffix, list_images, read_image, write_image
-from pdnla.data.matching import Pairing, pair
-from pdnla.data.overlapping import Behind, ahead
 from pdnla.errors import UserError
+from pdnla.images.io import Openable, Picture, check_writable_suffix, list_images, read_image, write_image
+from pdnla.inference.background import Behind, ahead
+from pdnla.inference.matching import Pairing, pair
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from pdnla.colorizer import Colorizer
     from pdnla.data.shards import Shards
+    from pdnla.inference.colorizer import Colorizer
 
 WAITING_PIXELS = 64_000_000
 """Read ahead of colouring, and as many still to be written."""

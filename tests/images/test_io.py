@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from pdnla.data.images import Picture, list_images, picture_from_pil, read_image, write_image
 from pdnla.errors import UserError
+from pdnla.images.io import Picture, list_images, picture_from_pil, read_image, write_image
 
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (8, 1))
 COLOURS = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)

@@ -1,0 +1,82 @@
+"""What the terms with a critic of their own share."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pdnla.images.color import at_least_float32
+from pdnla.losses.supervision import Supervision
+
+
+class CriticTerm(nn.Module):
+    """A term that learns to judge: a critic, its own loss, and what its judgement costs the network.
+
+    Args:
+        critic: the critic.
+        penalty: weight of R1 on the critic's loss.
+        penalty_every: R1 is added on every so many steps, that many times as strong (lazy regularisation, Karras et
+            al., CVPR 2020).
+    """
+
+    rows = "all"
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, critic: nn.Module, penalty: float, penalty_every: int) -> None:
+        super().__init__()
+        self.critic, self.penalty, self.penalty_every = critic, penalty, penalty_every
+
+    def forward(self, batch: Supervision) -> Tensor:
+        """Return the network's loss, a scalar; the critic takes no gradient from it."""
+        raise NotImplementedError
+
+    def critic_loss(self, batch: Supervision, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the critic's loss at a step, and its mean scores of what is real and what is not, for the log.
+
+        The network's results must come without gradients.
+        """
+        raise NotImplementedError
+
+    def sees(self, size: int) -> int:
+        """Return the side of what the critic is shown of pictures of ``size`` pixels squared."""
+        return size
+
+    def penalised(self, step: int) -> bool:
+        """Return whether R1 is due at this step."""
+        return self.penalty > 0 and step % self.penalty_every == 0
+
+    def gradient_penalty(self, score: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+        """Return R1's share of the critic's loss: ``every * penalty / 2 * E ‖d score / d real‖^2``.
+
+        Mescheder et al. (ICML 2018). In float32: squares of gradients do not fit half precision.
+        """
+        with torch.autocast(real.device.type, enabled=False), torch.enable_grad():
+            real = at_least_float32(real.detach()).requires_grad_()
+            (gradient,) = torch.autograd.grad(score(real).sum(), real, create_graph=True)
+            squared = gradient.square().flatten(1).sum(dim=1).mean()
+        return self.penalty_every * self.penalty / 2 * squared
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Let what is computed inside send gradients through ``module`` and none to its weights."""
+    learning = [p for p in module.parameters() if p.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def non_saturating(scores: Tensor) -> Tensor:
+    """Return the network's non-saturating logistic loss, ``mean softplus(-score)`` (Goodfellow et al. 2014)."""
+    return F.softplus(-at_least_float32(scores)).mean()
+
+
+def logistic(real: Tensor, fake: Tensor) -> Tensor:
+    """Return the critic's logistic loss, ``mean softplus(-real) + mean softplus(fake)``."""
+    return F.softplus(-at_least_float32(real)).mean() + F.softplus(at_least_float32(fake)).mean()
