@@ -13,7 +13,9 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from pdnla.training.sweeps import conclude, is_first, processes, read_results
+from pdnla.cli._sweep import conclude
+from pdnla.training.distributed import is_first, processes
+from pdnla.training.sweeps import read_results
 
 Train = Callable[[list[str]], int]
 

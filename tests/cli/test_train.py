@@ -15,7 +15,8 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from pdnla import PDNLA, load_network
-from pdnla.cli.train import config_folder, keep_metrics
+from pdnla.configuration import config_folder
+from pdnla.training.resuming import keep_metrics
 from pdnla.weights import save_weights
 
 Train = Callable[[list[str]], int]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pdnla.training.distributed import average_gradients
+from pdnla.training.gradients import average_gradients
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 

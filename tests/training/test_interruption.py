@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pdnla import PDNLA, UserError
-from pdnla.cli.train import resume_from
+from pdnla.training.resuming import resume_from
 
 COMMAND = Path(sys.executable).with_name("pdnla-train")
 STEPS = 20

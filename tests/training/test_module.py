@@ -32,7 +32,17 @@ def make(steps: int, **options: Any) -> ColorizationModule:
 
 
 def builtin() -> BuiltinData:
-    return BuiltinData(batch_size=4, size=32, pairs=PseudoPairs(), seed=0, workers=0, repeats=4)
+    return BuiltinData(
+        batch_size=4,
+        size=32,
+        pairs=PseudoPairs(),
+        seed=0,
+        workers=0,
+        validation_count=2,
+        repeats=4,
+        unpaired_fraction=0.0,
+        pairing="random",
+    )
 
 
 def test_learning_rate_rises_then_falls_linearly_to_a_two_hundredth() -> None:

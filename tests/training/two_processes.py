@@ -13,9 +13,9 @@ import torch
 from pdnla import PDNLA
 from pdnla.data.modules import Batch, BuiltinData
 from pdnla.data.pseudo_pairs import PseudoPairs
-from pdnla.losses import AdversarialLoss, ChromaLoss, CooccurrenceLoss, HeadsLoss, HybridLoss, PixelLoss
+from pdnla.losses import AdversarialLoss, ChromaLoss, CooccurrenceLoss, HeadsLoss, HybridLoss, LossTerm, PixelLoss
 from pdnla.losses.critics import ImageCritic, PatchCritic
-from pdnla.training.distributed import AveragedGradients
+from pdnla.training.gradients import AveragedGradients
 from pdnla.training.module import ColorizationModule
 
 GLOBAL_BATCH = 4
@@ -41,7 +41,7 @@ class Watch(pl.Callback):
 
 def make(kind: str, steps: int) -> ColorizationModule:
     torch.manual_seed(0)
-    terms: dict[str, torch.nn.Module] = {"pixel": PixelLoss(), "chroma": ChromaLoss()}
+    terms: dict[str, LossTerm] = {"pixel": PixelLoss(), "chroma": ChromaLoss()}
     if kind == "critics":
         terms["adversarial"] = AdversarialLoss(ImageCritic(4, 3), penalty_every=2)
         terms["cooccurrence"] = CooccurrenceLoss(PatchCritic(4, 1), size=8, penalty_every=3)
@@ -84,6 +84,7 @@ def main() -> None:
         pairs=PseudoPairs(),
         seed=0,
         workers=0,
+        validation_count=2,
         repeats=8,
         unpaired_fraction=0.5 if kind == "critics" else 0.0,
         pairing="random",

@@ -13,7 +13,6 @@ from pdnla.errors import UserError
 
 BAD_USAGE = 2
 INTERRUPTED = 130
-PREEMPTED = 143  # told to leave by SIGTERM, as a shell reports it; saved, and can be resumed
 
 
 def run(command: str, function: Callable[[], int | None]) -> NoReturn:

@@ -14,10 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from pdnla.cli._hydra import check_numbers, record, revision, run_composed
+from pdnla.cli._hydra import check_numbers, run_composed
 from pdnla.cli._run import progress_bar
+from pdnla.configuration import record, revision
 from pdnla.errors import UserError
-from pdnla.training import sweeps
+from pdnla.training.distributed import processes
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from pdnla.evaluation.running import Evaluation, Tell
@@ -86,7 +87,7 @@ def evaluate(config: DictConfig) -> "Evaluation":
 
 def _check(config: DictConfig) -> None:
     """Raise :class:`UserError` for what no part of the evaluation would notice in time."""
-    if sweeps.processes() > 1:
+    if processes() > 1:
         raise UserError("leave out torchrun or srun: devices=N starts the processes of an evaluation itself")
     for key, least in (("devices", 1), ("report.pictures", 0), ("report.side", 16)):
         value = OmegaConf.select(config, key)

@@ -13,14 +13,14 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from pdnla.cli._hydra import check_numbers, record, run_composed
+from pdnla.cli._hydra import check_numbers, run_composed
 from pdnla.cli._run import progress_bar
-from pdnla.cli.train import trainer_strategy
+from pdnla.configuration import record
 from pdnla.data.pairing import read_pairs
 from pdnla.errors import UserError
 from pdnla.files import replacing
 from pdnla.inference.album import Job, plan_jobs, plan_pairs, plan_shards
-from pdnla.training import sweeps
+from pdnla.training.distributed import end_together, is_first, trainer_strategy
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from pdnla.inference.prediction import Totals
@@ -50,12 +50,11 @@ def predict(config: DictConfig) -> int:
     import pytorch_lightning as pl
 
     from pdnla.inference.prediction import Prediction, ResultsWriter
-    from pdnla.training.distributed import end_together
 
     for chatty in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-    if sweeps.is_first():
+    if is_first():
         record(config, out / ".predict")
     module = Prediction(
         jobs,

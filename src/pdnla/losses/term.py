@@ -1,7 +1,8 @@
-"""What the terms with a critic of their own share."""
+"""What a term of the loss is, and what the terms with a critic of their own share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +11,49 @@ from torch import Tensor, nn
 from pdnla.images.color import at_least_float32
 from pdnla.losses.supervision import Supervision
 
+Rows = Literal["all", "paired", "unpaired"]
+Need = Literal["backbone", "codes"]
 
-class CriticTerm(nn.Module):
+
+class LossTerm(nn.Module):
+    """A term of the loss: a module from :class:`Supervision` to a scalar.
+
+    A subclass says which pairs it judges (``rows``) and what it needs beside the pictures (``needs``): the frozen
+    ``backbone``'s features, or the ``codes`` of the encoders' heads.
+
+    Args:
+        weight: of the term in the sum of all; a term of weight 0 is not computed.
+
+    Raises:
+        TypeError: a subclass is defined with ``rows`` or ``needs`` that do not exist.
+    """
+
+    rows: ClassVar[Rows] = "all"
+    needs: ClassVar[tuple[Need, ...]] = ()
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = float(weight)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.rows not in get_args(Rows):
+            raise TypeError(f"{cls.__name__}.rows is {cls.rows!r}; it must be one of {', '.join(get_args(Rows))}")
+        if not isinstance(cls.needs, tuple) or not set(cls.needs) <= set(get_args(Need)):
+            raise TypeError(f"{cls.__name__}.needs is {cls.needs!r}; it must be a tuple of {', '.join(get_args(Need))}")
+
+    def forward(self, batch: Supervision) -> Tensor:
+        """Return the term of the pairs that it judges, a scalar."""
+        raise NotImplementedError
+
+    def judged(self, batch: Supervision) -> Supervision:
+        """Return the pairs of a batch that the term judges."""
+        if self.rows == "paired":
+            return batch.paired
+        return batch.unpaired if self.rows == "unpaired" else batch
+
+
+class CriticTerm(LossTerm):
     """A term that learns to judge: a critic, its own loss, and what its judgement costs the network.
 
     Args:
@@ -19,13 +61,11 @@ class CriticTerm(nn.Module):
         penalty: weight of R1 on the critic's loss.
         penalty_every: R1 is added on every so many steps, that many times as strong (lazy regularisation, Karras et
             al., CVPR 2020).
+        weight: of the term in the sum of all.
     """
 
-    rows = "all"
-    needs: tuple[str, ...] = ()
-
-    def __init__(self, critic: nn.Module, penalty: float, penalty_every: int) -> None:
-        super().__init__()
+    def __init__(self, critic: nn.Module, penalty: float, penalty_every: int, weight: float = 1.0) -> None:
+        super().__init__(weight)
         self.critic, self.penalty, self.penalty_every = critic, penalty, penalty_every
 
     def forward(self, batch: Supervision) -> Tensor:

@@ -42,10 +42,8 @@ class FirstResults(pl.Callback):
         if not trainer.is_global_zero or trainer.sanity_checking or dataloader_idx or missing <= 0:
             return
         target, reference, truth = batch.pairs
-        found = [part[:missing].float().cpu() for part in (target, reference, *outputs, truth)]
-        self.shown = (
-            tuple(torch.cat(parts) for parts in zip(self.shown, found, strict=True)) if self.shown else (*found,)
-        )
+        parts = [part[:missing].float().cpu() for part in (target, reference, *outputs, truth)]
+        self.shown = tuple(torch.cat(both) for both in zip(self.shown, parts, strict=True)) if self.shown else (*parts,)
 
     def take(self) -> tuple[Tensor, ...]:
         """Return what is kept and keep it no longer."""
