@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_object
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from pdnla.configuration import config_folder
+from pdnla.configuration import config_folder, follow_moves
 from pdnla.losses import HistogramLoss
+from pdnla.losses.critics import ImageCritic
 from pdnla.options import check_options, matches, walk
 from pdnla.training.module import ColorizationModule
 from pdnla.training.options import OPTIONS
@@ -49,7 +50,7 @@ def test_the_groups_are_found() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=[f"{file.parent.name}={file.stem}" for file in FILES])
-def test_every_file_composes_and_needs_no_value_but_the_photographs(file: Path) -> None:
+def test_every_file_composes_keeps_the_rules_of_options_and_needs_no_value_but_the_photographs(file: Path) -> None:
     command = COMMANDS.get(file.parent.name, "train")
     config = composed([f"{file.parent.name}={file.stem}"], command)
     # what a running command alone knows, such as the run's folder; the next composition sets Hydra's own again
@@ -63,6 +64,11 @@ def test_every_file_composes_and_needs_no_value_but_the_photographs(file: Path) 
     assert resolved["name"]
     for group in ("model", "data", "loss", "optim", "trainer") if command == "train" else ("protocol",):
         assert "_target_" in resolved[group], group
+    if command == "train":
+        check_options(config, OPTIONS)
+        patterns = [rule.split(".") for rule in OPTIONS]
+        named = [path for path, value in walk(resolved) if not isinstance(value, dict) and not path[-1].startswith("_")]
+        assert [path for path in named if not any(matches(pattern, path) for pattern in patterns)] == []
 
 
 @pytest.mark.parametrize(
@@ -132,18 +138,27 @@ def test_differing_defaults_are_noticed() -> None:
     assert differing({"bins": 16}, signature) == {"bins": (16, signature.parameters["bins"].default)}
 
 
-@pytest.mark.parametrize("file", FILES, ids=[f"{file.parent.name}={file.stem}" for file in FILES])
-def test_every_option_of_training_has_a_rule_and_keeps_it(file: Path) -> None:
-    if file.parent.name in COMMANDS:
-        return
-    config = composed([f"{file.parent.name}={file.stem}"])
-    OmegaConf.register_new_resolver("hydra", lambda path: f"<{path}>", replace=True)
-    for key in OmegaConf.missing_keys(config):
-        OmegaConf.update(config, key, REQUIRED[key])
+def test_the_record_of_an_earlier_run_still_composes_and_makes_its_loss() -> None:
+    """As version 0.1.0 wrote it: weights beside the terms, and critics in another package."""
+    config = OmegaConf.create(
+        {
+            "loss": {
+                "_target_": "pdnla.losses.HybridLoss",
+                "terms": {
+                    "pixel": {"_target_": "pdnla.losses.PixelLoss", "mid": 0.5},
+                    "adversarial": {
+                        "_target_": "pdnla.losses.AdversarialLoss",
+                        "critic": {"_target_": "pdnla.network.critics.ImageCritic", "width": 4, "blocks": 3},
+                        "penalty": 10.0,
+                        "penalty_every": 16,
+                    },
+                },
+                "weights": {"pixel": 1.0, "adversarial": 0.05},
+            }
+        }
+    )
+    follow_moves(config)
     check_options(config, OPTIONS)
-    patterns = [rule.split(".") for rule in OPTIONS]
-    options = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(options, dict)
-    named = [path for path, value in walk(options) if not isinstance(value, dict) and not path[-1].startswith("_")]
-    without = [".".join(path) for path in named if not any(matches(pattern, path) for pattern in patterns)]
-    assert without == []
+    loss = instantiate(config.loss)
+    assert loss.weights == {"pixel": 1.0, "adversarial": 0.05}
+    assert isinstance(loss.critics["adversarial"].critic, ImageCritic)

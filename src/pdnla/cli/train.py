@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pdnla.cli._hydra import Explained, explain, prepare_arguments, sentence
 from pdnla.cli._run import run
 from pdnla.cli._sweep import SweepStart, conclude
-from pdnla.configuration import config_folder
+from pdnla.configuration import config_folder, follow_moves
 from pdnla.errors import Preempted, UserError
 from pdnla.files import replacing
 from pdnla.memory import keep_freed_memory
@@ -48,6 +48,7 @@ def train(config: DictConfig) -> float | None:
     result.write(folder)
     began = time.monotonic()
     try:
+        follow_moves(config)
         check_options(config, OPTIONS)
         sweeping = hydra_config.mode == RunMode.MULTIRUN
         if sweeping and processes() == 1 and trainer_strategy(config.trainer) != "auto":

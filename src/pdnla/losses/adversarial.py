@@ -1,4 +1,4 @@
-"""Whether the result looks like a photograph."""
+"""Adversarial loss: does the result look like a photograph?"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Whether each part of the result finds features like its own in the reference."""
+"""Contextual loss: are there features like those of each part of the result in the reference?"""
 
 from collections.abc import Sequence
 

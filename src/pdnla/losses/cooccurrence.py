@@ -1,4 +1,4 @@
-"""Whether the result's patches have colours of the reference's."""
+"""Patch co-occurrence loss: have the result's patches the colours of the reference's?"""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Critics for training: is this a photograph, and are these colours from the same picture?"""
+"""Critics for training: of whole pictures, and of patches beside others."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""What the encoders' training heads are for: the style of the reference, and two codes that share nothing."""
+"""Loss on the encoders' training heads: the reference's style, and codes of the two that are orthogonal."""
 
 from torch import Tensor
 from torch.nn import functional

@@ -1,4 +1,4 @@
-"""What a term of the loss is, and what the terms with a critic of their own share."""
+"""Base classes of the loss's terms, and what terms with a critic share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,7 +54,7 @@ class LossTerm(nn.Module):
 
 
 class CriticTerm(LossTerm):
-    """A term that learns to judge: a critic, its own loss, and what its judgement costs the network.
+    """A term with a critic that learns: the critic's own loss, and the network's loss under it.
 
     Args:
         critic: the critic.
@@ -73,14 +73,14 @@ class CriticTerm(LossTerm):
         raise NotImplementedError
 
     def critic_loss(self, batch: Supervision, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the critic's loss at a step, and its mean scores of what is real and what is not, for the log.
+        """Return the critic's loss at a step, and its mean scores of real and of fake input, for the log.
 
         The network's results must come without gradients.
         """
         raise NotImplementedError
 
     def sees(self, size: int) -> int:
-        """Return the side of what the critic is shown of pictures of ``size`` pixels squared."""
+        """Return the side of the critic's input for pictures of ``size``² pixels."""
         return size
 
     def penalised(self, step: int) -> bool:
@@ -101,7 +101,7 @@ class CriticTerm(LossTerm):
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Let what is computed inside send gradients through ``module`` and none to its weights."""
+    """Within the block, gradients go through ``module`` and none to its weights."""
     learning = [p for p in module.parameters() if p.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

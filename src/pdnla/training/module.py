@@ -114,11 +114,11 @@ class ColorizationModule(pl.LightningModule):
         checkpoint["counts"] = dict(self.counts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Go on from a checkpoint's counts."""
         self.counts.update(checkpoint.get("counts", {}))
 
     def on_fit_start(self) -> None:
-        """Bring the frozen network to the device and compile the other.
+        """Move the frozen network to the device, and compile the network that learns.
 
         Raises:
             UserError: the crops do not fit a critic.
@@ -213,7 +213,7 @@ class ColorizationModule(pl.LightningModule):
         self._measured = measured
 
     def supervise(self, batch: Batch) -> Supervision:
-        """Return the network's results on a batch, and all that the loss asks for."""
+        """Return the network's results on a batch, with all that the loss needs."""
         wide = torch.promote_types(self.dtype, torch.float32)
         pairs = Pairs(*(pictures.to(wide) for pictures in batch.pairs))
         target, reference = pairs.target.to(self.dtype), pairs.reference.to(self.dtype)
@@ -243,7 +243,7 @@ class ColorizationModule(pl.LightningModule):
         batch: Batch,
         step: int,
     ) -> dict[str, Tensor]:
-        """Take each critic's step; return what to log of them."""
+        """Take each critic's step; return its figures."""
         measured: dict[str, Tensor] = {}
         for (name, term), optimizer in zip(self.loss.critics.items(), optimizers, strict=True):
             optimizer.zero_grad(set_to_none=True)
@@ -322,7 +322,7 @@ class ColorizationModule(pl.LightningModule):
         """Measure the averaged network's results: against the truth, or pairs without one against their reference.
 
         Returns:
-            the results, ``out`` with the target's luminance, for who shows them.
+            the results, ``out`` with the target's luminance, for the callbacks that show them.
         """
         pairs = batch.pairs
         # A device without validation pictures of its own is given another's, which it must not count.

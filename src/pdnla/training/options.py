@@ -126,4 +126,5 @@ OPTIONS: dict[str, Rule] = {
     "logger.*.version": Rule("text", lambda value: isinstance(value, str | int)),
     "logger.*.project": TEXT,
     "logger.*.offline": FLAG,
+    "logger.offline": Rule("left out; the option is logger.wandb.offline", lambda value: False),  # of older records
 }

@@ -26,8 +26,8 @@ from pdnla.training.sweeps import Result
 
 log = logging.getLogger(__name__)
 
-SHARED_MEMORY = re.compile(r"shared memory|/torch_|Bus error", re.IGNORECASE)
-"""In what torch says of worker processes whose /dev/shm is full; it has no exception of its own for that."""
+SHARED_MEMORY = re.compile(r"shared memory\(shm\)|out of shared memory|</torch_|Bus error")
+"""What torch's messages say where /dev/shm is too small for its worker processes; it has no exception for that."""
 
 
 def train_network(config: DictConfig, result: Result) -> None:
