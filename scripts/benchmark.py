@@ -420,8 +420,9 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
     """Images a second of the network alone, of pictures in memory with the reference kept or not, and of files."""
     from pdnla import Colorizer
     from pdnla.images.io import Picture
-    from pdnla.inference.album import colour, plan_jobs
-    from pdnla.inference.colorizer import _network_input
+    from pdnla.inference.pipeline import colour_tasks, shared_reference
+    from pdnla.inference.planning import plan_album
+    from pdnla.inference.preprocessing import network_input
 
     count = max(6, 24 * 8 // channel)
     (folder / "targets").mkdir(parents=True)
@@ -437,7 +438,7 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
     colorizer = Colorizer(net)
     colorizer.set_reference(guide)
     paths = sorted((folder / "targets").iterdir())
-    grey = (_network_input(Picture(Image.open(paths[0])), colorizer.size, grey=True) * 2 - 1).to(colorizer.device)
+    grey = (network_input(Picture(Image.open(paths[0])), colorizer.size, grey=True) * 2 - 1).to(colorizer.device)
 
     def alone() -> None:
         with torch.inference_mode(), colorizer._precision():
@@ -454,8 +455,9 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
 
     def files() -> None:
         results = folder / "results"
-        jobs = plan_jobs(folder / "targets", folder / "reference.jpg", results).jobs
-        assert len(list(colour(colorizer, jobs, 1, print))) == count
+        tasks = plan_album(folder / "targets", folder / "reference.jpg", results).tasks
+        outcomes = list(colour_tasks(colorizer, tasks, 1, shared_reference(tasks)))
+        assert [outcome.failure for outcome in outcomes] == [None] * count
         shutil.rmtree(results)
 
     jobs = (alone, kept, encoded, files)

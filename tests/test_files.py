@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pdnla import UserError
-from pdnla.files import alone, replacing
+from pdnla.files import lock, replacing
 
 
 def test_a_new_file_appears_whole_in_a_folder_made_for_it(tmp_path: Path) -> None:
@@ -52,9 +52,9 @@ def test_a_full_disk_and_a_place_that_is_no_folder_are_named(tmp_path: Path) -> 
 
 
 def test_a_process_waits_for_another_and_not_for_one_that_was_killed(tmp_path: Path) -> None:
-    lock = tmp_path / "new" / "a.lock"
-    program = "import sys; from pdnla.files import alone\nwith alone(sys.argv[1]): print('in', flush=True); input()"
-    command = [sys.executable, "-c", program, str(lock)]
+    file = tmp_path / "new" / "a.lock"
+    program = "import sys; from pdnla.files import lock\nwith lock(sys.argv[1]): print('in', flush=True); input()"
+    command = [sys.executable, "-c", program, str(file)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "in\n"
@@ -63,11 +63,11 @@ def test_a_process_waits_for_another_and_not_for_one_that_was_killed(tmp_path: P
             assert second.poll() is None
             first.kill()
             assert second.communicate("\n")[0] == "in\n"
-    with alone(lock):
+    with lock(file):
         pass
 
 
 def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=r"cannot be written"), alone(tmp_path / "file" / "a.lock"):
+    with pytest.raises(UserError, match=r"cannot be written"), lock(tmp_path / "file" / "a.lock"):
         pass

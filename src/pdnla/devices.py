@@ -1,10 +1,11 @@
 """Which device to compute on, in which precision, and compiled for it."""
 
 import os
+from collections.abc import Callable
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pdnla.errors import UserError
 from pdnla.files import cache_folder
@@ -54,11 +55,13 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def compiled(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return a network whose calls are compiled, with CUDA graphs on a CUDA device.
+    """Return a network whose calls are compiled, those of its ``chroma`` too, with CUDA graphs on a CUDA device.
 
     The code that is made is kept with the other caches (or in ``$TORCHINDUCTOR_CACHE_DIR``), so that a later process
     only traces.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     mode = "reduce-overhead" if device.type == "cuda" else "default"
+    if hasattr(network, "chroma"):
+        network.chroma = torch.compile(cast(Callable[..., Tensor], network.chroma), mode=mode)  # type: ignore[assignment]
     return cast(nn.Module, torch.compile(network, mode=mode))

@@ -1,4 +1,4 @@
-"""What ends a command without being a fault of ours: what a user can put right, and being told to leave."""
+"""Exit conditions that are not bugs: what a user can put right, and being told to leave."""
 
 from pathlib import Path
 
@@ -9,6 +9,10 @@ class UserError(Exception):
     The commands print it without a traceback and leave with exit status 2. Every other exception is a fault
     of ours and keeps its traceback.
     """
+
+
+class DiskFullError(UserError):
+    """The disk is full: nothing further can be written either."""
 
 
 class Preempted(BaseException):

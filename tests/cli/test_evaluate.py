@@ -49,7 +49,7 @@ def test_pseudo_pairs_leave_a_table_figures_and_a_page(
 ) -> None:
     assert evaluate(["protocol.root=album", "protocol.size=48", "weights=net.safetensors"]) == 0
     shown = capsys.readouterr().out
-    assert "evaluated 2/2 pictures" in shown
+    assert "evaluating 2/2 pictures" in shown
     for word in ("net", "grey", "mean_chroma", "truth", "PSNR", "CIEDE2000"):
         assert word in shown
     content = json.loads((tmp_path / "run" / "metrics.json").read_text())

@@ -17,8 +17,9 @@ from PIL import Image
 from pdnla import UserError
 from pdnla.data.modules import ShardData
 from pdnla.data.photographs import Draw, DrawnBatches, TrainingCrops
+from pdnla.data.preparing import Job, begin, plan_shards, write_shard
 from pdnla.data.pseudo_pairs import PseudoPairs
-from pdnla.data.shards import Job, Shards, begin, plan_shards, window_order, write_shard
+from pdnla.data.shards import Shards, window_order
 from pdnla.images.io import list_images
 
 COUNT = 24

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from pdnla import devices
 from pdnla.errors import UserError
 from pdnla.images import color
-from pdnla.images.io import Picture
+from pdnla.images.io import Picture, picture_from_pil
 from pdnla.inference import colorizer
-from pdnla.inference.colorizer import ChromaPlane, Colorizer, working_size
+from pdnla.inference.chroma_upscaling import ChromaPlane
+from pdnla.inference.colorizer import Colorizer
+from pdnla.inference.preprocessing import rows_tensor, working_size
 from pdnla.network import PDNLA
 
 
@@ -148,7 +150,7 @@ def test_lightness_is_the_targets_under_the_wildest_colours(size: int) -> None:
 def test_sixteen_bit_grey_reaches_the_luminance_unrounded() -> None:
     values = np.linspace(0.0, 0.02, 200 * 16, dtype=np.float32).reshape(16, 200)  # 5 levels of 8 bits
     grey16 = Image.fromarray((values * 65535).round().astype(np.uint16))
-    strip = colorizer._rows(colorizer._as_picture(grey16), 0, 16)
+    strip = rows_tensor(picture_from_pil(grey16), 0, 16)
     assert np.abs(strip[0, 0].numpy() - values).max() < 1 / 65535
     assert lightness_error(fake(MeanColour(), size=64)(grey16, RED), values) < 0.3
 
@@ -349,8 +351,8 @@ def test_colours_do_not_bleed_over_an_edge(factor: float) -> None:
 
 def test_the_lightness_guides_better_than_plain_interpolation() -> None:
     truth = Image.fromarray(data.coffee()[:300, 100:500])
-    lab = color.rgb_to_lab(colorizer._rows(Picture(truth), 0, 300))
-    small = color.rgb_to_lab(colorizer._rows(Picture(truth).resized((100, 75)), 0, 75))
+    lab = color.rgb_to_lab(rows_tensor(Picture(truth), 0, 300))
+    small = color.rgb_to_lab(rows_tensor(Picture(truth).resized((100, 75)), 0, 75))
     guided = ChromaPlane.fit(small[:, :1], small[:, 1:], truth.size).rows(0, 300, lab[:, :1])
     plain = nn.functional.interpolate(small[:, 1:], size=(300, 400), mode="bilinear")
     errors = [(chroma - lab[:, 1:]).norm(dim=1).mean() for chroma in (guided, plain)]
@@ -382,7 +384,7 @@ def test_strips_are_seamless() -> None:
 def test_the_result_does_not_depend_on_the_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for pixels in (1, 1000, 1 << 20):
-        monkeypatch.setattr(colorizer, "_STRIP_PIXELS", pixels)
+        monkeypatch.setattr(colorizer, "STRIP_PIXELS", pixels)
         results.append(np.asarray(fake(Known(photograph()), size=48)(photograph(), RED)).astype(int))
     assert np.abs(results[0] - results[2]).max() <= 1  # vector instructions may round another way
     assert np.abs(results[1] - results[2]).max() <= 1

@@ -3,8 +3,6 @@
 import logging
 import platform
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pdnla.cli._hydra import check_numbers, record, revision, run_composed
-from pdnla.cli._run import progress_bar
+from pdnla.cli._progress import Progress
 from pdnla.errors import UserError
 from pdnla.training import sweeps
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
-    from pdnla.evaluation.running import Evaluation, Tell
+    from pdnla.evaluation.running import Evaluation
 
 log = logging.getLogger(__name__)
-
-_LINES = 20  # of progress at most, where there is no terminal
 
 
 def evaluate(config: DictConfig) -> "Evaluation":
@@ -59,8 +55,8 @@ def evaluate(config: DictConfig) -> "Evaluation":
     record(config, folder)
     pictures = folder / ".pictures"
     try:
-        with _progress(len(protocol)) as tell:
-            evaluation = running.evaluate(protocol, settings, config.devices, pictures, tell)
+        with Progress("evaluating", total=len(protocol)) as progress:
+            evaluation = running.evaluate(protocol, settings, config.devices, pictures, progress.update)
         for sentence in evaluation.left_out:
             log.warning("left out: %s", sentence)
         chosen = HydraConfig.get().runtime.choices["protocol"]
@@ -92,25 +88,6 @@ def _check(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if value < least:
             raise UserError(f"{key}={value}: must be at least {least}")
-
-
-@contextmanager
-def _progress(total: int) -> Iterator["Tell"]:
-    """Yield what is told how many pictures are done: it moves a bar on a terminal and prints lines elsewhere."""
-    console = Console(stderr=True)
-    step = max(1, -(-total // _LINES))
-    shown = 0
-    with progress_bar("evaluating", console) as bar:
-        task = bar.add_task("", total=total)
-
-        def tell(done: int) -> None:
-            nonlocal shown
-            bar.update(task, completed=done)
-            if not console.is_terminal and done != shown and (done // step > shown // step or done == total):
-                shown = done
-                print(f"evaluated {done}/{total} pictures", flush=True)
-
-        yield tell
 
 
 def _print(evaluation: "Evaluation", title: str) -> None:

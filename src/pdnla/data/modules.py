@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
-from pdnla.data.pairing import PAIRINGS, GivenPartners, Partners, partners_by, read_pairs
+from pdnla.data.pairing import PAIRINGS, GivenPartners, Partners, partners_by
+from pdnla.data.pairs_file import read_pairs
 from pdnla.data.photographs import (
     Crop,
     DrawnBatches,
@@ -285,9 +286,9 @@ class FolderData(PseudoPairData):
 
     def photographs(self) -> tuple[Sequence[Path], Sequence[Path]]:
         """Return the photographs of the folder, split."""
-        paths = list_images(self.root)
+        paths = list_images(self.root, natural=False)
         if self.validation_root is not None:
-            return paths, list_images(self.validation_root)
+            return paths, list_images(self.validation_root, natural=False)
         return split(paths, self.validation_count, self.seed, self.root)
 
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy.ndimage import map_coordinates
 
-from pdnla.data.pairing import read_pairs, read_results
+from pdnla.data.pairs_file import read_pairs, read_results
 from pdnla.data.photographs import centre_crop, is_grey
 from pdnla.errors import UserError
 from pdnla.images.io import Picture, list_images, read_image
-from pdnla.inference.matching import pair
+from pdnla.inference.matching import match
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class PseudoPairs:
         if warp < 0:
             raise UserError(f"protocol.warp={warp}: must not be negative")
         self.root, self.size, self.warp, self.seed = Path(root), size, warp, seed
-        self.paths = list_images(self.root)
+        self.paths = list_images(self.root, natural=False)
         self.numbers = spread(len(self.paths), count)
 
     def __len__(self) -> int:
@@ -293,7 +293,7 @@ def _matched(targets: Path, references: Path) -> list[tuple[Path, Path]]:
     if not references.is_dir():
         return [(path, references) for path in shown]
     pairs = []
-    for path, guide in zip(shown, pair(targets, shown, references, list_images(references)).references, strict=True):
+    for path, guide in zip(shown, match(targets, shown, references, list_images(references)).references, strict=True):
         if isinstance(guide, str):
             raise UserError(f"{path}: {guide}")
         pairs.append((path, guide))
@@ -308,7 +308,7 @@ def _published(pairs: Sequence[tuple[Path, Path]], root: Path, folder: Path) -> 
     """
     targets = [target for target, _ in pairs]
     try:
-        found = pair(root, targets, folder, list_images(folder)).references
+        found = match(root, targets, folder, list_images(folder)).references
     except UserError as error:
         raise UserError(f"protocol.published={folder}: {error}") from error
     results = [path if isinstance(path, Path) else None for path in found]

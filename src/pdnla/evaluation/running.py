@@ -28,6 +28,7 @@ from pdnla.evaluation.measures import (
 )
 from pdnla.evaluation.methods import TRUTH, load_methods
 from pdnla.evaluation.protocols import Case, Protocol
+from pdnla.memory import keep_freed_memory
 
 TARGET, REFERENCE = "target", "reference"
 _WANTED = ""  # the name of the set that results should be like: truths, or references
@@ -213,6 +214,8 @@ class _Worker:
 
     def __init__(self, settings: Settings, rank: int, folder: Path) -> None:
         self.device = choose_device(settings.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if str(self.device) == "cuda":
             self.device = torch.device("cuda", rank % torch.cuda.device_count())
         self.methods = load_methods(

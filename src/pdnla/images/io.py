@@ -6,9 +6,10 @@ No torch here: the commands import this module before they know whether there is
 import io
 import logging
 import os
+import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, Protocol
@@ -210,10 +211,17 @@ def check_writable_suffix(path: Path) -> str:
     return suffix
 
 
-def list_images(folder: str | Path) -> list[Path]:
+def list_images(folder: str | Path, left_out: Callable[[str], None] | None = None, natural: bool = True) -> list[Path]:
     """Return every image below ``folder``, sorted: files with one of :data:`IMAGE_SUFFIXES`, upper case too.
 
     Hidden files and folders are left out. Links to folders are followed, but not back to where they started.
+
+    Args:
+        folder: where to look.
+        left_out: is told, in a sentence, of each folder below that cannot be listed; the rest is listed. None: one
+            that cannot be listed is an error.
+        natural: sort numbers in names by value, as a person would. False: sort paths as text, the order from which
+            training and evaluation draw by seed.
 
     Raises:
         UserError: the folder is missing, is a file, cannot be listed, or holds no image.
@@ -223,25 +231,35 @@ def list_images(folder: str | Path) -> list[Path]:
         raise UserError(f"{folder}: there is no such folder; check the path")
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; name the folder with the images")
-    found = sorted(_walk(folder, frozenset()))
-    if not found:
+    images = sorted(_walk(folder, frozenset(), left_out), key=natural_order if natural else None)
+    if not images:
         raise UserError(f"{folder}: holds no image ({_FORMATS}); choose another folder")
-    return found
+    return images
 
 
-def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    above = above | {folder.resolve()}
+def natural_order(path: Path) -> tuple[list[list[str | int]], Path]:
+    """Return a key that sorts paths by their parts, and numbers in them by value: f2 comes before f10."""
+    parts = [re.split("([0-9]+)", part) for part in path.parts]
+    return [[int(piece) if place % 2 else piece for place, piece in enumerate(part)] for part in parts], path
+
+
+def _walk(folder: Path, above: frozenset[str], left_out: Callable[[str], None] | None) -> Iterator[Path]:
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
+        sentence = f"{folder}: cannot be listed ({error.strerror}); check its permissions"
+        if left_out is None or not above:
+            raise UserError(sentence) from error
+        left_out(sentence)
+        return
+    above = above | {os.path.realpath(folder)}
     for entry in entries:
         path = folder / entry.name
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            if path.resolve() not in above:
-                yield from _walk(path, above)
+        if os.path.isdir(path):  # noqa: PTH112 - the others raise at a link to itself
+            if os.path.realpath(path) not in above:
+                yield from _walk(path, above, left_out)
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             yield path
 

@@ -30,6 +30,12 @@ class SemanticWarp(nn.Module):
         spots: ReferenceSpots = self.correspondence.encode_reference(reference)
         return spots
 
+    def chroma(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Tensor:
+        """Return a* and b* carried over to ``target``, ``(B, 2, H, W)``, before any are clipped to fit in sRGB."""
+        check_picture(target, "target")
+        carried: Carried = self.correspondence(target, reference)
+        return carried.chroma
+
     def forward(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Colorization:
         """Colour ``target`` as :class:`~pdnla.network.PDNLA` does; ``mid`` and ``out`` are the same picture."""
         check_picture(target, "target")

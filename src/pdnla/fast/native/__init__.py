@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pdnla.errors import UserError
-from pdnla.files import alone, cache_folder, replacing
+from pdnla.files import cache_folder, lock, replacing
 
 log = logging.getLogger(__name__)
 
@@ -276,7 +276,7 @@ def _compiled(narrow: bool) -> Path:
     key = "\n".join([*command, version, _processor(), _SOURCE.read_text()])
     file = cache_folder() / "native" / f"convolution_{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not file.exists():
-        with alone(file.with_suffix(".lock")):
+        with lock(file.with_suffix(".lock")):
             if not file.exists():
                 with replacing(file) as temporary:
                     _run([*command, "-o", str(temporary)])
