@@ -218,7 +218,7 @@ class Report:
     def __init__(self, album: Album, rank: Rank) -> None:
         self.album, self.rank = album, rank
         self.single = album.folder is None
-        self.total = len(album.tasks) + len(album.left_out)
+        self.total = len(album.tasks) + len(album.failures)
         self.colours = self.skips = 0
         self.failures: list[str] = []
         self.others: list[str] = []

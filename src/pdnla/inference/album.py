@@ -78,8 +78,10 @@ def colour_album(album: Album, settings: Settings, rank: Rank, observer: Observe
         DiskFullError: there is no room for a result.
     """
     own = album.share(rank.number, rank.world)
-    for sentence in own.left_out:
+    for sentence in own.failures:
         observer.failed(sentence)
+    for sentence in own.left_out:
+        observer.left_out(sentence)
     waiting = []
     for task in own.tasks:
         if task.done and not settings.overwrite:

@@ -52,22 +52,24 @@ class Album(NamedTuple):
 
     Attributes:
         tasks: the pictures, always in the same order.
-        left_out: a sentence for each picture or folder that cannot be coloured.
+        failures: a sentence for each target, or folder of them, that cannot be coloured.
         remark: what the user should know of how references were found.
         folder: where the results go; None for the result of a single picture.
         candidates: where references are to be picked, the pictures to pick from.
+        left_out: a sentence for each folder of references that cannot be listed.
     """
 
     tasks: list[Task]
-    left_out: list[str]
+    failures: list[str]
     remark: str | None = None
     folder: Path | None = None
     candidates: Sequence[Path] = ()
+    left_out: Sequence[str] = ()
 
     def share(self, number: int, count: int) -> "Album":
         """Return what process ``number`` of ``count`` does: every ``count``-th task; the first also tells the rest."""
         if number:
-            return self._replace(tasks=self.tasks[number::count], left_out=[], remark=None)
+            return self._replace(tasks=self.tasks[number::count], failures=[], remark=None, left_out=())
         return self._replace(tasks=self.tasks[::count])
 
 
@@ -97,13 +99,14 @@ def plan_album(target: Path, reference: Path | None, out: str | Path | None, pic
 
 
 def _plan_pictures(target: Path, reference: Path, out: str | Path | None, pick: bool) -> Album:
+    failures: list[str] = []
     left_out: list[str] = []
     if target.is_dir():
         folder = _results_folder(target, out)
         for path in (target, reference):
             if _same(folder, path):
                 raise UserError(f"{folder}: is where the pictures come from; choose another folder with -o")
-        targets = _images(target, (folder, reference), left_out)
+        targets = _images(target, (folder, reference), failures)
         results = [folder / name for name in result_names([path.relative_to(target) for path in targets])]
         names = [str(path.relative_to(target)) for path in targets]
     else:
@@ -120,9 +123,9 @@ def _plan_pictures(target: Path, reference: Path, out: str | Path | None, pick: 
         if isinstance(guide, Path):
             tasks.append(Task(name, path, guide, result))
         else:
-            left_out.append(f"{path}: {guide}")
+            failures.append(f"{path}: {guide}")
     _check_results(tasks)
-    return Album(tasks, left_out, matches.remark, folder if target.is_dir() else None, candidates)
+    return Album(tasks, failures, matches.remark, folder if target.is_dir() else None, candidates, left_out)
 
 
 def is_pairs_file(path: Path) -> bool:
