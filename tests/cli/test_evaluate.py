@@ -62,6 +62,17 @@ def test_pseudo_pairs_leave_a_table_figures_and_a_page(
     assert not (tmp_path / "run" / ".pictures").exists()
 
 
+def test_names_in_the_table_are_no_markup(
+    evaluate: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.safetensors").rename(tmp_path / "a[bold]b.safetensors")
+    given = ["protocol.size=48", "baselines=[]", "report.pictures=0", "protocol.count=1", "hydra.run.dir='x[/y]'"]
+    assert evaluate(["protocol.root=album", "weights='a[bold]b.safetensors'", *given]) == 0
+    shown = capsys.readouterr().out
+    assert "a[bold]b" in shown
+    assert "x[/y]/report.html" in shown
+
+
 def test_the_same_command_leaves_the_same_files(evaluate: Command, tmp_path: Path) -> None:
     command = ["protocol.root=album", "protocol.size=48", "name=one"]
     assert evaluate(command) == 0

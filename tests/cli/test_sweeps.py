@@ -220,3 +220,15 @@ def test_a_killed_run_is_told_in_the_table(tmp_path: Path, capsys: pytest.Captur
     assert [result.failed for result in conclude(tmp_path / "sweep")] == [True]
     assert "failed: ended before its time" in capsys.readouterr().out
     assert rows(tmp_path)[0]["name"] == "a|b"
+
+
+def test_values_in_the_table_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("[bold]a", "b[/x]")):
+        folder = tmp_path / "[sweep]" / str(number)
+        folder.mkdir(parents=True)
+        content = {"number": number, "overrides": [f"name={name}"], "status": "done"}
+        (folder / "result.json").write_text(json.dumps(content))
+    conclude(tmp_path / "[sweep]")
+    shown = capsys.readouterr().out
+    for text in ("[bold]a", "b[/x]", "[sweep]/results.csv"):
+        assert text in shown

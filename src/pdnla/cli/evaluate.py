@@ -10,6 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pdnla.cli._hydra import check_numbers, record, revision, run_composed
@@ -94,7 +95,7 @@ def _print(evaluation: "Evaluation", title: str) -> None:
     from pdnla.evaluation import report
     from pdnla.evaluation.measures import MEASURES
 
-    table = Table("", title=title, title_justify="left")
+    table = Table("", title=escape(title), title_justify="left")
     for measure in evaluation.measures:
         table.add_column(f"{MEASURES[measure].label} {report.ARROWS[MEASURES[measure].best]}", justify="right")
     winners = {measure: report.ranked(evaluation, measure) for measure in evaluation.measures}
@@ -103,7 +104,7 @@ def _print(evaluation: "Evaluation", title: str) -> None:
         for measure in evaluation.measures:
             cell = report.printed(evaluation, method, measure)
             cells.append(f"[bold green]{cell}[/]" if method in winners[measure] else cell)
-        table.add_row(method, *cells)
+        table.add_row(escape(method), *cells)
     console = Console()
     if not console.is_terminal:
         console.width = 200  # nothing is folded that a file has room for

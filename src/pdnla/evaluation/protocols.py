@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy.ndimage import map_coordinates
 
-from pdnla.data.pairs_file import read_pairs, read_results
+from pdnla.data.pairs_file import read_column, read_pairs
 from pdnla.data.photographs import centre_crop, is_grey
 from pdnla.errors import UserError
 from pdnla.images.io import Picture, list_images, read_image
@@ -135,7 +135,8 @@ class GivenPairs:
         results: list[dict[str, Path]]
         if pairs_file is not None:
             pairs = read_pairs(Path(pairs_file))
-            results = [{} if path is None else {"published": path} for path in read_results(Path(pairs_file))]
+            given = read_column(Path(pairs_file), "published")
+            results = [{} if path is None else {"published": path} for path in given]
             root = Path(pairs_file).parent
         elif targets is not None and references is not None:
             root = Path(targets)

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pdnla.cli._hydra import Explained
@@ -126,9 +127,9 @@ def conclude(folder: Path) -> list[Result]:
         lines = [header, ["---"] * len(header), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
         temporary.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
 
-    table = Table(*header, title=f"{folder}/results.csv, results.md", title_justify="left")
+    table = Table(*map(escape, header), title=escape(f"{folder}/results.csv, results.md"), title_justify="left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console = Console()
     if not console.is_terminal:
         console.width = 200  # nothing is folded that a file has room for
