@@ -181,6 +181,23 @@ def test_a_process_that_is_killed_ends_the_run_in_one_sentence(frames: Path, tmp
     assert "Traceback" not in output
 
 
+def test_ctrl_c_ends_all_processes_and_leaves_whole_results_alone(frames: Path, tmp_path: Path) -> None:
+    for number in range(8, 200):
+        Image.open(frames / "1.png").save(frames / f"{number}.png")
+    run = started(tmp_path, "frames", "cat.png", "-o", "out", "--devices", "2")
+    assert run.stdout is not None
+    assert run.stdout.readline().startswith("coloured 1/200")
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    output, _ = run.communicate()
+    assert run.returncode == 130
+    assert output.splitlines()[-1] == "pdnla-colorize: interrupted"
+    assert "Traceback" not in output
+    results = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert 1 <= len(results) < 200
+    for path in results:
+        Image.open(path).load()
+
+
 def test_pairs_of_a_file_each_have_their_reference(colorize: Command, frames: Path, tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), (200, 30, 30)).save(tmp_path / "red.png")
     lines = ["target,reference", "frames/1.png,cat.png", "frames/2.png,red.png", "frames/1.png,red.png"]

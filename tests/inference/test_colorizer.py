@@ -1,5 +1,6 @@
 """Colouring: any size in and out, luminance and alpha kept, chroma at full size without bleeding."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,7 @@ from skimage import data
 from skimage.color import lab2rgb, rgb2lab
 from torch import Tensor, nn
 
-from pdnla import devices
+from pdnla import devices, memory
 from pdnla.errors import UserError
 from pdnla.images import color
 from pdnla.images.io import Picture, picture_from_pil
@@ -415,3 +416,42 @@ def test_a_large_scan_is_coloured_in_bounded_memory() -> None:
         [sys.executable, "-c", textwrap.dedent(script), folder], capture_output=True, text=True, check=True
     )
     assert float(done.stdout) < 16  # bytes a pixel: the target and its result, 4 each, and passing copies
+
+
+class Vivid(MeanColour):
+    """A network that has chroma: the same everywhere, far outside sRGB at most luminances."""
+
+    def chroma(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Tensor:
+        self.targets.append(tuple(target.shape))
+        return torch.tensor([60.0, 90.0]).view(1, 2, 1, 1).expand(len(target), 2, *target.shape[2:])
+
+    def forward(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Colours:
+        pytest.fail("made RGB of what has chroma")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_chroma_of_a_network_that_has_it_is_taken_as_it_is(precision: str) -> None:
+    target = Image.linear_gradient("L").resize((64, 64))
+    result = Colorizer(Vivid(), device="cpu", precision=precision, size=32)(target, RED)
+    grey = color.rgb_to_lab(rows_tensor(picture_from_pil(target), 0, 64))[:, :1]
+    wanted = torch.cat([grey, torch.tensor([60.0, 90.0]).view(1, 2, 1, 1).expand(1, 2, 64, 64)], dim=1)
+    expected = (color.lab_to_rgb_in_gamut(wanted) * 255).round()[0].permute(1, 2, 0).numpy()
+    assert np.abs(np.asarray(result) - expected).max() <= 1
+    assert lightness_error(result, np.asarray(target)) < 0.7
+
+
+def test_in_gamut_a_network_with_chroma_gives_what_its_rgb_gives() -> None:
+    class Mild(Vivid):
+        def chroma(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Tensor:
+            return color.rgb_to_lab((MeanColour.forward(self, target, reference).out + 1) / 2)[:, 1:]
+
+    target, reference = photograph(), Image.new("RGB", (16, 16), (120, 100, 90))
+    results = [np.asarray(fake(network, size=64)(target, reference), np.int16) for network in (Mild(), MeanColour())]
+    assert np.array_equal(*results)
+
+
+def test_a_colorizer_leaves_the_process_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda *_: pytest.fail("changed how memory is allocated"))
+    before = dict(os.environ)
+    fake(MeanColour(), size=32)(photograph((20, 20)), RED)
+    assert dict(os.environ) == before
