@@ -564,6 +564,9 @@ def test_targets_without_a_reference_are_told_why(command: Command, album: Path)
     Path("photographs/coffee_grey.png").rename("greys/a.png")
     why = "coffee.png: greys holds no other picture in colour"
     refused(command("album/coffee.png", "--pick-from", "greys"), why)
+    done = command(album, "--pick-from", "greys")
+    assert done.status == 2
+    assert done.out.splitlines()[-1] == "0 coloured, 0 skipped, 2 failed"
     picture("greys/b.png", RED)
     Path("album/broken.png").write_bytes(b"no picture")
     done = command(album, "--pick-from", "greys")

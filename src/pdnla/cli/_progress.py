@@ -107,6 +107,8 @@ class Progress:
             line: what to print where there is no bar, nothing if it is empty. None: a line now and then that says how
                 many are done.
         """
+        if done < self.done:  # something else is counted now
+            self._told = 0
         self.done, self.total = done, self.total if total is None else total
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=self.total)

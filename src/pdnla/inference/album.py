@@ -104,6 +104,8 @@ def colour_album(album: Album, settings: Settings, rank: Rank, observer: Observe
             observer.picked(task)
         for sentence in unmatched:
             observer.failed(sentence)
+        if not waiting:
+            return
     prepare_folders(own)
     by_result = {task.result: task for task in waiting}
     shares = [

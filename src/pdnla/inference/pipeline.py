@@ -114,7 +114,8 @@ def _colour_batch(colorizer: "Colorizer", batch: Sequence[LoadedTask]) -> Iterat
         results = colorizer.colorize_many([loaded.target for loaded in batch], references or None)
     except UserError as error:
         if len(batch) == 1:
-            yield batch[0].task, f"{batch[0].task.target}: {error}"
+            task = batch[0].task
+            yield task, f"{task.source or task.target}: {error}"
             return
         for loaded in batch:
             yield from _colour_batch(colorizer, [loaded])

@@ -153,11 +153,12 @@ def _plan_shards(root: Path, reference: Path, out: Path) -> Album:
     """Name the results of the photographs in shards: a folder a shard, in it the photographs' keys."""
     from pdnla.data.shards import Shards, shard_path
 
+    if Path(os.path.realpath(reference)).is_relative_to(os.path.realpath(out)):
+        raise UserError(f"{reference}: lies among the results; choose another place for these with -o")
     tasks = []
     for sample in Shards(root):
         result = out / f"{sample.shard:06d}" / f"{sample.key}.png"
         tasks.append(Task(str(sample), shard_path(root, sample.shard), reference, result, source=sample))
-    _check_results(tasks)
     return Album(tasks, [], folder=out)
 
 
