@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from pdnla.errors import UserError
+from pdnla.fast import for_inference
+from pdnla.fast.ops import torch_only
 from pdnla.files import replacing
-from pdnla.network import PDNLA, STRIDE, Colorization, SemanticPDNLA, folded
+from pdnla.network import PDNLA, STRIDE, Colorization, SemanticPDNLA
 from pdnla.pretrained import is_exported
 
 FORMAT = "pdnla"
@@ -192,8 +194,8 @@ def trace(network: PDNLA, dtype: torch.dtype = torch.float32) -> torch.export.Ex
     names = ("target_height", "target_width", "reference_height", "reference_width")
     height, width, other_height, other_width = (STRIDE * torch.export.Dim(f"{n}_16", max=_LARGEST) for n in names)
     shapes = ({0: batch, 2: height, 3: width}, {0: batch, 2: other_height, 3: other_width})
-    with torch.no_grad(), _quiet():
-        whole = _Whole(folded(network.cpu(), dtype), dtype).eval()
+    with torch.no_grad(), torch_only(), _quiet():
+        whole = _Whole(for_inference(network.cpu(), dtype), dtype).eval()
         return torch.export.export(whole, pictures(*_TRACED), dynamic_shapes=shapes, strict=False)
 
 

@@ -14,10 +14,11 @@ from torch.nn import functional
 from pdnla.devices import choose_device, choose_precision, compiled
 from pdnla.errors import UserError
 from pdnla.export import load_exported
+from pdnla.fast import for_inference
 from pdnla.images import color
 from pdnla.images.io import Picture, picture_from_pil
 from pdnla.memory import keep_freed_memory
-from pdnla.network import STRIDE, folded
+from pdnla.network import STRIDE
 from pdnla.pretrained import is_exported
 from pdnla.weights import Network, load_network
 
@@ -79,7 +80,7 @@ class Colorizer:
         else:
             network = load_network(weights) if isinstance(weights, str | Path) else weights
             self.dtype = choose_precision(precision, self.device)
-            self.network = folded(network, self.dtype, copied=network is weights).to(self.device)
+            self.network = for_inference(network, self.dtype, copied=network is weights).to(self.device)
             if compile:
                 self.network = compiled(self.network, self.device)
         if self.device.type == "cpu":

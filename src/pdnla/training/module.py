@@ -21,6 +21,7 @@ from pdnla.data.modules import Batch
 from pdnla.data.pseudo_pairs import Pairs
 from pdnla.errors import UserError
 from pdnla.evaluation.metrics import colourfulness, fidelity, histogram_intersection
+from pdnla.fast import accelerate as accelerated
 from pdnla.images.color import at_least_float32, replace_luminance
 from pdnla.losses import HeadCodes, HybridLoss, Supervision
 from pdnla.losses.hybrid import judged_by
@@ -59,6 +60,7 @@ class ColorizationModule(pl.LightningModule):
         accumulate: parts of a batch that are computed one after the other: the memory of a part, the step of the whole.
         max_skipped: steps skipped in a row, because a loss or gradient was not finite, that end the run.
         compile: compile the network (``torch.compile``) for the training steps.
+        accelerate: put the fast modules in place of the network's and the critics' plain ones.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class ColorizationModule(pl.LightningModule):
         accumulate: int = 1,
         max_skipped: int = 10,
         compile: bool = False,
+        accelerate: bool = True,
     ) -> None:
         super().__init__()
         for option, number in (("accumulate", accumulate), ("max_skipped", max_skipped)):
@@ -84,11 +87,11 @@ class ColorizationModule(pl.LightningModule):
                 raise UserError(f"schedule.{option}={number}: must be at least 1")
         # Generator and critics take their steps in turn, each with its own optimiser.
         self.automatic_optimization = False
-        self.network = network
+        self.network = accelerated(network) if accelerate else network
         for encoder in (network.target_encoder, network.reference_encoder):
             encoder.head.requires_grad_(loss.needs("codes"))
         self.ema = cast(PDNLA, averaged_copy(network))
-        self.loss = loss
+        self.loss = accelerated(loss) if accelerate else loss
         self.make_optimizer, self.make_critic_optimizer = optimizer, critic_optimizer
         if loss.critics and critic_optimizer is None:
             raise ValueError(f"{', '.join(loss.critics)} learn and there is no critic_optimizer")

@@ -14,7 +14,7 @@ from torch.nn import functional
 from pdnla.data.modules import Batch
 from pdnla.evaluation.metrics import chroma_error
 from pdnla.network import PDNLA
-from pdnla.network.attention_maps import where_pixels_look
+from pdnla.network.attention_maps import attention_maps
 from pdnla.training.module import ColorizationModule
 from pdnla.training.pictures import COLUMNS, FirstResults
 
@@ -136,7 +136,7 @@ def attention_strips(network: PDNLA, target: Tensor, reference: Tensor) -> Tenso
     """
     height, width = target.shape[2:]
     pixels = torch.tensor(PIXELS, device=target.device).expand(len(target), -1, -1)
-    maps = where_pixels_look(network, target, reference, pixels)
+    maps = attention_maps(network, target, reference, pixels)
     weight = maps / maps.amax(dim=(2, 3), keepdim=True)
     weight = functional.interpolate(weight, size=reference.shape[2:], mode="bilinear")
     marked = target.float().clone()
