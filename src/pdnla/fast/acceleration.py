@@ -80,10 +80,8 @@ def accelerate(network: Network) -> Network:
         elif fast is not FastConv2d and (fast is not None or _is_subclass(module)):
             plain.setdefault(type(module).__name__, []).append(name or "the whole")
     if plain:
-        places = {
-            kind: f"{names[0]} and {len(names) - 1} more" if names[1:] else names[0] for kind, names in plain.items()
-        }
-        named = ", ".join(f"{kind} ({place})" for kind, place in places.items())
+        others = {kind: f" and {len(names) - 1} more" if names[1:] else "" for kind, names in plain.items()}
+        named = ", ".join(f"{kind} ({names[0]}{others[kind]})" for kind, names in plain.items())
         log.warning("computed as they are written, for want of a fast form: %s", named)
     return network.to(memory_format=torch.channels_last)
 

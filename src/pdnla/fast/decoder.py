@@ -31,7 +31,7 @@ class FastDecoder(Decoder):
 
     def reference_levels(self, features: Sequence[Tensor]) -> Iterator[ReferenceAttention]:
         """Make each level's share of the reference from its features f_c1..f_c4, coarse to fine, when asked for it."""
-        pooled = [self.pool(feature) for feature in features]
+        pooled = self.pooled(features)
         left = list(features)
         del features  # so that a feature's memory is free once its level is done
         for fusion in self.fusions:
@@ -56,12 +56,12 @@ class FastDecoder(Decoder):
             features: f_g1..f_g4. The list is emptied and levels are not kept: at full size, the rest needs the memory.
             reference: the levels, coarse to fine.
         """
-        pooled = [self.pool(feature) for feature in features]
+        pooled = self.pooled(features)
         levels = iter(reference)
         x = features.pop()
         outputs = []
         for fusion, upsample, conv in zip(self.fusions, self.upsamples, self.convs, strict=True):
-            x = upsample(cast(FastPyramidDualModalFusion, fusion).fuse(x, pooled, next(levels)))
+            x = upsample(fusion(x, pooled, next(levels)))
             x = torch.cat([x, features.pop()], dim=1) if features else x
             x = conv(tanh_(x))
             outputs.append(x)

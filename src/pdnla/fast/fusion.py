@@ -23,7 +23,7 @@ from pdnla.network.fusion import (
     positions,
 )
 
-_CPU_POSITIONS, _GPU_POSITIONS = 1 << 13, 1 << 18
+CPU_POSITIONS, GPU_POSITIONS = 1 << 13, 1 << 18
 
 
 class FastPyramidAveragePooling(PyramidAveragePooling):
@@ -32,11 +32,11 @@ class FastPyramidAveragePooling(PyramidAveragePooling):
     Averaging is separable, so two small matrix products read the map once for all grids.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to the pooled positions, ``(B, S, C)``."""
+    def forward(self, x: Tensor, ring: int = 0) -> Tensor:
+        """Map ``(B, C, H, W)``, with a ring of zeros around it, to the pooled positions, ``(B, S, C)``."""
         batch, channels, height, width = x.shape
-        rows, row_counts = self._summing_matrix(height, x)
-        columns, column_counts = self._summing_matrix(width, x)
+        rows, row_counts = self._summing_matrix(height, ring, x)
+        columns, column_counts = self._summing_matrix(width, ring, x)
         x = x.permute(0, 2, 3, 1)
         grid = columns @ (rows @ x.reshape(batch, height, width * channels)).view(batch, -1, width, channels)
         grid = grid / (row_counts[:, None] * column_counts).unsqueeze(-1)
@@ -46,17 +46,17 @@ class FastPyramidAveragePooling(PyramidAveragePooling):
             start += side
         return torch.cat(levels, dim=1)
 
-    def _summing_matrix(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _summing_matrix(self, length: int, ring: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the 0/1 matrix ``(bins, length)`` that adds up adaptive pooling's bins along an axis, and their sizes.
 
         The bins of each grid of the pyramid in turn; of n, bin i starts at ``floor(i L / n)`` and ends before
         ``ceil((i + 1) L / n)`` of a ringed axis of length L. Sizes are ``(bins,)``.
         """
-        whole = length + 2
+        whole = length + 2 * ring
         side = torch.tensor([side for side in self.sides for _ in range(side)], device=like.device)
         index = torch.tensor([index for side in self.sides for index in range(side)], device=like.device)
         start, end = index * whole // side, -(-(index + 1) * whole // side)
-        place = torch.arange(length, device=like.device) + 1
+        place = torch.arange(length, device=like.device) + ring
         matrix = (place >= start.unsqueeze(1)) & (place < end.unsqueeze(1))
         return matrix.to(like.dtype), (end - start).to(like.dtype)
 
@@ -105,7 +105,7 @@ def parts(x: Tensor, batch: int) -> list[slice]:
     length = x.shape[1]
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return [slice(0, length)]
-    step = max(1, (_CPU_POSITIONS if x.is_cpu else _GPU_POSITIONS) // batch)
+    step = max(1, (CPU_POSITIONS if x.is_cpu else GPU_POSITIONS) // batch)
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
@@ -282,19 +282,20 @@ class FastPyramidDualModalFusion(PyramidDualModalFusion):
     to_target: FastModalBranch
     fusion: FastBidirectionalNonLocalFusion
 
-    def forward(
-        self, g: Tensor, pooled_target: Sequence[Tensor], r: Tensor, pooled_reference: Sequence[Tensor]
-    ) -> Tensor:
-        """Return ``BNLF(t, u) + g``, the shape of g."""
-        return self.fuse(g, pooled_target, self.encode_reference(r, pooled_reference))
-
     def encode_reference(self, r: Tensor, pooled: Sequence[Tensor]) -> ReferenceAttention:
         """Compute what depends on the reference alone, from r and the pooled f_c1..f_c4, ``(B, S, C_j)``."""
         keys, values = self.to_reference.attend_to(pooled)
         return ReferenceAttention(r, keys, values, positions(self.to_target.query(r)))
 
-    def fuse(self, g: Tensor, pooled_target: Sequence[Tensor], reference: ReferenceAttention) -> Tensor:
-        """Map g, ``(B, C, H, W)``, the pooled f_g1..f_g4 and the reference to ``(B, C, H, W)``."""
+    def forward(
+        self,
+        g: Tensor,
+        pooled_target: Sequence[Tensor],
+        r: Tensor | ReferenceAttention,
+        pooled_reference: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """Return ``BNLF(t, u) + g``, the shape of g; ``r`` may be what :meth:`encode_reference` made of both."""
+        reference = r if isinstance(r, ReferenceAttention) else self.encode_reference(r, pooled_reference)
         sums = self._sums(pooled_target, reference)
         x, queries = positions(g), positions(self.to_reference.query(g))
         pieces = parts(x, x.shape[0])

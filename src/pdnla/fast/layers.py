@@ -20,7 +20,7 @@ from pdnla.network.layers import GAIN, SLOPE, EqualConv2d, ResidualDown, Upsampl
 Bypasses = Mapping[str, type[nn.Module]]
 """The children, or lists of children, that a fast class computes without calling, and what each must be."""
 
-_BAND = 1 << 24  # elements of a residual block's first convolution made at a time
+BAND = 1 << 24  # elements of a residual block's first convolution made at a time
 
 
 def in_pieces(x: Tensor) -> bool:
@@ -194,7 +194,7 @@ class FastResidualDown(Folding, ResidualDown):
         outputs = constants[2].shape[0]
         stem = stem or nn.Identity()
         batch, _, height, width = x.shape
-        step = max(1, _BAND // (2 * batch * width * outputs)) if in_pieces(x) else height
+        step = max(1, BAND // (2 * batch * width * outputs)) if in_pieces(x) else height
         if step >= height // 2:
             x = lowered(stem(x))
             return _branches(x, x, constants)

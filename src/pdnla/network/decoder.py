@@ -47,11 +47,19 @@ class Decoder(nn.Module):
 
     def encode_reference(self, features: Sequence[Tensor]) -> ReferenceCode:
         """Return what the four levels need of the reference, from its features f_c1..f_c4."""
-        return ReferenceCode(tuple(features), tuple(self.pool(feature) for feature in features))
+        return ReferenceCode(tuple(features), self.pooled(features))
+
+    def pooled(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return PAP of each feature map, ``(B, S, C_j)``.
+
+        Keys and values are 1×1 convolutions of padding 1, and pooling commutes with a 1×1 convolution, so each map is
+        ringed with zeros and pooled once for all of them.
+        """
+        return tuple(self.pool(feature, ring=1) for feature in features)
 
     def forward(self, features: Sequence[Tensor], reference: ReferenceCode) -> tuple[tuple[Tensor, ...], Tensor]:
         """Map the target's features f_g1..f_g4 and the reference to d1..d4 and I_mid, ``(B, 3, H, W)``."""
-        pooled = [self.pool(feature) for feature in features]
+        pooled = self.pooled(features)
         x = features[-1]
         skips: list[Tensor | None] = [*reversed(features[:-1]), None]
         levels = zip(self.fusions, self.upsamples, self.convs, reversed(reference.features), skips, strict=True)

@@ -11,17 +11,13 @@ from pdnla.network.layers import at_least_float32
 
 
 class PyramidAveragePooling(nn.Module):
-    """PAP: adaptive average pooling of a map to 1×1, 3×3, 6×6 and 8×8, one after the other.
-
-    The map is ringed with zeros first: keys and values are 1×1 convolutions of padding 1, and pooling commutes with a
-    1×1 convolution, so each map is pooled once for all of them.
-    """
+    """PAP: adaptive average pooling of a map to 1×1, 3×3, 6×6 and 8×8, one after the other."""
 
     sides: tuple[int, ...] = (1, 3, 6, 8)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to the S = 110 pooled positions, ``(B, S, C)``."""
-        ringed = F.pad(x, (1, 1, 1, 1))
+    def forward(self, x: Tensor, ring: int = 0) -> Tensor:
+        """Map ``(B, C, H, W)``, with a ring of zeros around it, to the S = 110 pooled positions, ``(B, S, C)``."""
+        ringed = F.pad(x, (ring,) * 4)
         pooled = torch.cat([F.adaptive_avg_pool2d(ringed, side).flatten(2) for side in self.sides], dim=2)
         return pooled.transpose(1, 2)
 

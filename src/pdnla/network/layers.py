@@ -65,7 +65,7 @@ class EqualConv2d(nn.Module):
         if self.padding:
             x = F.pad(x, (self.padding,) * 4, mode=self.padding_mode)
         with torch.autocast(x.device.type, enabled=False) if self.exact else contextlib.nullcontext():
-            x = at_least_float32(x) if self.exact else x
+            x = x.to(self.weight.dtype) if self.exact else x
             x = F.conv2d(x, self.weight * self.scale, self.bias, self.stride)
         return GAIN * F.leaky_relu(x, SLOPE) if self.activate else x
 
