@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pdnla.errors import UserError
+from pdnla.fast import native
 from pdnla.files import cache_folder
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -59,6 +60,8 @@ def compiled(network: nn.Module, device: torch.device) -> nn.Module:
     The code that is made is kept with the other caches (or in ``$TORCHINDUCTOR_CACHE_DIR``), so that a later process
     only traces.
     """
+    if device.type == "cpu":
+        native.load_libraries()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     return cast(nn.Module, torch.compile(network, mode=mode))

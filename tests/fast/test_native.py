@@ -26,9 +26,9 @@ def _compiler() -> None:
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """Forget the library that is loaded, before a test and after it."""
-    native.load_library.cache_clear()
+    native.forget_libraries()
     yield
-    native.load_library.cache_clear()
+    native.forget_libraries()
 
 
 def maps(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -247,7 +247,7 @@ def test_the_library_is_compiled_once_and_a_wrong_one_is_not_used(
     assert native.load_library() is not None
     (file,) = tmp_path.rglob("*.so")
     written = file.stat().st_mtime_ns
-    native.load_library.cache_clear()
+    native.forget_libraries()
     assert native.load_library() is not None
     assert file.stat().st_mtime_ns == written
 
@@ -259,7 +259,7 @@ def test_the_library_is_compiled_once_and_a_wrong_one_is_not_used(
         def convolve_float32_float32(self, *_: object) -> None:
             """Compute nothing."""
 
-    native.load_library.cache_clear()
+    native.forget_libraries()
     monkeypatch.setattr(native.ctypes, "CDLL", Wrong)
     with caplog.at_level(logging.INFO):
         assert native.load_library() is None

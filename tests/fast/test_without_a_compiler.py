@@ -14,9 +14,9 @@ from pdnla.fast import native
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """Forget the library that is loaded, before a test and after it."""
-    native.load_library.cache_clear()
+    native.forget_libraries()
     yield
-    native.load_library.cache_clear()
+    native.forget_libraries()
 
 
 @pytest.mark.parametrize(

@@ -47,16 +47,36 @@ def usable(x: Tensor, weight: Tensor, stride: int = 1) -> bool:
     return vectors == "wide" or (vectors == "narrow" and x.dtype is torch.float32)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def vectors_for(inputs: int, outputs: int) -> str | None:
-    """Return which library has vectors that fit the channels, ``wide`` or ``narrow``, or None."""
+    """Return which library has vectors that fit the channels, ``wide`` or ``narrow``, or None.
+
+    While torch compiles, which cannot follow how a library is loaded, only what is loaded counts.
+    """
+    if not torch.compiler.is_compiling():
+        load_libraries()
+    for name, lanes in _LANES.items():
+        if not (inputs % lanes or outputs % lanes):
+            return name
+    return None
+
+
+_LANES: dict[str, int] = {}
+"""Floating-point numbers in a vector of each library that is loaded."""
+
+
+def load_libraries() -> None:
+    """Load what can be had, compiling it if need be."""
     wide = load_library()
-    if wide is None:
-        return None
-    if not (inputs % wide.lanes() or outputs % wide.lanes()):
-        return "wide"
-    fits = not (inputs % _NARROW or outputs % _NARROW) and load_library(narrow=True) is not None
-    return "narrow" if fits else None
+    if wide is not None and "wide" not in _LANES:
+        _LANES["wide"] = wide.lanes()
+        if wide.lanes() > _NARROW and (narrow := load_library(narrow=True)) is not None:
+            _LANES["narrow"] = narrow.lanes()
+
+
+def forget_libraries() -> None:
+    """Load anew at the next call."""
+    load_library.cache_clear()
+    _LANES.clear()
 
 
 def _library(inputs: int, outputs: int) -> Any:
