@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pdnla import PDNLA
-from pdnla.weights import published_names, published_shape
+from pdnla.published import published_names, published_shape
 
 Weights = Mapping[str, Tensor]
 

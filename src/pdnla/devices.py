@@ -9,7 +9,9 @@ from torch import nn
 from pdnla.errors import UserError
 from pdnla.files import cache_folder
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""By name, what a network can be computed in: float16 in exported files alone."""
+_HERE = ("float32", "bfloat16")
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
@@ -37,8 +39,8 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     """
     if precision == "auto":
         return torch.bfloat16 if _has_bfloat16(device) else torch.float32
-    if precision not in PRECISIONS:
-        raise UserError(f"precision {precision} is not known; use auto, {' or '.join(PRECISIONS)}")
+    if precision not in _HERE:
+        raise UserError(f"precision {precision} is not known; use auto, {' or '.join(_HERE)}")
     return PRECISIONS[precision]
 
 

@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pdnla.checkpoints import SOURCE, printable
+from pdnla.devices import PRECISIONS
 from pdnla.errors import UserError
 from pdnla.files import replacing
-from pdnla.network import PDNLA, STRIDE, Colorization, SemanticPDNLA, folded
+from pdnla.models import describe, model_of, read_description
+from pdnla.network import STRIDE, Colorization, folded
 from pdnla.pretrained import is_exported
 
 FORMAT = "pdnla"
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SIZES = ((1, 64, 64, 64, 64), (2, 96, 48, 64, 128), (1, 16, 32, 48, 16), (3, 80, 112, 80, 112), (1, 256, 208, 192, 272))
 """Batch, the target's height and width and the reference's at which an exported file is checked."""
 INPUTS, OUTPUTS = ("target", "reference"), ("mid", "out")
@@ -33,10 +35,17 @@ _TRACED = (2, 64, 96, 80, 48)
 class Exported(nn.Module):
     """A network in a file of another runtime, with the interface of :class:`~pdnla.network.PDNLA`.
 
+    Args:
+        path: the file.
+        about: what it says of itself: ``format``, ``model``, ``arguments``, ``module``, ``precision``, ``source``.
+
     Attributes:
-        model: which network it is.
-        channel: its width.
+        description: which network it is.
         precision: what it computes in.
+        source: where its weights came from.
+
+    Raises:
+        UserError: it does not say that.
     """
 
     def __init__(self, path: str | Path, about: Mapping[str, str]) -> None:
@@ -44,8 +53,15 @@ class Exported(nn.Module):
         self.path = Path(path)
         if about.get("format") != FORMAT:
             raise UserError(f"{path}: holds no PDNLA network; pass a file that pdnla-export wrote")
-        self.model, self.channel = about["model"], int(about["channel"])
-        self.precision, self.source = about["precision"], about["source"]
+        try:
+            # Version 0.1 wrote the width alone.
+            arguments = json.loads(about["arguments"]) if "arguments" in about else {"channel": int(about["channel"])}
+            self.description = read_description({"module": "", **about, "arguments": arguments})
+            self.precision, self.source = about["precision"], printable(about["source"], SOURCE)
+        except (KeyError, ValueError, RecursionError) as error:
+            raise UserError(f"{path}: does not say what network it is; export it again") from error
+        if self.precision not in PRECISIONS:
+            raise UserError(f"{path}: does not say what it computes in; export it again")
 
     def encode_reference(self, reference: Tensor) -> Tensor:
         """Return the reference: an exported network is one piece and encodes it with each target."""
@@ -140,7 +156,7 @@ def export(network: nn.Module, path: str | Path, precision: str = "float32", sou
     """Write a network to a file of another runtime, whole or not at all, checked against the network.
 
     Args:
-        network: a :class:`~pdnla.network.PDNLA`.
+        network: of a model that can be exported (:class:`pdnla.models.Model`).
         path: the file, ending in ``.onnx``, or in ``.pt2`` for a package compiled ahead of time on this machine.
         precision: ``float32``, ``float16`` or, compiled, ``bfloat16``: what convolutions and products are computed in.
         source: where the weights came from.
@@ -156,15 +172,18 @@ def export(network: nn.Module, path: str | Path, precision: str = "float32", sou
         raise UserError(f"{path}: must end in .onnx or .pt2")
     if path.suffix == ".onnx" and precision == "bfloat16":
         raise UserError("--precision bfloat16: ONNX Runtime computes in it nowhere; use float16 or float32")
-    if not isinstance(network, PDNLA) or isinstance(network, SemanticPDNLA):
+    model = model_of(network)
+    if model.unexportable:
         raise UserError(
-            f"{getattr(network, 'model', 'this network')} cannot be exported: its correspondence depends on the"
-            " pictures' sizes; export weights of the model pdnla, such as pdnla_tiny"
+            f"{model.name} cannot be exported: {model.unexportable}; export weights of another model, such as"
+            " pdnla_tiny"
         )
+    description = describe(network)
     about = {
         "format": FORMAT,
-        "model": network.model,
-        "channel": str(network.channel),
+        "model": description.model,
+        "arguments": json.dumps(description.arguments),
+        "module": description.module,
         "precision": precision,
         "source": source,
     }
@@ -186,7 +205,7 @@ def export(network: nn.Module, path: str | Path, precision: str = "float32", sou
     return parity
 
 
-def trace(network: PDNLA, dtype: torch.dtype = torch.float32) -> torch.export.ExportedProgram:
+def trace(network: nn.Module, dtype: torch.dtype = torch.float32) -> torch.export.ExportedProgram:
     """Return the network's graph for any batch and size, its constants folded, computing in ``dtype``."""
     batch = torch.export.Dim("batch", max=4096)
     names = ("target_height", "target_width", "reference_height", "reference_width")
@@ -225,7 +244,7 @@ def pictures(batch: int, height: int, width: int, other_height: int, other_width
 
 
 @torch.inference_mode()
-def compare(network: PDNLA, other: Exported) -> Parity:
+def compare(network: nn.Module, other: Exported) -> Parity:
     """Return how far the results of an exported network are from the network's."""
     differences = []
     for size in SIZES:

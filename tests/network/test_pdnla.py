@@ -9,7 +9,7 @@ from torch import Tensor
 from pdnla.network import PDNLA, fusion, layers
 from pdnla.network.encoder import edges
 from pdnla.network.fusion import BidirectionalNonLocalFusion, pyramid_average_pooling
-from pdnla.weights import published_names
+from pdnla.published import published_names
 from plain_pdnla import plain_of
 
 DOUBLE, HALF = torch.float64, torch.bfloat16

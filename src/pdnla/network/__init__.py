@@ -1,5 +1,6 @@
 """PDNLA-Net in plain torch, a file a box of the paper's figures; nothing here reads files or needs Lightning."""
 
+from pdnla.network.construction import Construction, keeps_construction
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.encoder import Codes
 from pdnla.network.layers import folded
@@ -11,9 +12,11 @@ __all__ = [
     "STRIDE",
     "Codes",
     "Colorization",
+    "Construction",
     "ReferenceCode",
     "SemanticPDNLA",
     "SemanticWarp",
     "Stages",
     "folded",
+    "keeps_construction",
 ]

@@ -4,6 +4,7 @@ import kornia.color
 import torch
 from torch import Tensor, nn
 
+from pdnla.network.construction import keeps_construction
 from pdnla.network.correspondence import SIDE, Carried, Correspondence, ReferenceSpots
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.pdnla import PDNLA, Colorization, check_picture
@@ -11,14 +12,13 @@ from pdnla.network.pdnla import PDNLA, Colorization, check_picture
 _CHROMA = 100.0  # a* and b* over this are about as large as the network's other inputs
 
 
+@keeps_construction
 class SemanticWarp(nn.Module):
     """Semantic correspondence alone, with a network's interface: nothing is trained, nothing is refined.
 
     Args:
         backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s.
     """
-
-    model = "semantic_warp"
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -37,6 +37,7 @@ class SemanticWarp(nn.Module):
         return Colorization(out, out)
 
 
+@keeps_construction
 class SemanticPDNLA(PDNLA):
     """PDNLA that is given the colours which semantic correspondence carries over, and their confidence.
 
@@ -49,8 +50,6 @@ class SemanticPDNLA(PDNLA):
         channel: as :class:`~pdnla.network.PDNLA`'s.
         side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
     """
-
-    model = "pdnla_semantic"
 
     def __init__(self, backbone: nn.Module, channel: int = 8, side: int = SIDE) -> None:
         super().__init__(channel, hints=3)
