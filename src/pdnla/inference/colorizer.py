@@ -71,7 +71,10 @@ class Colorizer:
         self.device = choose_device(device)
         self.network: Any
         if isinstance(weights, str | Path) and is_exported(weights):
-            exported = load_exported(weights)
+            if compile:
+                raise UserError(f"--compile: {weights} is compiled by its own runtime already; leave --compile out")
+            exported = load_exported(weights, None if str(device) == "auto" else self.device)
+            self.device = exported.device
             if precision not in ("auto", exported.precision):
                 own = exported.precision
                 raise UserError(f"{weights}: was exported in {own}; leave --precision out, or export it in {precision}")
