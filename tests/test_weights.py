@@ -104,6 +104,18 @@ def test_published_checkpoint_that_does_not_fit_lists_a_few_names(published: dic
     assert len(message) < 700
 
 
+@pytest.mark.parametrize("channel", [5, True, -4, 10**9])
+def test_a_published_checkpoint_of_an_impossible_width_gets_one_sentence(
+    channel: int, published: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save({"args": argparse.Namespace(channel=channel), "PDNLA_ema": published}, tmp_path / "p.pt")
+    with pytest.raises(
+        UserError, match=r"p\.pt: .*; pass (the authors' checkpoint as published|other weights)"
+    ) as refused:
+        load_network(tmp_path / "p.pt")
+    assert str(refused.value).isprintable()
+
+
 def test_published_slopes_that_are_not_shared_are_refused(published: dict[str, Tensor], tmp_path: Path) -> None:
     state = {**published, "ocn.ocb3.body.0.body.1.weight": torch.tensor([0.3])}
     torch.save({"args": argparse.Namespace(channel=4), "PDNLA_ema": state}, tmp_path / "p.pt")

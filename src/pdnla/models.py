@@ -187,7 +187,7 @@ def build(description: Description, device: str = "cpu") -> nn.Module:
         with torch.device(device):
             return cls(**arguments)
     except Exception as error:  # what a constructor raises on a file's arguments is its own affair
-        reason = " ".join(str(error).split())[:200]
+        reason = printable(" ".join(str(error).split()), 200)
         raise UserError(
             f"the model cannot be made as {_shown(str(description))}: {reason}; pass other weights"
         ) from error
@@ -223,7 +223,7 @@ def differences(found: Description, network: Description) -> str:
     if not different:
         return ""
     pairs = (f"{_shown(n)} {_shown(v)} and the model {_shown(network.arguments.get(n))}" for n, v in different.items())
-    options = (f"{n if n == BACKBONE else f'model.{n}'}={_shown(v)}" for n, v in different.items())
+    options = (f"{n if n == BACKBONE else f'model.{n}'}={_shown(v).replace(', ', ',')}" for n, v in different.items())
     return f"has {', '.join(pairs)}; set {' '.join(options)}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdnla.checkpoints import check_state, tensors_of
+from pdnla.checkpoints import check_state, printable, tensors_of
 from pdnla.errors import UserError
 from pdnla.models import Description, build
 
@@ -34,7 +34,8 @@ def from_published(content: Mapping[str, Any], path: str | Path) -> tuple[dict[s
     try:
         expected = build(description, "meta").state_dict()
     except UserError as error:
-        raise UserError(f"{path}: {error.__cause__ or error}; pass the authors' checkpoint as published") from error
+        reason = printable(str(error.__cause__ or error))
+        raise UserError(f"{path}: {reason}; pass the authors' checkpoint as published") from error
     names = published_names(expected)
     slope = names["refiner.slope"]
     shapes = {
