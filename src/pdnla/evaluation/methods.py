@@ -57,7 +57,7 @@ def load_methods(
     methods = {name: Colorizer(path, device, precision, size) for name, path in weights.items()}
     for name in baselines:
         network, side = _baseline(name), size if name == "semantic_warp" else BASELINE_SIZE
-        methods[name] = Colorizer(network, device, "float32", side)  # type: ignore[arg-type]  # has PDNLA's face
+        methods[name] = Colorizer(network, device, "float32", side)
     return {name: Method(colorizer) for name, colorizer in methods.items()}
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pdnla.devices import choose_device, choose_precision, compiled
@@ -20,7 +20,7 @@ from pdnla.images.io import Picture, picture_from_pil
 from pdnla.memory import keep_freed_memory
 from pdnla.network import STRIDE
 from pdnla.pretrained import is_exported
-from pdnla.weights import Network, load_network
+from pdnla.weights import load_network
 
 NATIVE = "native"
 """The size at which the network sees each picture at its own."""
@@ -58,7 +58,7 @@ class Colorizer:
 
     def __init__(
         self,
-        weights: str | Path | Network = "default",
+        weights: str | Path | nn.Module = "default",
         device: str | torch.device = "auto",
         precision: str = "auto",
         size: int | str = 512,
@@ -72,7 +72,10 @@ class Colorizer:
         self.device = choose_device(device)
         self.network: Any
         if isinstance(weights, str | Path) and is_exported(weights):
-            exported = load_exported(weights)
+            if compile:
+                raise UserError(f"--compile: {weights} is compiled by its own runtime already; leave --compile out")
+            exported = load_exported(weights, None if str(device) == "auto" else self.device)
+            self.device = exported.device
             if precision not in ("auto", exported.precision):
                 own = exported.precision
                 raise UserError(f"{weights}: was exported in {own}; leave --precision out, or export it in {precision}")
@@ -179,7 +182,7 @@ class Colorizer:
 
 
 def colorize(
-    target: Image.Image, reference: Image.Image, weights: str | Path | Network = "default", **options: Any
+    target: Image.Image, reference: Image.Image, weights: str | Path | nn.Module = "default", **options: Any
 ) -> Image.Image:
     """Return ``target`` in the colours of ``reference``; ``options`` are :class:`Colorizer`'s.
 

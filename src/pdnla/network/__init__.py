@@ -4,6 +4,7 @@ Nothing here is fast on purpose. :mod:`pdnla.fast` has subclasses of these modul
 :func:`pdnla.fast.accelerate` puts them in place of the exact types here and leaves a subclass of yours as it is.
 """
 
+from pdnla.network.construction import Construction, keeps_construction
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.encoder import Codes
 from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages
@@ -14,8 +15,10 @@ __all__ = [
     "STRIDE",
     "Codes",
     "Colorization",
+    "Construction",
     "ReferenceCode",
     "SemanticPDNLA",
     "SemanticWarp",
     "Stages",
+    "keeps_construction",
 ]

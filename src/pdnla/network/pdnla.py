@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from pdnla.network.construction import keeps_construction
 from pdnla.network.decoder import Decoder, ReferenceCode
 from pdnla.network.encoder import Codes, Encoder
 from pdnla.network.refiner import Refiner
@@ -34,6 +35,7 @@ class Stages(NamedTuple):
     out: Tensor
 
 
+@keeps_construction
 class PDNLA(nn.Module):
     """Pyramid Dual Non-local Attention network (Wang et al., IEEE TIP 2023), of any width.
 
@@ -50,9 +52,6 @@ class PDNLA(nn.Module):
     Raises:
         ValueError: ``channel`` is odd or under 4.
     """
-
-    model = "pdnla"
-    """What weights files call this network."""
 
     def __init__(self, channel: int = 32, *, extra: int = 0) -> None:
         super().__init__()

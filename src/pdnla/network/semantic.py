@@ -6,6 +6,7 @@ import kornia.color
 import torch
 from torch import Tensor, nn
 
+from pdnla.network.construction import keeps_construction
 from pdnla.network.correspondence import SIDE, Carried, Correspondence, ReferenceSpots
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.pdnla import PDNLA, Colorization, check_picture
@@ -13,14 +14,13 @@ from pdnla.network.pdnla import PDNLA, Colorization, check_picture
 _CHROMA = 100.0  # a* and b* over this are about as large as the network's other inputs
 
 
+@keeps_construction
 class SemanticWarp(nn.Module):
     """Semantic correspondence alone, with a network's interface: nothing is trained, nothing is refined.
 
     Args:
         backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s.
     """
-
-    model = "semantic_warp"
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -39,6 +39,7 @@ class SemanticWarp(nn.Module):
         return Colorization(out, out)
 
 
+@keeps_construction
 class SemanticPDNLA(PDNLA):
     """PDNLA that is given the colours which semantic correspondence carries over, and their confidence.
 
@@ -51,8 +52,6 @@ class SemanticPDNLA(PDNLA):
         channel: as :class:`~pdnla.network.PDNLA`'s.
         side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
     """
-
-    model = "pdnla_semantic"
 
     def __init__(self, backbone: nn.Module, channel: int = 8, side: int = SIDE) -> None:
         super().__init__(channel, extra=3)
@@ -69,8 +68,8 @@ class SemanticPDNLA(PDNLA):
         if spots is None:
             raise ValueError("the reference was encoded by a network without correspondence")
         carried: Carried = self.correspondence(target, spots)
-        hints = torch.cat([carried.chroma / _CHROMA, carried.confidence], dim=1).to(target.dtype)
-        return painted(target, carried), (hints,)
+        extra = torch.cat([carried.chroma / _CHROMA, carried.confidence], dim=1).to(target.dtype)
+        return painted(target, carried), (extra,)
 
 
 def painted(target: Tensor, carried: Carried) -> Tensor:

@@ -25,6 +25,7 @@ from pdnla.fast import accelerate as accelerated
 from pdnla.images.color import at_least_float32, replace_luminance
 from pdnla.losses import HeadCodes, HybridLoss, Supervision
 from pdnla.losses.hybrid import judged_by
+from pdnla.models import describe
 from pdnla.network import PDNLA, Colorization
 from pdnla.network.layers import equalised_parameters
 from pdnla.training.distributed import average_gradients, mean_over_devices
@@ -88,8 +89,11 @@ class ColorizationModule(pl.LightningModule):
         # Generator and critics take their steps in turn, each with its own optimiser.
         self.automatic_optimization = False
         self.network = accelerated(network) if accelerate else network
-        for encoder in (network.target_encoder, network.reference_encoder):
-            encoder.head.requires_grad_(loss.needs("codes"))
+        if isinstance(network, PDNLA):
+            for encoder in (network.target_encoder, network.reference_encoder):
+                encoder.head.requires_grad_(loss.needs("codes"))
+        elif loss.needs("codes"):
+            raise UserError("loss.terms: a term compares the training heads of PDNLA's encoders; leave it out")
         self.ema = cast(PDNLA, averaged_copy(network))
         self.loss = accelerated(loss) if accelerate else loss
         self.make_optimizer, self.make_critic_optimizer = optimizer, critic_optimizer
@@ -111,7 +115,8 @@ class ColorizationModule(pl.LightningModule):
         self._step_started = 0.0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the counts of photographs left out and of steps skipped."""
+        """Keep what network it is, the counts of photographs left out and of steps skipped."""
+        checkpoint["model"] = describe(self.network)._asdict()
         checkpoint["counts"] = dict(self.counts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -122,8 +127,9 @@ class ColorizationModule(pl.LightningModule):
         """Bring the frozen network to the device and compile the other.
 
         Raises:
-            UserError: the crops do not fit a critic.
+            UserError: no weights file could name the network, or the crops do not fit a critic.
         """
+        describe(self.network)
         for name, term in self.loss.critics.items():
             size = term.sees(cast(Any, self.trainer).datamodule.size)
             stride = cast(Any, term.critic).stride

@@ -77,7 +77,8 @@ class WandbReport(FirstResults):
         ]
         network = cast(ColorizationModule, pl_module).ema
         target, reference = (picture.to(pl_module.device, pl_module.dtype) for picture in (target, reference))
-        overlays = [wandb.Image(as_pixels(strip)) for strip in attention_strips(network, target, reference)]
+        strips = attention_strips(network, target, reference) if isinstance(network, PDNLA) else []
+        overlays = [wandb.Image(as_pixels(strip)) for strip in strips]
         for logger in self._loggers(trainer):
             table = wandb.Table(columns=[*COLUMNS, "chroma_error"], data=rows)
             logger.log_metrics({"val/table": table, "val/attention": overlays}, step=trainer.global_step)
