@@ -10,7 +10,7 @@ from PIL import Image
 from skimage import data
 
 from pdnla import UserError
-from pdnla.evaluation.protocols import Clips, GivenPairs, PseudoPairs, spread, warped
+from pdnla.evaluation.protocols import Clips, GivenPairs, WarpedPairs, spread, warped
 
 
 def save(path: Path, colour: tuple[int, int, int] | int, size: tuple[int, int] = (24, 20)) -> Path:
@@ -28,20 +28,20 @@ def album(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_pseudo_pair_is_a_square_its_grey_and_its_mirrored_warp(album: Path) -> None:
-    case = PseudoPairs(album, size=64)[0]
+def test_a_warped_pair_is_a_square_its_grey_and_its_mirrored_warp(album: Path) -> None:
+    case = WarpedPairs(album, size=64)[0]
     assert case.name == "astronaut.png"
     assert case.truth is not None
     assert case.truth.size == case.target.size == case.reference.size == (64, 64)
     assert case.target.colour.mode == "L"
     truth = np.asarray(case.truth, dtype=float)
     reference = np.asarray(case.reference.colour, dtype=float)
-    still = PseudoPairs(album, size=64, warp=0)[0].reference.colour
+    still = WarpedPairs(album, size=64, warp=0)[0].reference.colour
     assert np.array_equal(np.asarray(still), np.asarray(case.truth)[:, ::-1])
     assert np.abs(reference - truth[:, ::-1]).mean() > 4
 
 
-def test_pseudo_pairs_are_the_same_on_every_machine() -> None:
+def test_warped_pairs_are_the_same_on_every_machine() -> None:
     ramp = np.add.outer(2 * np.arange(60), 3 * np.arange(48)).astype(np.uint8)
     picture = Image.fromarray(np.stack([ramp, ramp.T.copy().reshape(60, 48), 255 - ramp], axis=-1))
     found = warped(picture, 9, np.random.PCG64([0, 5]))
@@ -59,19 +59,19 @@ def test_the_warp_is_smooth_and_as_long_as_asked() -> None:
 
 
 def test_a_pair_follows_from_its_place_in_the_folder_alone(album: Path) -> None:
-    whole = PseudoPairs(album, size=32)
-    (last,) = PseudoPairs(album, size=32, count=1).numbers
+    whole = WarpedPairs(album, size=32)
+    (last,) = WarpedPairs(album, size=32, count=1).numbers
     assert last == 0
     again = pickle.loads(pickle.dumps(whole))[2]
     assert again.reference.colour.tobytes() == whole[2].reference.colour.tobytes()
-    other = PseudoPairs(album, size=32, seed=1)[2]
+    other = WarpedPairs(album, size=32, seed=1)[2]
     assert other.reference.colour.tobytes() != again.reference.colour.tobytes()
 
 
 def test_a_grey_or_broken_photograph_is_refused_by_name(tmp_path: Path) -> None:
     save(tmp_path / "a.png", 90)
     (tmp_path / "b.png").write_bytes(b"nothing")
-    pairs = PseudoPairs(tmp_path)
+    pairs = WarpedPairs(tmp_path)
     with pytest.raises(UserError, match=r"a.png: is grey"):
         pairs[0]
     with pytest.raises(UserError, match=r"b.png: is not an image"):
@@ -130,10 +130,10 @@ def test_a_clip_has_its_first_frame_for_its_reference(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda p: PseudoPairs(p / "absent"), "absent: there is no such folder"),
-        (lambda p: PseudoPairs(p / "t", size=8), "protocol.size=8: is too small"),
-        (lambda p: PseudoPairs(p / "t", warp=-1), "protocol.warp=-1: must not be negative"),
-        (lambda p: PseudoPairs(p / "t", count=0), "protocol.count=0: must be at least 1"),
+        (lambda p: WarpedPairs(p / "absent"), "absent: there is no such folder"),
+        (lambda p: WarpedPairs(p / "t", size=8), "protocol.size=8: is too small"),
+        (lambda p: WarpedPairs(p / "t", warp=-1), "protocol.warp=-1: must not be negative"),
+        (lambda p: WarpedPairs(p / "t", count=0), "protocol.count=0: must be at least 1"),
         (lambda p: GivenPairs(), "there is nothing to colour; give protocol.targets="),
         (lambda p: GivenPairs(p / "t", p / "absent"), "protocol.references=.*absent: there is no such file or folder"),
         (lambda p: GivenPairs(p / "t", p / "r"), "no reference has the name of a target"),

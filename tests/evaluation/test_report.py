@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pdnla.evaluation.report import choose, ranked, write_metrics, write_page
-from pdnla.evaluation.running import Evaluation, Record, kept
+from pdnla.evaluation.runner import Evaluation, Record, kept
 
 METHODS = {"net": "weights", "grey": "baseline", "truth": "truth"}
 

@@ -20,7 +20,7 @@ from pdnla.errors import UserError
 from pdnla.training import sweeps
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
-    from pdnla.evaluation.running import Evaluation, Tell
+    from pdnla.evaluation.runner import Evaluation, Progress
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def evaluate(config: DictConfig) -> "Evaluation":
     """
     import torch
 
-    from pdnla.evaluation import measures, methods, report, running
+    from pdnla.evaluation import downloads, methods, report, runner
 
     check_numbers(config, "eval")
     _check(config)
@@ -43,14 +43,13 @@ def evaluate(config: DictConfig) -> "Evaluation":
     weights: Any = OmegaConf.to_container(config.weights) if OmegaConf.is_config(config.weights) else config.weights
     methods.check_baselines(config.baselines)
     protocol = hydra.utils.instantiate(config.protocol)  # before the measures, which may wait for a download
-    settings = running.Settings(
+    settings = runner.Settings(
         weights=methods.name_weights(weights),
         baselines=tuple(config.baselines),
         size=config.size,
         device=config.device,
         precision=config.precision,
-        lpips=measures.has_lpips(config.measures.lpips),
-        fid=measures.has_fid(config.measures.fid),
+        available=downloads.available(config.measures),
         side=config.report.side if config.report.pictures else 0,
     )
     if not settings.weights and not settings.baselines:
@@ -58,12 +57,12 @@ def evaluate(config: DictConfig) -> "Evaluation":
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     record(config, folder)
     pictures = folder / ".pictures"
+    chosen = HydraConfig.get().runtime.choices["protocol"]
     try:
-        with _progress(len(protocol)) as tell:
-            evaluation = running.evaluate(protocol, settings, config.devices, pictures, tell)
+        with _progress(len(protocol)) as progress:
+            evaluation = runner.evaluate({chosen: protocol}, settings, config.devices, pictures, progress)[chosen]
         for sentence in evaluation.left_out:
             log.warning("left out: %s", sentence)
-        chosen = HydraConfig.get().runtime.choices["protocol"]
         count = f"{len(evaluation.records)} pictures"
         versions = {"pdnla": revision(), "torch": torch.__version__, "python": platform.python_version()}
         configuration = OmegaConf.to_container(config, resolve=True)
@@ -72,7 +71,7 @@ def evaluate(config: DictConfig) -> "Evaluation":
         report.write_page(
             evaluation,
             folder / "report.html",
-            pictures,
+            pictures / chosen,
             config.report.pictures,
             f"Evaluation: {chosen}",
             [count, f"{len(evaluation.methods)} methods", versions["pdnla"]],
@@ -95,22 +94,22 @@ def _check(config: DictConfig) -> None:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator["Tell"]:
-    """Yield what is told how many pictures are done: it moves a bar on a terminal and prints lines elsewhere."""
+def _progress(total: int) -> Iterator["Progress"]:
+    """Yield a function of the number of pictures done: it moves a bar on a terminal and prints lines elsewhere."""
     console = Console(stderr=True)
     step = max(1, -(-total // _LINES))
     shown = 0
     with progress_bar("evaluating", console) as bar:
         task = bar.add_task("", total=total)
 
-        def tell(done: int) -> None:
+        def progress(done: int) -> None:
             nonlocal shown
             bar.update(task, completed=done)
             if not console.is_terminal and done != shown and (done // step > shown // step or done == total):
                 shown = done
                 print(f"evaluated {done}/{total} pictures", flush=True)
 
-        yield tell
+        yield progress
 
 
 def _print(evaluation: "Evaluation", title: str) -> None:
@@ -119,7 +118,7 @@ def _print(evaluation: "Evaluation", title: str) -> None:
 
     table = Table("", title=title, title_justify="left")
     for measure in evaluation.measures:
-        table.add_column(f"{MEASURES[measure].label} {report.ARROWS[MEASURES[measure].best]}", justify="right")
+        table.add_column(f"{MEASURES[measure].label} {report.ARROWS[MEASURES[measure].better]}", justify="right")
     winners = {measure: report.ranked(evaluation, measure) for measure in evaluation.measures}
     for method in evaluation.methods:
         cells = []

@@ -7,8 +7,8 @@ const [order, measure, method] = ["order", "measure", "method"].map((id) => docu
 const value = (row, name) => data.figures[row.dataset.number][name]?.[measure.value];
 
 function badness(number) {
-  const best = data.measures[measure.value].best;
-  return best === "high" ? -number : best === "low" ? number : Math.abs(number - 1);
+  const better = data.measures[measure.value].better;
+  return better === "up" ? -number : better === "down" ? number : Math.abs(number - 1);
 }
 
 function arrange() {

@@ -1,4 +1,4 @@
-"""What is coloured: pseudo-pairs with a known truth, given pairs without one, and the frames of clips.
+"""What is coloured: warped pairs with a known truth, given pairs without one, and the frames of clips.
 
 A protocol is a sequence of cases that are made when asked for, so that one of any length needs the memory of one case.
 It can be sent to another process.
@@ -34,6 +34,7 @@ class Case:
         truth: the target in its own colours, mode RGB, or None where that is not known.
         given: results that others published, mode RGB of the target's size, by the name of their method.
         follows: the case before this one is the frame before it.
+        regions: parts of the target that measures are taken of, by name: bool, ``(H, W)``.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Case:
     truth: Image.Image | None = None
     given: Mapping[str, Image.Image] = field(default_factory=dict)
     follows: bool = False
+    regions: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 class Protocol(Interface):
@@ -60,7 +62,7 @@ class Protocol(Interface):
         ...
 
 
-class PseudoPairs:
+class WarpedPairs:
     """Photographs as their own truth: the reference is the photograph, mirrored and smoothly warped.
 
     The warp of photograph ``i`` (of all in the folder, sorted by path) follows from ``seed`` and ``i`` alone, by

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from pdnla.evaluation.measures import MEASURES, badness, best
+from pdnla.evaluation.measures import MEASURES, best
 from pdnla.evaluation.methods import TRUTH
 from pdnla.evaluation.protocols import spread
-from pdnla.evaluation.running import REFERENCE, TARGET, Evaluation, Record, kept
+from pdnla.evaluation.runner import REFERENCE, TARGET, Evaluation, Record, kept
 from pdnla.files import replacing
 
-ARROWS = {"high": "↑", "low": "↓", "one": "→ 1"}
+ARROWS = {"up": "↑", "down": "↓", "one": "→ 1"}
 _POINTS = 100  # of each distribution that are drawn
 
 
@@ -30,7 +30,7 @@ def write_metrics(
         "configuration": configuration,
         "pictures": len(evaluation.records),
         "left_out": evaluation.left_out,
-        "means": {name: evaluation.means[name] for name in evaluation.methods},
+        "means": {name: evaluation.summary[name] for name in evaluation.methods},
         "figures": {record.name: record.figures for record in evaluation.records},
     }
     with replacing(folder / "metrics.json") as temporary:
@@ -55,7 +55,7 @@ def write_page(
     Args:
         evaluation: what it shows.
         file: where it goes.
-        pictures: folder of the small pictures that :func:`pdnla.evaluation.running.evaluate` kept.
+        pictures: folder of the small pictures that :func:`pdnla.evaluation.runner.evaluate` kept.
         count: so many cases at most are shown in pictures.
         title: of the page.
         remarks: short ones under the title.
@@ -100,7 +100,7 @@ def choose(evaluation: Evaluation, count: int) -> list[Record]:
     for measure in _of_pictures(evaluation):
         for method in evaluation.methods:
             values = [(record.figures.get(method, {}).get(measure), place) for place, record in enumerate(records)]
-            found = [(badness(measure, value), place) for value, place in values if value is not None]
+            found = [(MEASURES[measure].badness(value), place) for value, place in values if value is not None]
             if method != TRUTH:
                 orders.append([place for _, place in sorted(found, reverse=True)])
     for rank in range(len(records)):
@@ -112,13 +112,13 @@ def choose(evaluation: Evaluation, count: int) -> list[Record]:
 
 def ranked(evaluation: Evaluation, measure: str) -> list[str]:
     """Return the methods whose mean of a measure is the best one; the truth does not compete."""
-    values = {name: means[measure] for name, means in evaluation.means.items() if name != TRUTH and measure in means}
+    values = {name: means[measure] for name, means in evaluation.summary.items() if name != TRUTH and measure in means}
     return best(measure, values)
 
 
 def printed(evaluation: Evaluation, method: str, measure: str) -> str:
     """Return a method's mean as it is printed, empty where there is none."""
-    value = evaluation.means[method].get(measure)
+    value = evaluation.summary[method].get(measure)
     return "" if value is None else f"{value:.{MEASURES[measure].digits}f}"
 
 
@@ -131,7 +131,7 @@ def _of_pictures(evaluation: Evaluation) -> list[str]:
 def _means(evaluation: Evaluation) -> str:
     head = "".join(
         f"<th title='{escape(MEASURES[name].meaning)}'>{escape(MEASURES[name].label)} "
-        f"<small>{ARROWS[MEASURES[name].best]}</small></th>"
+        f"<small>{ARROWS[MEASURES[name].better]}</small></th>"
         for name in evaluation.measures
     )
     winners = {measure: ranked(evaluation, measure) for measure in evaluation.measures}
@@ -185,7 +185,7 @@ def _distribution(evaluation: Evaluation, measure: str) -> str:
     bottom = _TOP + _STEP * len(values)
     parts = [
         f"<svg viewBox='0 0 {_LABELS + _PLOT + 12} {bottom + 22}' role=img><title>{escape(measure)}</title>"
-        f"<text class=name x=0 y=13>{escape(MEASURES[measure].label)} {ARROWS[MEASURES[measure].best]}</text>"
+        f"<text class=name x=0 y=13>{escape(MEASURES[measure].label)} {ARROWS[MEASURES[measure].better]}</text>"
     ]
     for tick in _ticks(least, most):
         parts.append(
@@ -258,7 +258,7 @@ def _data(evaluation: Evaluation, shown: Sequence[Record]) -> str:
     """Return what the page's script needs: measures, and the figures of the cases shown."""
     measures = {name: MEASURES[name] for name in _of_pictures(evaluation)}
     content = {
-        "measures": {name: {"best": measure.best, "digits": measure.digits} for name, measure in measures.items()},
+        "measures": {name: {"better": measure.better, "digits": measure.digits} for name, measure in measures.items()},
         "figures": {str(record.number): record.figures for record in shown},
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
