@@ -26,7 +26,7 @@ from pdnla.evaluation.measures import (
     resolve,
     summarise,
 )
-from pdnla.evaluation.metrics import flicker, luminance_error
+from pdnla.evaluation.metrics import chroma_error_over_grey, flicker, luminance_error, opposite_hue
 from pdnla.evaluation.perceptual import perceptual_distance
 from pdnla.evaluation.scoring import Scorer
 from pdnla.images import color
@@ -66,6 +66,47 @@ def test_the_table_costs_no_import_of_torch() -> None:
 
 def test_luminance_error_is_the_mean_distance_of_lightness() -> None:
     assert float(luminance_error(picture(53.0, 20.0, 5.0), picture(50.0, 0.0, 0.0))) == pytest.approx(3, abs=1e-3)
+
+
+def test_chroma_error_over_greys_is_one_for_grey_and_two_for_the_opposite() -> None:
+    truth = picture(50.0, 9.0, 12.0)
+    assert float(chroma_error_over_grey(truth, truth)) == pytest.approx(0, abs=1e-6)
+    assert float(chroma_error_over_grey(picture(50.0, 0.0, 0.0), truth)) == pytest.approx(1, abs=1e-3)
+    assert float(chroma_error_over_grey(picture(50.0, -9.0, -12.0), truth)) == pytest.approx(2, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ours", "truth", "opposite"),
+    [
+        ((-20.0, 0.0), (20.0, 0.0), True),
+        ((-1.0, 20.0), (20.0, 0.0), True),  # 93 degrees
+        ((1.0, 20.0), (20.0, 0.0), False),  # 87 degrees
+        ((-7.0, 0.0), (20.0, 0.0), False),  # ours is hardly coloured
+        ((-20.0, 0.0), (7.0, 0.0), False),  # the truth is hardly coloured
+        ((0.0, 0.0), (20.0, 0.0), False),
+    ],
+)
+def test_hues_are_opposite_beyond_a_right_angle_where_both_are_coloured(
+    ours: tuple[float, float], truth: tuple[float, float], opposite: bool
+) -> None:
+    left = torch.arange(8) < 2
+    halves = [torch.where(left, ours[axis], truth[axis]) for axis in (0, 1)]
+    assert float(opposite_hue(picture(50.0, *halves), picture(50.0, *truth))) == (25.0 if opposite else 0.0)
+
+
+def test_a_region_is_measured_alone(scorer: Scorer) -> None:
+    left = torch.arange(64) < 16
+    truth = scorer.view(picture(50.0, 20.0, 0.0, side=64).float())
+    result = scorer.view(picture(50.0, torch.where(left, 20.0, -20.0), 0.0, side=64).float())
+    regions = {"shown": left.expand(64, 64), "missing": ~left.expand(64, 64), "skin": torch.zeros(64, 64).bool()}
+    figures = scorer.figures(result, truth, truth, truth, regions)
+    assert figures["ciede2000_shown"] == pytest.approx(0, abs=1e-3)
+    assert figures["ciede2000_missing"] == pytest.approx(figures["ciede2000"] * 4 / 3, rel=1e-4)
+    assert figures["chroma_error_over_grey_missing"] == pytest.approx(2, abs=1e-2)
+    assert figures["opposite_hue_missing"] == 100
+    assert figures["opposite_hue"] == 75
+    assert "ciede2000_skin" not in figures  # an empty region
+    assert not {"ciede2000_shown", "ciede2000_missing"} & set(scorer.figures(result, truth, truth, truth))
 
 
 def test_perceptual_distance_is_that_of_unit_vectors() -> None:
@@ -147,6 +188,11 @@ def test_large_pictures_are_judged_at_a_bounded_size(scorer: Scorer) -> None:
 
 def test_means_are_of_the_pictures_that_have_the_measure() -> None:
     assert summarise([{"psnr": 20.0, "his": 0.5}, {"his": 1.0}, {}]) == {"psnr": 20.0, "his": 0.75}
+
+
+def test_a_median_is_not_moved_by_one_picture() -> None:
+    figures = [{"chroma_error_over_grey": value, "chroma_error": value} for value in (1.0, 2.0, 30.0)]
+    assert summarise(figures) == {"chroma_error_over_grey": 2.0, "chroma_error": 11.0}
 
 
 def test_the_best_are_told_apart_only_as_far_as_they_are_printed() -> None:

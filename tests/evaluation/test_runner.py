@@ -18,7 +18,15 @@ from pdnla.evaluation.methods import BASELINE_NAMES, check_baselines, name_weigh
 from pdnla.evaluation.protocols import Case, Clips, GivenPairs, Protocol, WarpedPairs
 from pdnla.evaluation.runner import Evaluation, Settings, evaluate
 
-PAIRED = {"psnr", "ssim", "ciede2000", "chroma_error", "lpd_efficientnet"}
+PAIRED = {
+    "psnr",
+    "ssim",
+    "ciede2000",
+    "chroma_error",
+    "chroma_error_over_grey",
+    "opposite_hue",
+    "lpd_efficientnet",
+}
 UNPAIRED = {"his", "colourfulness_ratio", "contextual", "luminance_error"}
 
 

@@ -41,6 +41,7 @@ class Measure:
         summary: of a set of pictures: the ``mean``, the ``median``, or ``over_grey``: the mean over the mean of grey
             results.
         where: the places that measure it. Validation knows summaries but the median.
+        decides: its best value is marked in tables; not where a result that is wrong can have it.
         weights: ``module:name`` of a function that loads weights which do not come with the package.
         stand_in: the measure that is taken where these weights cannot be had.
     """
@@ -56,6 +57,7 @@ class Measure:
     region: str | None = None
     summary: Literal["mean", "median", "over_grey"] = "mean"
     where: tuple[Place, ...] = ("evaluation",)
+    decides: bool = True
     weights: str | None = None
     stand_in: str | None = None
 
@@ -126,6 +128,78 @@ MEASURES: dict[str, Measure] = {
             where=EVERYWHERE,
         ),
         Measure(
+            "chroma_error_over_grey",
+            "of grey's",
+            "down",
+            2,
+            "truth",
+            f"{_PICTURES}:chroma_error_over_grey",
+            "chroma error over a grey result's, the median; over 1, grey is better",
+            summary="median",
+        ),
+        Measure(
+            "opposite_hue",
+            "opposite hue",
+            "down",
+            1,
+            "truth",
+            f"{_PICTURES}:opposite_hue",
+            "% of pixels, coloured in both, whose hue is more than 90 degrees off the truth's; none in a grey result",
+            decides=False,
+        ),
+        Measure(
+            "ciede2000_skin",
+            "skin",
+            "down",
+            2,
+            "truth",
+            f"{_PICTURES}:ciede2000",
+            "CIEDE2000 in an oval in the middle of the face",
+            region="skin",
+        ),
+        Measure(
+            "ciede2000_shown",
+            "shown",
+            "down",
+            2,
+            "truth",
+            f"{_PICTURES}:ciede2000",
+            "CIEDE2000 where the reference shows the same",
+            region="shown",
+        ),
+        Measure(
+            "ciede2000_missing",
+            "missing",
+            "down",
+            2,
+            "truth",
+            f"{_PICTURES}:ciede2000",
+            "CIEDE2000 where the reference shows something else",
+            region="missing",
+        ),
+        Measure(
+            "chroma_error_over_grey_missing",
+            "missing, of grey's",
+            "down",
+            2,
+            "truth",
+            f"{_PICTURES}:chroma_error_over_grey",
+            "chroma error over a grey result's where the reference shows something else, the median",
+            region="missing",
+            summary="median",
+        ),
+        Measure(
+            "opposite_hue_missing",
+            "missing, opposite hue",
+            "down",
+            1,
+            "truth",
+            f"{_PICTURES}:opposite_hue",
+            "% of pixels of opposite hue where the reference shows something else; none in a grey result",
+            region="missing",
+            decides=False,
+        ),
+        Measure(
             "lpips",
             "LPIPS",
             "down",
@@ -154,8 +228,9 @@ MEASURES: dict[str, Measure] = {
             3,
             "reference",
             f"{_PICTURES}:histogram_intersection",
-            "histogram intersection of a*b* with the reference",
+            "histogram intersection of a*b* with the reference; wrong places raise it too, so it decides nothing alone",
             where=LOGGED,
+            decides=False,
         ),
         Measure(
             "colourfulness_ratio",

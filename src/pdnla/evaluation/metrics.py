@@ -13,6 +13,9 @@ from torchmetrics.functional.image import (
 
 from pdnla.images.color import rgb_to_lab
 
+SEEN_CHROMA = 8.0
+"""Chroma in CIELAB units above which a pixel counts as coloured."""
+
 STILL = 1.0
 """L* of the target may change by so much between two frames where flicker is measured: less than can be seen."""
 
@@ -21,6 +24,21 @@ def chroma_error(result: Tensor, truth: Tensor) -> Tensor:
     """Return the mean distance in the a*b* plane, ``(B,)``, of sRGB pictures in [0, 1], ``(B, 3, H, W)``."""
     difference = rgb_to_lab(result)[:, 1:] - rgb_to_lab(truth)[:, 1:]
     return difference.norm(dim=1).mean(dim=(1, 2))
+
+
+def chroma_error_over_grey(result: Tensor, truth: Tensor) -> Tensor:
+    """Return the chroma error over a grey result's, the truth's mean chroma, ``(B,)``: over 1, grey is better."""
+    return chroma_error(result, truth) / rgb_to_lab(truth)[:, 1:].norm(dim=1).mean(dim=(1, 2))
+
+
+def opposite_hue(result: Tensor, truth: Tensor) -> Tensor:
+    """Return how many pixels have a wrong hue that is seen, ``(B,)`` in percent.
+
+    Those whose chroma is over :data:`SEEN_CHROMA` in both pictures, and whose hues differ by more than 90 degrees.
+    """
+    ours, wanted = (rgb_to_lab(picture)[:, 1:] for picture in (result, truth))
+    seen = (ours.norm(dim=1) > SEEN_CHROMA) & (wanted.norm(dim=1) > SEEN_CHROMA)
+    return 100 * (seen & ((ours * wanted).sum(dim=1) < 0)).float().mean(dim=(1, 2))
 
 
 def ciede2000(result: Tensor, truth: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Colour every case by every method and measure the results, in one process or in several."""
 
 import multiprocessing
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,13 +16,15 @@ from torch import Tensor
 
 from pdnla.devices import choose_device
 from pdnla.errors import UserError
+from pdnla.evaluation import report
 from pdnla.evaluation.frechet import Moments, frechet_distance
 from pdnla.evaluation.measures import MEASURES, Figures, summarise
-from pdnla.evaluation.methods import TRUTH, load_methods
-from pdnla.evaluation.protocols import Case, Protocol
+from pdnla.evaluation.methods import load_methods
+from pdnla.evaluation.protocols import TRUTH, Case, Protocol
+from pdnla.evaluation.results import REFERENCE, TARGET, Evaluation, Record, kept
 from pdnla.evaluation.scoring import Scorer, View
+from pdnla.evaluation.suite import Part
 
-TARGET, REFERENCE = "target", "reference"
 _GOAL = ""  # the name of the set that results should be like: truths, or references
 _JPEG_QUALITY = 82  # of the pictures that the report shows
 _POLL_SECONDS = 0.3  # between two looks at what the processes have done
@@ -49,15 +52,6 @@ class Settings(NamedTuple):
     side: int = 256
 
 
-class Record(NamedTuple):
-    """One case: its number and name, each method's figures, and which pictures of it were kept, in their order."""
-
-    number: int
-    name: str
-    figures: dict[str, Figures]
-    columns: tuple[str, ...]
-
-
 @dataclass
 class Share:
     """What one process measured: records, sentences about what it left out, and moments by measure and set."""
@@ -78,26 +72,6 @@ class Share:
         """Add moments to those of a set."""
         sets = self.moments.setdefault(measure, {})
         sets[name] = sets[name] + moments if name in sets else moments
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The figures of all methods on the cases of a protocol.
-
-    Attributes:
-        methods: the kind of each by its name, in the order of tables: ``weights``, ``published``, ``baseline``,
-            ``truth``.
-        measures: names of :data:`pdnla.evaluation.measures.MEASURES` that any method has.
-        summary: of each method over the cases, and its Fréchet distances.
-        records: the cases in order.
-        left_out: a sentence for each case that could not be used.
-    """
-
-    methods: dict[str, str]
-    measures: list[str]
-    summary: dict[str, Figures]
-    records: list[Record]
-    left_out: list[str]
 
 
 Progress = Callable[[int], None]
@@ -131,6 +105,65 @@ def evaluate(
             count, first = len(parts[name]), share.left_out[0]
             raise UserError(f"protocol {name}: none of its {count} pictures can be used; the first: {first}")
     return {name: _conclude(share, settings) for name, share in shares.items()}
+
+
+class Provenance(NamedTuple):
+    """What a report says about where its figures come from.
+
+    Attributes:
+        title: of the page.
+        configuration: the composed one, resolved.
+        text: the same as text.
+        versions: of the package, torch and Python.
+    """
+
+    title: str
+    configuration: Mapping[str, Any]
+    text: str
+    versions: Mapping[str, str]
+
+
+def run(
+    parts: Mapping[str, Part],
+    settings: Settings,
+    processes: int,
+    folder: Path,
+    shown: int,
+    provenance: Provenance,
+    progress: Progress,
+) -> dict[str, Evaluation]:
+    """Evaluate, and write ``metrics.json``, ``metrics.csv`` and ``report.html``.
+
+    Args:
+        parts: protocols with their headings, by name.
+        settings: methods and measures.
+        processes: how many evaluate.
+        folder: where the files go.
+        shown: so many cases of each part at most are shown in pictures.
+        provenance: what the report says about itself.
+        progress: is told how many cases are done, of all parts.
+
+    Returns:
+        the evaluation of each part, by its name.
+
+    Raises:
+        UserError: a method cannot be loaded or fails, or no case of a part can be used.
+    """
+    pictures = folder / ".pictures"
+    try:
+        protocols = {name: part.protocol for name, part in parts.items()}
+        evaluations = evaluate(protocols, settings, processes, pictures, progress)
+        report.write_metrics(evaluations, folder, provenance.configuration, provenance.versions)
+        remarks = [
+            f"{sum(len(evaluation.records) for evaluation in evaluations.values())} pictures",
+            f"{len(report.kinds(evaluations))} methods",
+            provenance.versions["pdnla"],
+        ]
+        page = report.Page(provenance.title, remarks, provenance.text, pictures, shown)
+        report.write_page(folder / "report.html", evaluations, parts, page)
+    finally:
+        shutil.rmtree(pictures, ignore_errors=True)
+    return evaluations
 
 
 _done: Any = None
@@ -295,11 +328,6 @@ class _Worker:
             small = image.copy()
             small.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
             small.save(kept(folder, index, column), quality=_JPEG_QUALITY, subsampling=0, optimize=True)
-
-
-def kept(folder: Path, index: int, column: int) -> Path:
-    """Return where a small picture of a case is kept."""
-    return folder / f"{index:07d}_{column}.jpg"
 
 
 def _conclude(share: Share, settings: Settings) -> Evaluation:
