@@ -1,8 +1,4 @@
-"""Ten people of Caltech-101 that are set apart for measuring, and pairs of photographs of one of them.
-
-In ``Faces``, runs of consecutive numbers show one person in different places. ``Faces_easy`` has the same photographs,
-cropped, under the same numbers.
-"""
+"""Pairs of photographs of one person, of the ten people of Caltech-101 that no training uses."""
 
 import dataclasses
 from pathlib import Path
@@ -14,28 +10,6 @@ from numpy.typing import NDArray
 from pdnla.errors import UserError
 from pdnla.evaluation.protocols import Case, grey, spread
 from pdnla.images.io import read_image
-
-PEOPLE = (
-    range(42, 47),
-    range(69, 90),
-    range(164, 169),
-    range(169, 174),
-    range(194, 215),
-    range(262, 267),
-    range(306, 326),
-    range(326, 346),
-    range(393, 398),
-    range(418, 434),
-)
-"""The people, each by the numbers of all photographs of them; training must use none of these."""
-
-FOLDERS = ("Faces", "Faces_easy")
-
-
-def is_set_apart(path: Path) -> bool:
-    """Return whether a photograph of Caltech-101 shows a person of :data:`PEOPLE`, by its folder and number."""
-    number = path.stem.rpartition("_")[2]
-    return path.parent.name in FOLDERS and number.isdigit() and any(int(number) in person for person in PEOPLE)
 
 
 class FacePair(NamedTuple):
@@ -74,7 +48,8 @@ PAIRS = (
     FacePair(418, 420, 0.361),
     FacePair(426, 428, 0.489),
 )
-"""Two pairs a person: the first photograph of the run and the middle one, each after the second next.
+"""Two pairs of each of :data:`pdnla.data.held_out.PEOPLE`: the first photograph and the middle one, each after the
+second next.
 
 The centres are the crops' of ``Faces_easy``, which are as high as the photographs.
 """
