@@ -9,7 +9,8 @@ from skimage import data
 
 from pdnla import PDNLA
 from pdnla.evaluation.protocols import WarpedPairs
-from pdnla.evaluation.runner import Evaluation, Settings, evaluate
+from pdnla.evaluation.results import Evaluation
+from pdnla.evaluation.runner import Settings, evaluate
 from pdnla.evaluation.scoring import Scorer
 from pdnla.weights import save_weights
 

@@ -16,7 +16,8 @@ from pdnla import UserError
 from pdnla.evaluation.measures import MEASURES, Measure
 from pdnla.evaluation.methods import BASELINE_NAMES, check_baselines, name_weights
 from pdnla.evaluation.protocols import Case, Clips, GivenPairs, Protocol, WarpedPairs
-from pdnla.evaluation.runner import Evaluation, Settings, evaluate
+from pdnla.evaluation.results import Evaluation, kept
+from pdnla.evaluation.runner import Settings, evaluate
 
 PAIRED = {
     "psnr",
@@ -173,7 +174,11 @@ def test_a_measure_is_one_entry_of_the_table(
     region = np.arange(32)[None].repeat(32, axis=0) < 16
     case = dataclasses.replace(warped_pairs[0], truth=truth, given={"mine": Image.new("RGB", (32, 32), (255, 0, 0))})
     alone = settings._replace(weights={}, baselines=("grey",))
-    found = run(Once(dataclasses.replace(case, regions={"left": region})), alone, tmp_path)
+    found = run(Once(dataclasses.replace(case, regions={"left": region})), alone._replace(side=32), tmp_path)
+    assert found.records[0].columns[-1] == "left"
+    shown = np.asarray(Image.open(kept(tmp_path / "it", 0, len(found.records[0].columns) - 1)), dtype=int)
+    assert abs(shown[16, 4, 0] - 204) < 8  # the region as it is,
+    assert abs(shown[16, 28, 0] - 51 // 4) < 8  # and the rest dark
     assert found.summary["mine"]["redness"] == pytest.approx(0.2)
     assert "redness" in found.measures
     assert "redness" not in run(Once(case), alone, tmp_path).measures  # without the region

@@ -111,7 +111,8 @@ def write_page(file: Path, evaluations: Mapping[str, Evaluation], parts: Mapping
             if shown:
                 with_pictures = True
                 page.write(_controls(evaluation, len(shown), parts[name].overview[:1]))
-                columns = [TARGET, REFERENCE, *evaluation.methods]
+                others = (column for record in shown for column in record.columns)
+                columns = list(dict.fromkeys([TARGET, REFERENCE, *evaluation.methods, *others]))
                 for record in shown:  # one at a time: together they may be a hundred megabytes
                     page.write(_row(record, columns, how.pictures / name))
                 page.write(f"</div>\n<script type=application/json class=data>{_data(evaluation, shown)}</script>\n")

@@ -286,7 +286,7 @@ class _Worker:
             if name != TRUTH:
                 self._describe(share, name, view)
         self.before = Frame(target.picture, {name: view.picture for name, view in views.items()})
-        shown = {TARGET: case.target.rgb(), REFERENCE: case.reference.rgb(), **results}
+        shown = {TARGET: case.target.rgb(), REFERENCE: case.reference.rgb(), **results, **_first_region(case)}
         if self.side:
             self._keep(folder, index, shown)
         share.records.append(Record(index, case.name, figures, tuple(shown)))
@@ -328,6 +328,15 @@ class _Worker:
             small = image.copy()
             small.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
             small.save(kept(folder, index, column), quality=_JPEG_QUALITY, subsampling=0, optimize=True)
+
+
+def _first_region(case: Case) -> dict[str, Image.Image]:
+    """Return the first region that a case is measured in, by its name: the truth, dark outside of it."""
+    if case.truth is None or not case.regions:
+        return {}
+    name, region = next(iter(case.regions.items()))
+    truth = np.asarray(case.truth)
+    return {name: Image.fromarray(np.where(region[..., None], truth, truth // 4))}
 
 
 def _conclude(share: Share, settings: Settings) -> Evaluation:
