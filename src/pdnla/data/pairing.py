@@ -138,16 +138,16 @@ def read_pairs(file: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def read_results(file: Path) -> list[Path | None]:
-    """Read the column of a file of pairs that is headed ``published``: a result of each pair, None where it is empty.
+def read_column(file: Path, name: str) -> list[Path | None]:
+    """Read a further column of a file of pairs by its heading: a picture of each pair, None where it is empty.
 
     Raises:
         UserError: the file is missing or empty, or a picture is not there.
     """
     heading, lines = _lines(file)
-    if "published" not in heading:
+    if name not in heading:
         return [None] * len(lines)
-    column = heading.index("published")
+    column = heading.index(name)
     cells = ((number, row[column] if column < len(row) else "") for number, row in lines)
     return [_picture(file, number, file.parent, cell) if cell else None for number, cell in cells]
 

@@ -20,7 +20,7 @@ from pdnla.backbones import Backbone, load_backbone
 from pdnla.data.modules import Batch
 from pdnla.data.pseudo_pairs import Pairs
 from pdnla.errors import UserError
-from pdnla.evaluation.metrics import colourfulness, fidelity, histogram_intersection
+from pdnla.evaluation.measures import logged, measured
 from pdnla.fast import accelerate as accelerated
 from pdnla.images.color import at_least_float32, replace_luminance
 from pdnla.losses import HeadCodes, HybridLoss, Supervision
@@ -32,9 +32,7 @@ from pdnla.training.distributed import average_gradients, mean_over_devices
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
 
 LINE_EVERY = 50  # steps between two lines of progress where there is no progress bar
-MEASURES = ("psnr", "ssim", "ciede2000", "chroma_error")
 SHOWN = ("train/loss/total", "train/loss/pixel", "train/loss/chroma")  # on the progress bar
-PAIR_MEASURES = ("histogram_intersection", "colourfulness_ratio")
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
 
@@ -105,9 +103,10 @@ class ColorizationModule(pl.LightningModule):
         self.accumulate, self.max_skipped, self.compile_network = accumulate, max_skipped, compile
         self.counts: Counter[str] = Counter(grey=0, unreadable=0, skipped=0)
         self.skipped_in_a_row = 0
+        self.with_truth, self.with_reference = measured("validation", "truth"), measured("validation", "reference")
         self.validation = nn.ModuleDict(
-            {f"{who}_{name}": MeanMetric() for who in ("result", "grey") for name in MEASURES}
-            | {f"pairs_{name}": MeanMetric() for name in PAIR_MEASURES}
+            {f"{who}_{m.name}": MeanMetric("ignore") for who in ("result", "grey") for m in self.with_truth}
+            | {f"pairs_{m.name}": MeanMetric("ignore") for m in self.with_reference}
         )
         # Frozen and shared: neither in checkpoints nor among the module's parameters.
         self._frozen: list[Backbone] = [load_backbone(backbone)] if loss.needs("backbone") else []
@@ -319,38 +318,36 @@ class ColorizationModule(pl.LightningModule):
         result = (shown.out + 1) / 2
         if dataloader_idx:
             reference = (pairs.reference + 1) / 2
-            found = {
-                "histogram_intersection": histogram_intersection(result, reference),
-                "colourfulness_ratio": colourfulness(result) / colourfulness(reference).clamp_min(1e-3),
-            }
-            for name, values in found.items():
-                cast(MeanMetric, self.validation[f"pairs_{name}"]).update(values)
+            for measure in self.with_reference:
+                cast(MeanMetric, self.validation[f"pairs_{measure.name}"]).update(measure(result, reference))
             return shown
         truth = (pairs.truth + 1) / 2
         for who, picture in {"result": result, "grey": (pairs.target + 1) / 2}.items():
-            for name, values in fidelity(picture, truth).items():
-                cast(MeanMetric, self.validation[f"{who}_{name}"]).update(values)
+            for measure in self.with_truth:
+                cast(MeanMetric, self.validation[f"{who}_{measure.name}"]).update(measure(picture, truth))
         return shown
 
     def on_validation_epoch_end(self) -> None:
-        """Log the measures; ``val/chroma_error_ratio`` is the result's chroma error over the grey result's."""
+        """Log the measures, of results and of grey ones, and what a measure is over grey's."""
         metrics = {name: cast(MeanMetric, metric) for name, metric in self.validation.items()}
         means = {name: metric.compute() for name, metric in metrics.items() if metric.update_called}
         for metric in metrics.values():
             metric.reset()
-        for name in PAIR_MEASURES:
-            if f"pairs_{name}" in means:
-                self.log(f"val/pairs/{name}", means[f"pairs_{name}"])
-        for name in MEASURES:
-            self.log(f"val/{name}", means[f"result_{name}"])
-            self.log(f"val/grey/{name}", means[f"grey_{name}"])
-        ratio = means["result_chroma_error"] / means["grey_chroma_error"]
-        self.log("val/chroma_error_ratio", ratio, prog_bar=True)
-        if self.trainer.is_global_zero and not self.trainer.sanity_checking and math.isfinite(float(ratio)):
+        for measure in self.with_reference:
+            if f"pairs_{measure.name}" in means:
+                self.log(f"val/pairs/{measure.name}", means[f"pairs_{measure.name}"])
+        for measure in self.with_truth:
+            value, grey = means[f"result_{measure.name}"], means[f"grey_{measure.name}"]
+            if measure.summary == "over_grey":
+                self.log(logged(measure.name), value / grey, prog_bar=True)
+            else:
+                self.log(logged(measure.name), value)
+                self.log(f"val/grey/{measure.name}", grey)
+        error, grey = means["result_chroma_error"], means["grey_chroma_error"]
+        if self.trainer.is_global_zero and not self.trainer.sanity_checking and math.isfinite(float(error / grey)):
             self.print(
-                f"step {self.global_step}: chroma error {means['result_chroma_error']:.2f},"
-                f" {100 * ratio:.0f}% of the grey result's {means['grey_chroma_error']:.2f};"
-                f" PSNR {means['result_psnr']:.1f} dB (grey {means['grey_psnr']:.1f})"
+                f"step {self.global_step}: chroma error {error:.2f}, {100 * error / grey:.0f}% of the grey result's"
+                f" {grey:.2f}; PSNR {means['result_psnr']:.1f} dB (grey {means['grey_psnr']:.1f})"
             )
 
 
