@@ -26,7 +26,7 @@ from pdnla.training import sweeps
 from pdnla.training.sweeps import Result, SweepStart
 
 if TYPE_CHECKING:  # torch takes seconds to import
-    from pdnla.network import PDNLA
+    from torch import nn
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def _train(config: DictConfig, result: Result) -> None:
     from pdnla.training.distributed import end_together
     from pdnla.training.module import ColorizationModule
     from pdnla.training.pruning import BestValidation, PruneBadRuns
-    from pdnla.weights import load_network
+    from pdnla.weights import build_network, check_model, read_weights
 
     for chatty in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(chatty).setLevel(logging.WARNING)  # their import sets INFO
@@ -84,9 +84,9 @@ def _train(config: DictConfig, result: Result) -> None:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     network = hydra.utils.instantiate(config.model)
     if config.weights:
-        start = load_network(config.weights)
-        check_model(f"weights={config.weights}", start.model, getattr(start, "channel", 0), network)
-        network.load_state_dict(start.state_dict())
+        start = read_weights(config.weights)
+        check_model(f"weights={config.weights}", start, network)
+        network.load_state_dict(build_network(start, config.weights).state_dict())
     checkpoint = resume_from(config.ckpt_path, network)
     data = hydra.utils.instantiate(config.data, backbone=config.backbone)
     module = ColorizationModule(
@@ -173,7 +173,7 @@ def keep_metrics(folder: Path) -> None:
         metrics.rename(folder / f"metrics_{part}.csv")
 
 
-def resume_from(path: str | None, network: "PDNLA") -> str | None:
+def resume_from(path: str | None, network: "nn.Module") -> str | None:
     """Return the checkpoint to resume from, having looked that it is one of this model.
 
     A folder means the newest whole checkpoint in it: one that a crash left truncated is skipped with a warning.
@@ -198,26 +198,14 @@ def resume_from(path: str | None, network: "PDNLA") -> str | None:
     raise UserError(f"ckpt_path={path}: holds no checkpoint that can be resumed; name another run's folder")
 
 
-def _check_checkpoint(path: str, network: "PDNLA") -> None:
-    from pdnla.weights import load_pickle, read_weights
+def _check_checkpoint(path: str, network: "nn.Module") -> None:
+    from pdnla.checkpoints import load_pickle
+    from pdnla.weights import check_model, read_weights
 
     found = read_weights(path)
     if Path(path).suffix == ".safetensors" or "optimizer_states" not in load_pickle(Path(path)):
         raise UserError(f"ckpt_path={path}: holds weights alone; use weights={path} to start a new training from them")
-    check_model(f"ckpt_path={path}", found.model, found.channel, network)
-
-
-def check_model(option: str, model: str, channel: int, network: "PDNLA") -> None:
-    """Raise :class:`UserError` if weights are not of a network's model and width."""
-    if not channel:
-        raise UserError(f"{option}: holds {model}, in which nothing is trained; name other weights")
-    if model != network.model:
-        raise UserError(f"{option}: holds {model} and the model is {network.model}; choose the same with model=...")
-    if channel != network.channel:
-        raise UserError(
-            f"{option}: has channel {channel} and the model {network.channel}; choose the model of that width or set"
-            f" model.channel={channel}"
-        )
+    check_model(f"ckpt_path={path}", found, network, resuming=True)
 
 
 def trainer_strategy(trainer: DictConfig) -> Any:

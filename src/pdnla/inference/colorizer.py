@@ -7,18 +7,19 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from pdnla.devices import choose_device, choose_precision, compiled
 from pdnla.errors import UserError
 from pdnla.export import load_exported
+from pdnla.fast import for_inference
 from pdnla.images import color
 from pdnla.images.io import Picture, picture_from_pil
 from pdnla.inference.chroma_upscaling import ChromaPlane
 from pdnla.inference.preprocessing import NATIVE, network_input, rows_tensor, working_size
-from pdnla.network import STRIDE, folded
+from pdnla.network import STRIDE
 from pdnla.pretrained import is_exported
-from pdnla.weights import Network, load_network
+from pdnla.weights import load_network
 
 STRIP_PIXELS = 1 << 18
 """Full-size pixels coloured at a time: what bounds the memory of a huge picture."""
@@ -74,7 +75,7 @@ class Colorizer:
 
     def __init__(
         self,
-        weights: str | Path | Network = "default",
+        weights: str | Path | nn.Module = "default",
         device: str | torch.device = "auto",
         precision: str = "auto",
         size: int | str = 512,
@@ -88,7 +89,10 @@ class Colorizer:
         self.device = choose_device(device)
         self.network: Any
         if isinstance(weights, str | Path) and is_exported(weights):
-            exported = load_exported(weights)
+            if compile:
+                raise UserError(f"--compile: {weights} is compiled by its own runtime already; leave --compile out")
+            exported = load_exported(weights, None if str(device) == "auto" else self.device)
+            self.device = exported.device
             if precision not in ("auto", exported.precision):
                 own = exported.precision
                 raise UserError(f"{weights}: was exported in {own}; leave --precision out, or export it in {precision}")
@@ -96,7 +100,7 @@ class Colorizer:
         else:
             network = load_network(weights) if isinstance(weights, str | Path) else weights
             self.dtype = choose_precision(precision, self.device)
-            self.network = folded(network, self.dtype, copied=network is weights).to(self.device)
+            self.network = for_inference(network, self.dtype, copied=network is weights).to(self.device)
             if compile:
                 self.network = compiled(self.network, self.device)
         self._code: Any = None
@@ -196,7 +200,7 @@ class Colorizer:
 
 
 def colorize(
-    target: Image.Image, reference: Image.Image, weights: str | Path | Network = "default", **options: Any
+    target: Image.Image, reference: Image.Image, weights: str | Path | nn.Module = "default", **options: Any
 ) -> Image.Image:
     """Return ``target`` in the colours of ``reference``; ``options`` are :class:`Colorizer`'s.
 
