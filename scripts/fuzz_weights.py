@@ -3,7 +3,7 @@
     python scripts/fuzz_weights.py --files 500 --seed 0
 
 Kinds: our safetensors, our training checkpoint, the authors' published checkpoint, a pickle of torch's older format,
-and ONNX where its packages are installed. Each file is read, and colours a small picture if it can, in a process of its
+and ONNX. Each file is read, and colours a small picture if it can, in a process of its
 own with limited memory and time. `.pt2` files are left out: they hold machine code, which loading runs.
 """
 
@@ -21,7 +21,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from pdnla.models import describe
 from pdnla.published import published_names, published_shape
 from pdnla.weights import load_network, save_weights
 
+KINDS = ("safetensors", "checkpoint", "published", "old_pickle", "onnx")
 SECONDS, MEMORY = 20, 3 << 30  # of a file: the limit, and what may be added to the process
 RAN = "ran"  # the file that a payload writes
 GOOD = ("read", "refused")
@@ -60,8 +61,8 @@ class Payload:
 # --- whole files, small
 
 
-def whole_files(with_onnx: bool) -> dict[str, bytes]:
-    """Return a sound file of each kind."""
+def whole_files(kinds: Sequence[str]) -> dict[str, bytes]:
+    """Return a sound file of each of the kinds."""
     torch.manual_seed(0)
     network = PDNLA(4)
     state = network.state_dict()
@@ -76,14 +77,14 @@ def whole_files(with_onnx: bool) -> dict[str, bytes]:
         name: state[ours].reshape(published_shape(ours, state[ours])) for ours, name in published_names(state).items()
     }
     published = {"args": argparse.Namespace(channel=4, size=256), "PDNLA_ema": theirs}
-    files = {"checkpoint": saved(checkpoint), "published": saved(published), "old pickle": saved(checkpoint, old=True)}
+    files = {"checkpoint": saved(checkpoint), "published": saved(published), "old_pickle": saved(checkpoint, old=True)}
     with tempfile.TemporaryDirectory() as folder:
         save_weights(network, f"{folder}/w.safetensors", "a test", half=True)
         files["safetensors"] = Path(folder, "w.safetensors").read_bytes()
-        if with_onnx:
+        if "onnx" in kinds:
             export(network, f"{folder}/w.onnx", source="a test")
             files["onnx"] = Path(folder, "w.onnx").read_bytes()
-    return files
+    return {kind: files[kind] for kind in kinds}
 
 
 def saved(content: Any, old: bool = False) -> bytes:
@@ -318,6 +319,8 @@ def memory_of(column: int) -> int:
 
 def outcome(file: Path, seconds: int, memory: int) -> str:
     """Return what happens to a file, and what is said of it after a line's end."""
+    os.chdir(file.parent)  # where a payload would write
+    torch.set_num_threads(1)  # the parent's threads are not in this process
     limit = memory_of(0) + memory
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -339,19 +342,18 @@ def outcome(file: Path, seconds: int, memory: int) -> str:
     return "read\n"
 
 
-def campaign(files: int, seed: int, folder: Path, with_onnx: bool = True) -> dict[tuple[str, str], list[Result]]:
+def campaign(files: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS) -> dict[tuple[str, str], list[Result]]:
     """Damage and read so many files, of each kind in turn; return what came of them by kind and damage."""
-    whole, chance = whole_files(with_onnx), random.Random(seed)
+    whole, chance = whole_files(kinds), random.Random(seed)
     found: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
-    os.chdir(folder)  # where a payload would write
     for number in range(files):
         kind = list(whole)[number % len(whole)]
         damage = chance.choice(damages(kind))
         file = folder / ("damaged.onnx" if kind == "onnx" else "damaged.pt")
         file.write_bytes(damage(bytearray(whole[kind]), chance))
         result = attempt(file)
-        if Path(RAN).exists():
-            Path(RAN).unlink()
+        if (folder / RAN).exists():
+            (folder / RAN).unlink()
             result = result._replace(outcome="payload ran")
         if result.outcome not in GOOD:
             kept = folder / f"bad_{number}{file.suffix}"
@@ -370,7 +372,9 @@ def table(found: dict[tuple[str, str], list[Result]]) -> str:
         counts = collections.Counter(result.outcome for result in results)
         numbers = " | ".join(str(counts[name]) for name in outcomes)
         worst = f"{max(r.seconds for r in results):.1f} | {max(r.megabytes for r in results):.0f}"
-        lines.append(f"| {kind} | {damage.replace('_', ' ')} | {len(results)} | {numbers} | {worst} |")
+        lines.append(
+            f"| {kind.replace('_', ' ')} | {damage.replace('_', ' ')} | {len(results)} | {numbers} | {worst} |"
+        )
     return "\n".join(lines)
 
 
@@ -379,13 +383,12 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder for the files that were neither read nor refused")
-    parser.add_argument("--without-onnx", action="store_true")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="onnx needs pdnla[export]")
     options = parser.parse_args()
-    torch.set_num_threads(1)  # threads do not survive a fork
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        found = campaign(options.files, options.seed, folder.resolve(), not options.without_onnx)
+        found = campaign(options.files, options.seed, folder.resolve(), options.kinds)
     print(table(found))
     return int(any(result.outcome not in GOOD for results in found.values() for result in results))
 

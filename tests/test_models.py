@@ -185,13 +185,6 @@ def test_what_differs_is_said_in_one_sentence(tmp_path: Path) -> None:
         )
 
 
-def test_making_a_network_without_memory_draws_no_random_numbers() -> None:
-    description = describe(PDNLA(4))
-    before = torch.get_rng_state()
-    build(description, "meta")
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 @pytest.mark.parametrize("model", ["pdnla_tiny", "default"])
 def test_what_comes_with_the_package_is_of_registered_models(model: str) -> None:
     found = read_weights(model).description

@@ -196,8 +196,15 @@ def test_a_file_that_speaks_of_an_enormous_network_is_refused_before_memory_is_t
     for channel in (10**5, 10**9):  # 10^9 numbers in a layer, and more than a tensor can have
         about = {"format": "pdnla", "format_version": "2", "model": "pdnla", "module": "", "source": ""}
         write_safetensors(net, path, {**about, "arguments": json.dumps({"channel": channel})})
-        with pytest.raises(UserError, match=r"w\.safetensors: (its tensors do not fit|the model cannot be made as)"):
+        with pytest.raises(UserError, match=r"w\.safetensors: the model cannot be made as pdnla, channel 10+: "):
             load_network(path)
+
+
+def test_tensors_that_claim_a_size_give_no_room_for_one(published: dict[str, Tensor], tmp_path: Path) -> None:
+    claims = {name: torch.zeros(1).expand(10**14) for name in published}
+    torch.save({"args": argparse.Namespace(channel=10**5), "PDNLA_ema": claims}, tmp_path / "p.pt")
+    with pytest.raises(UserError, match=r"p\.pt: its tensors would be far larger than the file's"):
+        load_network(tmp_path / "p.pt")
 
 
 @pytest.mark.parametrize(

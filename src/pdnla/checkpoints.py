@@ -65,6 +65,12 @@ def tensors_of(content: object, path: str | Path) -> dict[str, Tensor]:
     return state
 
 
+def memory_of(state: Mapping[str, Tensor]) -> int:
+    """Return the bytes that a state dict takes, whatever sizes its tensors claim: they can repeat or share numbers."""
+    storages = [tensor.untyped_storage() for tensor in state.values()]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | Path) -> None:
     """Raise :class:`UserError` listing a few names of ``state`` that are missing, unexpected or misshapen."""
     problems = []

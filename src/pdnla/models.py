@@ -13,14 +13,17 @@ and can be given in its place.
 ...     def __init__(self, channel: int = 32, orders: int = 4) -> None: ...
 """
 
+import contextlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from pdnla.backbones import Backbone, load_backbone
 from pdnla.checkpoints import printable
@@ -33,6 +36,8 @@ ENTRY_POINTS = "pdnla.models"
 BACKBONE = "backbone"
 """A constructor's argument of this name is a frozen network of :mod:`pdnla.backbones`; files have its name."""
 
+_SMALL = 1 << 28  # numbers that any network may have
+_MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 _SIZE_BOUND = "its correspondence depends on the pictures' sizes"
 
 Class = TypeVar("Class", bound=type[nn.Module])
@@ -163,12 +168,12 @@ def describe(network: nn.Module) -> Description:
     return Description(model.name, arguments, model.cls.__module__)
 
 
-def build(description: Description, device: str = "cpu") -> nn.Module:
+def build(description: Description, memory: int | None = None) -> nn.Module:
     """Return a new network of what a file says.
 
     Args:
         description: the model and its arguments.
-        device: where; on ``meta``, tensors have shapes and no memory.
+        memory: bytes that the file's tensors take; a far larger network is refused before memory is taken for it.
 
     Raises:
         UserError: there is no such model, or it cannot be made with these arguments.
@@ -184,13 +189,32 @@ def build(description: Description, device: str = "cpu") -> nn.Module:
         name = arguments.get(BACKBONE)
         arguments[BACKBONE] = load_backbone(*([] if name is None else [str(name)]))
     try:
-        with torch.device(device):
+        with contextlib.nullcontext() if memory is None else _Bounded(max(_SMALL, memory)):
             return cls(**arguments)
     except Exception as error:  # what a constructor raises on a file's arguments is its own affair
         reason = printable(" ".join(str(error).split()), 200)
         raise UserError(
             f"the model cannot be made as {_shown(str(description))}: {reason}; pass other weights"
         ) from error
+
+
+class _Bounded(TorchFunctionMode):
+    """While it is entered, the tensors made have at most so many numbers together: a file may ask for any width."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.left = numbers
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _MAKERS:
+            size = kwargs.get("size", args)
+            if len(size) and isinstance(size[0], Sequence):
+                (size, *_) = size
+            self.left -= math.prod(side for side in size if isinstance(side, int))
+            if self.left < 0:
+                raise MemoryError("its tensors would be far larger than the file's")
+        return func(*args, **kwargs)
 
 
 def read_description(said: object) -> Description:

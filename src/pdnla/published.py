@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdnla.checkpoints import check_state, printable, tensors_of
+from pdnla.checkpoints import check_state, memory_of, printable, tensors_of
 from pdnla.errors import UserError
 from pdnla.models import Description, build
 
@@ -32,7 +32,7 @@ def from_published(content: Mapping[str, Any], path: str | Path) -> tuple[dict[s
         raise UserError(f"{path}: does not say its channel in args; pass the authors' checkpoint as published")
     description = Description("pdnla", {"channel": channel})
     try:
-        expected = build(description, "meta").state_dict()
+        expected = build(description, memory_of(published)).state_dict()
     except UserError as error:
         reason = printable(str(error.__cause__ or error))
         raise UserError(f"{path}: {reason}; pass the authors' checkpoint as published") from error

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pdnla.checkpoints import SOURCE, check_state, load_pickle, printable, tensors_of
+from pdnla.checkpoints import SOURCE, check_state, load_pickle, memory_of, printable, tensors_of
 from pdnla.errors import UserError
 from pdnla.files import replacing
 from pdnla.models import Description, build, describe, differences, read_description
@@ -65,14 +65,7 @@ def build_network(weights: Weights, path: str | Path) -> nn.Module:
         UserError: its model is not registered, or a tensor is missing, unexpected or misshapen.
     """
     try:
-        # Shapes before memory: a damaged file may speak of any width.
-        expected = build(weights.description, "meta").state_dict()
-    except UserError:  # a constructor that needs values may still do
-        expected = None
-    if expected is not None:
-        check_state(weights.state, expected, path)
-    try:
-        network = build(weights.description)
+        network = build(weights.description, memory_of(weights.state))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     check_state(weights.state, network.state_dict(), path)
