@@ -79,7 +79,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    data = BuiltinData(batch_size=4, size=32, pairs=PseudoPairs(), seed=0, workers=0, repeats=4)
+    data = BuiltinData(
+        batch_size=4,
+        size=32,
+        pairs=PseudoPairs(),
+        seed=0,
+        workers=0,
+        validation_count=2,
+        repeats=4,
+        unpaired_fraction=0.0,
+        pairing="random",
+    )
     trainer.fit(module, datamodule=data)
     logger.experiment.finish()
     return folder

@@ -14,7 +14,6 @@ from pdnla.errors import UserError
 SOME_FAILED = 1
 BAD_USAGE = 2
 INTERRUPTED = 130
-PREEMPTED = 143  # told to leave by SIGTERM, as a shell reports it; saved, and can be resumed
 
 _LINE_END = re.compile(r"\s*[\r\n]+\s*")
 

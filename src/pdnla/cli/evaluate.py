@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pdnla.cli._hydra import check_numbers, record, revision, run_composed
+from pdnla.cli._hydra import check_numbers, run_composed
 from pdnla.cli._progress import Progress
+from pdnla.configuration import record, revision
 from pdnla.errors import UserError
-from pdnla.training import sweeps
+from pdnla.training.distributed import processes
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from pdnla.evaluation.results import Evaluation
@@ -81,7 +82,7 @@ def evaluate(config: DictConfig) -> "dict[str, Evaluation]":
 
 def _check(config: DictConfig) -> None:
     """Raise :class:`UserError` for what no part of the evaluation would notice in time."""
-    if sweeps.processes() > 1:
+    if processes() > 1:
         raise UserError("leave out torchrun or srun: devices=N starts the processes of an evaluation itself")
     for key, least in (("devices", 1), ("report.pictures", 0), ("report.side", 16)):
         value = OmegaConf.select(config, key)

@@ -146,11 +146,18 @@ class Shards(Sequence[Sample]):
             if len(self._files) == _OPEN:
                 self._files.pop(next(iter(self._files))).close()
             file = self._files[shard] = io.FileIO(shard_path(self.root, shard))
-        # A forked process shares its parent's place in the file, which this neither uses nor moves.
-        picture = os.pread(file.fileno(), size, int(self.offset[number]))
+        picture = _read_at(file, size, int(self.offset[number]))
         if len(picture) < size:
             raise OSError(f"{shard_path(self.root, shard)}: is truncated; run pdnla-prepare again")
         return picture
+
+
+def _read_at(file: io.FileIO, size: int, offset: int) -> bytes:
+    if hasattr(os, "pread"):
+        # A forked process shares its parent's place in the file, which this neither uses nor moves.
+        return os.pread(file.fileno(), size, offset)
+    file.seek(offset)  # Windows, where no process is forked
+    return file.read(size)
 
 
 def window_order(shard: NDArray[np.int32], window: int, rng: np.random.Generator) -> NDArray[np.int64]:

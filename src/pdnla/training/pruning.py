@@ -1,4 +1,4 @@
-"""What the validations of a run measured, and ending it early where other runs of its sweep did better."""
+"""Pruning: the best validation of a run, and an early end where other runs of its sweep do better."""
 
 import json
 import math
@@ -16,7 +16,7 @@ FILE = "validations.json"
 
 
 class BestValidation(pl.Callback):
-    """Remember what the best validation measured, by the objective, and what the last did.
+    """Keep the measures of the best validation, by the objective, and of the last one.
 
     Args:
         measures: the names that are remembered, as they are logged.

@@ -1,4 +1,4 @@
-"""What Weights & Biases is told of a run beside its numbers: tables of pictures, where pixels look, the weights."""
+"""The report to Weights & Biases beside the numbers: tables of pictures, attention maps, the best checkpoint."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -41,7 +41,7 @@ class WandbReport(FirstResults):
         self.folder = Path(folder)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the configuration, and tell each measure's best value from its last."""
+        """Log the configuration, and which measures are better when lower."""
         for logger in self._loggers(trainer):
             config = self.folder / "config.yaml"
             if config.is_file():
@@ -59,7 +59,7 @@ class WandbReport(FirstResults):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first rows, if anybody is told of them."""
+        """Keep the first rows, if there is a W&B logger."""
         if self._loggers(trainer):
             super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
