@@ -10,8 +10,10 @@ from skimage import data
 from torch import Tensor
 
 from pdnla import Colorizer, load_network
+from pdnla.backbones import load_backbone
 from pdnla.errors import UserError
-from pdnla.export import SIZES, CompiledNetwork, OnnxNetwork, _write_compiled, export, load_exported, pictures, trace
+from pdnla.export import SIZES, CompiledNetwork, OnnxNetwork, export, load_exported, pictures, trace, write_compiled
+from pdnla.models import Description, describe
 from pdnla.network import PDNLA, SemanticWarp
 
 
@@ -48,7 +50,8 @@ def test_onnx_gives_the_published_pictures(
 
 def test_an_onnx_file_says_what_it_holds(onnx_file: Path) -> None:
     network = OnnxNetwork(onnx_file)
-    assert (network.model, network.channel, network.precision) == ("pdnla", 4, "float32")
+    assert network.description == describe(PDNLA(4))
+    assert network.precision == "float32"
     assert network.source == "the test's"
     assert [file.name for file in onnx_file.parent.iterdir()] == [onnx_file.name]
 
@@ -73,22 +76,46 @@ class Mixture(torch.nn.Module):
         return mid, mid + target
 
 
-def test_a_compiled_package_is_run_with_what_it_says_of_itself(tmp_path: Path) -> None:
+def test_a_compiled_package_of_version_0_1_is_run_with_what_it_says_of_itself(tmp_path: Path) -> None:
     batch, side = torch.export.Dim("batch", max=64), torch.export.Dim("side", max=64)
     with torch.no_grad():
         shapes = ({0: batch, 2: 16 * side}, {0: batch})
         program = torch.export.export(Mixture(), pictures(2, 32, 48, 16, 16), dynamic_shapes=shapes)
     path = tmp_path / "mixture.pt2"
     about = {"format": "pdnla", "model": "pdnla", "channel": "8", "precision": "bfloat16", "source": "here"}
-    _write_compiled(program, path, about)
+    write_compiled(program, path, about)
     network = load_exported(path)
     assert isinstance(network, CompiledNetwork)
-    assert (network.model, network.channel, network.precision) == ("pdnla", 8, "bfloat16")
+    assert network.description == Description("pdnla", {"channel": 8})
+    assert network.precision == "bfloat16"
     target, reference = pictures(3, 64, 48, 16, 16)
     found = network(target, reference[:1])
     assert torch.allclose(found.out, Mixture()(target, reference[:1])[1], atol=1e-6)
     with pytest.raises(UserError, match=r"was exported in bfloat16; leave --precision out"):
         Colorizer(path, precision="float32")
+    with pytest.raises(UserError, match=r"--device cuda:1: \S*mixture\.pt2 was compiled for the CPU; use --device cpu"):
+        load_exported(path, torch.device("cuda:1"))
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
+def test_a_device_that_the_runtime_does_not_have_is_refused(device: str, onnx_file: Path) -> None:
+    with pytest.raises(UserError, match=rf"--device {device}: ONNX Runtime, which runs \S*c4\.onnx, does not have it"):
+        load_exported(onnx_file, torch.device(device))
+
+
+def test_the_cpu_is_said_where_the_runtime_leaves_a_gpu_alone(
+    onnx_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert load_exported(onnx_file).device == torch.device("cpu")
+    assert "c4.onnx runs on the CPU: ONNX Runtime has no CUDA here" in caplog.text
+
+
+def test_an_exported_network_is_not_compiled_again(onnx_file: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"--compile: \S*c4\.onnx is compiled by its own runtime already; leave --compile"
+    ):
+        Colorizer(onnx_file, compile=True)
 
 
 def test_the_traced_network_computes_in_half_precision_where_asked(net: PDNLA) -> None:
@@ -102,7 +129,7 @@ def test_the_traced_network_computes_in_half_precision_where_asked(net: PDNLA) -
 
 def test_what_cannot_be_exported_is_refused_and_nothing_is_left(net: PDNLA, tmp_path: Path) -> None:
     for network, name, precision, sentence in (
-        (SemanticWarp(torch.nn.Identity()), "a.onnx", "float32", "semantic_warp cannot be exported"),
+        (SemanticWarp(load_backbone()), "a.onnx", "float32", "semantic_warp cannot be exported"),
         (net, "a.engine", "float32", "must end in .onnx or .pt2"),
         (net, "a.onnx", "bfloat16", "ONNX Runtime computes in it nowhere"),
     ):
@@ -115,8 +142,8 @@ def test_a_file_that_differs_from_the_network_is_not_kept(
     net: PDNLA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pdnla.export.trace", lambda *_: None)
-    monkeypatch.setattr("pdnla.export._write_onnx", lambda _, path, __: path.write_bytes(b"graph"))
-    monkeypatch.setattr("pdnla.export.load_exported", lambda _: None)
+    monkeypatch.setattr("pdnla.export.write_onnx", lambda _, path, __: path.write_bytes(b"graph"))
+    monkeypatch.setattr("pdnla.export.load_exported", lambda *_: None)
     for wrong in (0.1, float("nan")):
         monkeypatch.setattr("pdnla.export.compare", lambda *_, wrong=wrong: type("P", (), {"largest": wrong})())
         with pytest.raises(UserError, match=r"a\.onnx: its results differ by"):

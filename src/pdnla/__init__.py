@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 from pdnla.errors import UserError
 
 if TYPE_CHECKING:
+    from pdnla import models
     from pdnla.inference.colorizer import Colorizer, colorize
     from pdnla.network import PDNLA
     from pdnla.weights import load_network
 
 __version__ = "0.1.0"
-__all__ = ["PDNLA", "Colorizer", "UserError", "colorize", "load_network"]
+__all__ = ["PDNLA", "Colorizer", "UserError", "colorize", "load_network", "models"]
 
 # Torch takes seconds to import, which `pdnla-colorize --help` need not wait for.
 _HOMES = {
@@ -23,6 +24,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "models":
+        return importlib.import_module("pdnla.models")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -12,6 +12,10 @@ class UserError(Exception):
     """
 
 
+class DiskFullError(UserError):
+    """The disk is full: nothing further can be written either."""
+
+
 class Preempted(BaseException):
     """The run was told to leave and has saved; ``checkpoint`` is what to resume from."""
 

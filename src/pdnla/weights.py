@@ -1,12 +1,12 @@
 """Network weights in and out: safetensors files, training checkpoints and the authors' published checkpoint.
 
-A weights file is safetensors: the network's state dict, and in its metadata ``format`` ("pdnla"), ``format_version``,
-``model``, ``channel`` and ``source``. Reading never executes anything that a file contains.
+A weights file is safetensors: the network's state dict, and in its metadata ``format`` ("pdnla"), ``format_version``
+("2"), ``source``, and the network's :class:`~pdnla.models.Description`: ``model``, ``arguments`` (as JSON) and
+``module``. A training checkpoint has the description under ``model``. Reading never executes anything that a file
+contains.
 """
 
-import argparse
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,36 +14,35 @@ from typing import Any, NamedTuple
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pdnla.backbones import load_backbone
+from pdnla.checkpoints import SOURCE, check_state, load_pickle, memory_of, printable, tensors_of
 from pdnla.errors import UserError
 from pdnla.files import replacing
-from pdnla.network import PDNLA, SemanticPDNLA, SemanticWarp
+from pdnla.models import Description, build, describe, differences, read_description
 from pdnla.pretrained import find_weights, is_exported
+from pdnla.published import KEY as PUBLISHED
+from pdnla.published import from_published
 
 FORMAT = "pdnla"
-FORMAT_VERSION = "1"
-_LISTED = 4  # names listed in an error before "and N more"
-
-
-Network = PDNLA | SemanticWarp
-"""What colours: PDNLA, SemanticPDNLA, which is one, or SemanticWarp."""
+FORMAT_VERSION = "2"
 
 
 class Weights(NamedTuple):
-    """What a weights file holds: the tensors by our names, which model's, its width and where they came from.
+    """What a weights file holds.
 
-    ``channel`` is 0 where the model has no width.
+    Attributes:
+        state: the tensors by our names.
+        description: the network they are of.
+        source: where they came from.
     """
 
     state: dict[str, Tensor]
-    model: str
-    channel: int
+    description: Description
     source: str
 
 
-def load_network(path: str | Path = "default") -> Network:
+def load_network(path: str | Path = "default") -> nn.Module:
     """Read a network from a file of any of the three kinds, told apart by content, in eval mode.
 
     Args:
@@ -53,34 +52,28 @@ def load_network(path: str | Path = "default") -> Network:
             checkpoint.
 
     Raises:
-        UserError: the file is missing, truncated, of none of these kinds, or its tensors do not fit the network.
+        UserError: the file is missing, truncated, of none of these kinds, its model is not registered (see
+            :mod:`pdnla.models`), or its tensors do not fit the network.
     """
-    weights = read_weights(path)
-    network = build_network(weights, path)
+    return build_network(read_weights(path), path)
+
+
+def build_network(weights: Weights, path: str | Path) -> nn.Module:
+    """Return the network that weights are of, with these weights, in eval mode.
+
+    Raises:
+        UserError: its model is not registered, or a tensor is missing, unexpected or misshapen.
+    """
+    try:
+        network = build(weights.description, memory_of(weights.state))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    check_state(weights.state, network.state_dict(), path)
     network.load_state_dict(weights.state)
     return network.eval()
 
 
-def build_network(weights: Weights, path: str | Path) -> Network:
-    """Return a network of the model and the width that weights are of, having checked that they fit.
-
-    Raises:
-        UserError: there is no such model, or a tensor is missing, unexpected or misshapen.
-    """
-    network: Network
-    if weights.model == PDNLA.model:
-        network = PDNLA(weights.channel)
-    elif weights.model == SemanticPDNLA.model:
-        network = SemanticPDNLA(load_backbone(), weights.channel)
-    elif weights.model == SemanticWarp.model:
-        network = SemanticWarp(load_backbone())
-    else:
-        raise UserError(f"{path}: holds weights of the model {weights.model}, which this pdnla has not; upgrade pdnla")
-    check_state(weights.state, network.state_dict(), path)
-    return network
-
-
-def save_weights(network: Network, path: str | Path, source: str, half: bool = False) -> None:
+def save_weights(network: nn.Module, path: str | Path, source: str, half: bool = False) -> None:
     """Write ``network`` to a safetensors file, whole or not at all.
 
     Args:
@@ -88,19 +81,47 @@ def save_weights(network: Network, path: str | Path, source: str, half: bool = F
         path: where.
         source: where the weights came from.
         half: round them to half precision: half the size.
+
+    Raises:
+        UserError: the network's class is not registered, or the file cannot be written.
     """
+    description = describe(network)
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "model": network.model,
-        "channel": str(getattr(network, "channel", 0)),
+        "model": description.model,
+        "arguments": json.dumps(description.arguments),
+        "module": description.module,
         "source": source,
     }
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    if half:
-        state = {name: tensor.half() for name, tensor in state.items()}
+    state = {}
+    for name, tensor in network.state_dict().items():
+        kept = tensor.half() if half and tensor.is_floating_point() else tensor
+        # A copy of each: tensors that share memory are refused.
+        state[name] = kept.detach().cpu().clone(memory_format=torch.contiguous_format)
     with replacing(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(state, metadata))
+
+
+def check_model(option: str, weights: Weights, network: nn.Module, resuming: bool = False) -> None:
+    """Raise :class:`UserError` if training cannot begin with weights, saying what differs.
+
+    Args:
+        option: what named them, for the error.
+        weights: what was read.
+        network: what is to be trained.
+        resuming: all arguments must be the same, not only those that the tensors' shapes depend on.
+    """
+    if not weights.state:
+        raise UserError(f"{option}: holds {weights.description.model}, in which nothing is trained; name other weights")
+    own = describe(network)
+    different = differences(weights.description, own)
+    if different:
+        shapes = {name: tensor.shape for name, tensor in weights.state.items()}
+        fits = shapes == {name: tensor.shape for name, tensor in network.state_dict().items()}
+        if resuming or not fits or weights.description.model != own.model:
+            raise UserError(f"{option}: {different}")
+    check_state(weights.state, network.state_dict(), option)
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -127,27 +148,35 @@ def _read_safetensors(path: Path) -> Weights:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise UserError(f"{path}: is truncated or not a safetensors file ({error}); copy it again") from error
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except Exception as error:  # damaged, it can raise more than the library's own
+        reason = printable(str(error), SOURCE)
+        raise UserError(f"{path}: is truncated or not a safetensors file ({reason}); copy it again") from error
     if metadata.get("format") != FORMAT:
         raise UserError(
             f"{path}: is a safetensors file without PDNLA weights; pass one written by pdnla-train or pdnla-convert"
         )
-    if metadata.get("format_version") != FORMAT_VERSION:
+    version = metadata.get("format_version", "none")
+    if version not in ("1", FORMAT_VERSION):
         raise UserError(
-            f"{path}: has weights format {metadata.get('format_version')}, and this pdnla reads {FORMAT_VERSION};"
-            " upgrade pdnla"
+            f"{path}: has weights format {printable(version)}, and this pdnla reads {FORMAT_VERSION}; upgrade pdnla"
         )
-    model = metadata.get("model", PDNLA.model)
-    return Weights(state, model, int(metadata["channel"]), metadata.get("source", "unknown"))
+    try:
+        if version == FORMAT_VERSION:
+            description = read_description({**metadata, "arguments": json.loads(metadata["arguments"])})
+        else:  # format 1 has the width alone, 0 for a model without one
+            channel = int(metadata["channel"])
+            description = Description(metadata.get("model", "pdnla"), {"channel": channel} if channel else {})
+    except (KeyError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: does not say what network its weights are of; copy it again") from error
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    return Weights(tensors_of(state, path), description, printable(metadata.get("source", "unknown"), SOURCE))
 
 
 def _read_checkpoint(path: Path) -> Weights:
     content = load_pickle(path)
-    if "PDNLA_ema" in content:
-        state, channel = from_published(content, path)
-        return Weights(state, PDNLA.model, channel, f"published checkpoint {path.name}")
+    if PUBLISHED in content:
+        return Weights(*from_published(content, path), f"published checkpoint {path.name}")
     if "state_dict" in content:
         return _from_training(content, path)
     raise UserError(
@@ -156,172 +185,25 @@ def _read_checkpoint(path: Path) -> Weights:
     )
 
 
-def load_pickle(path: Path) -> Mapping[str, Any]:
-    """Read a ``torch.save`` file without executing anything: tensors, plain containers and ``Namespace`` only.
-
-    Raises:
-        UserError: the file is truncated, is none of ``torch.save``, or holds any other object.
-    """
-    try:
-        # Opened here, because torch would go by the name's ending.
-        with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "GLOBAL" in str(error):
-            raise UserError(
-                f"{path}: holds objects other than tensors, which could run code; nothing was loaded."
-                " Pass a checkpoint that holds tensors alone"
-            ) from error
-        raise UserError(f"{path}: is truncated or not a weights file; copy it again") from error
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        OSError,
-        AttributeError,
-        IndexError,
-        TypeError,
-    ) as error:
-        raise UserError(f"{path}: is truncated or not a weights file; copy it again") from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not weights; pass a weights file")
-    return content
-
-
 def _from_training(content: Mapping[str, Any], path: Path) -> Weights:
-    tensors: Mapping[str, Tensor] = content["state_dict"]
-    for part in ("ema", "network"):
-        state = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
-        stem, seen = (state.get(f"{box}.stem.weight") for box in ("refiner", "target_encoder"))
-        if stem is not None and seen is not None:
-            step = content.get("global_step", "unknown")
-            kind = "averaged" if part == "ema" else "plain"
-            model = PDNLA.model if seen.shape[1] == 4 else SemanticPDNLA.model
-            return Weights(state, model, stem.shape[0], f"training checkpoint {path.name}, step {step}, {kind} weights")
+    tensors = content["state_dict"] if isinstance(content["state_dict"], Mapping) else {}
+    for part, kind in (("ema", "averaged"), ("network", "plain")):
+        prefix = f"{part}."
+        chosen = {n.removeprefix(prefix): t for n, t in tensors.items() if isinstance(n, str) and n.startswith(prefix)}
+        if chosen:
+            state, model = tensors_of(chosen, path), content.get("model")
+            try:
+                description = _of_version_0_1(state) if model is None else read_description(model)
+            except (KeyError, ValueError, IndexError):
+                break
+            step = content.get("global_step")
+            step = step if isinstance(step, int) else "unknown"
+            return Weights(state, description, f"training checkpoint {path.name}, step {step}, {kind} weights")
     raise UserError(f"{path}: is a training checkpoint of another model; pass one of pdnla-train")
 
 
-def from_published(content: Mapping[str, Any], path: str | Path) -> tuple[dict[str, Tensor], int]:
-    """Return the published checkpoint's weights under our names, and its channel.
-
-    Args:
-        content: the published dictionary: ``args`` with ``channel``, and the state dict ``PDNLA_ema``.
-        path: where it came from, for errors.
-
-    Raises:
-        UserError: names are missing, unexpected or misshapen; a few of each are listed.
-    """
-    published: Mapping[str, Tensor] = content["PDNLA_ema"]
-    args = content.get("args")
-    channel = args.get("channel") if isinstance(args, Mapping) else getattr(args, "channel", None)
-    if not isinstance(channel, int):
-        raise UserError(f"{path}: does not say its channel in args; pass the authors' checkpoint as published")
-    try:
-        expected = PDNLA(channel).state_dict()
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; pass the authors' checkpoint as published") from error
-    names = published_names(expected)
-    copies = {name for name in published if name.endswith(".kernel") or name.endswith("body.1.weight")}
-    shaped = {theirs: published_shape(ours, expected[ours]) for ours, theirs in names.items()}
-    _compare(
-        {name: tuple(tensor.shape) for name, tensor in published.items() if name not in copies - set(shaped)},
-        {name: tuple(shape) for name, shape in shaped.items()},
-        path,
-    )
-    slopes = [published[name].float() for name in copies if name.endswith("body.1.weight")]
-    if any(not torch.equal(slope, slopes[0]) for slope in slopes):
-        raise UserError(f"{path}: its PReLU slopes differ, where the published network shares one; convert another")
-    return {ours: published[theirs].float().reshape(expected[ours].shape) for ours, theirs in names.items()}, channel
-
-
-def published_shape(name: str, tensor: Tensor) -> torch.Size:
-    """Return a parameter's published shape: linear maps on positions are published as 1×1 convolutions."""
-    linear = tensor.ndim == 2 and name.startswith("decoder.fusions.")
-    return torch.Size([*tensor.shape, 1, 1]) if linear else tensor.shape
-
-
-def published_names(ours: Mapping[str, Any]) -> dict[str, str]:
-    """Map each of our parameter names to the published checkpoint's."""
-    parts: dict[str, str] = {}
-    for encoder, prefix in (("target_encoder", "enc1"), ("reference_encoder", "enc2")):
-        parts[f"{encoder}.stem.weight"] = f"{prefix}.conv1.0.weight"
-        parts[f"{encoder}.stem.bias"] = f"{prefix}.conv1.1.bias"
-        parts[f"{encoder}.head"] = f"{prefix}.conv2"
-        for i in range(4):
-            block, published = f"{encoder}.blocks.{i}", f"{prefix}.res{i + 1}1"
-            for layer in ("conv1", "conv2", "skip"):
-                parts[f"{block}.{layer}.weight"] = f"{published}.{layer}.1.weight"
-                parts[f"{block}.{layer}.bias"] = f"{published}.{layer}.2.bias"
-    for i in range(4):
-        fusion, published = f"decoder.fusions.{i}", f"gen.NLB.{i}"
-        for direction, n in (("to_reference", 1), ("to_target", 2)):
-            parts[f"{fusion}.{direction}.query"] = f"{published}.conv_q{n}"
-            parts[f"{fusion}.{direction}.mix"] = f"{published}.conv_mask{n}"
-            parts[f"{fusion}.{direction}.fuse"] = f"{published}.conv_fuse{n}1"
-            for j in range(4):
-                parts[f"{fusion}.{direction}.keys.{j}"] = f"{published}.conv_k{n}_list.{j}"
-                parts[f"{fusion}.{direction}.values.{j}"] = f"{published}.conv_v{n}_list.{j}"
-        for layer, short in (("theta", "t"), ("phi", "p"), ("psi", "g"), ("output", "z"), ("norm", "gn")):
-            parts[f"{fusion}.fusion.{layer}"] = f"{published}.BNLBlock.{short}"
-        parts[f"decoder.upsamples.{i}"] = f"gen.layers_up.{i}.0"
-        parts[f"decoder.convs.{i}.weight"] = f"gen.layers_conv1.{i}.0.weight"
-        parts[f"decoder.convs.{i}.bias"] = f"gen.layers_conv1.{i}.1.bias"
-        parts[f"refiner.merges.{i}.conv"] = f"ocn.conv{i + 2}1"
-    parts["decoder.to_rgb"] = "gen.to_rgb.0"
-    parts["refiner.stem"] = "ocn.conv0"
-    parts["refiner.to_rgb"] = "ocn.to_rgb.0"
-    parts["refiner.slope"] = "ocn.conv1.body.1.weight"
-    attentions = {"refiner.stem_attention": "ocn.conv1"}
-    for i in range(5):
-        parts[f"refiner.blocks.{i}.conv"] = f"ocn.ocb{i + 1}.body.2"
-        attentions[f"refiner.blocks.{i}.attention1"] = f"ocn.ocb{i + 1}.body.0"
-        attentions[f"refiner.blocks.{i}.attention2"] = f"ocn.ocb{i + 1}.body.1"
-    for block, published in attentions.items():
-        for layer, theirs in (
-            ("conv1", "body.0"),
-            ("conv2", "body.2"),
-            ("squeeze", "conv_du.0"),
-            ("excite", "conv_du.2"),
-        ):
-            parts[f"{block}.{layer}"] = f"{published}.{theirs}"
-    parts["refiner.merges.0.projections.0"] = "ocn.up1"
-    parts["refiner.merges.1.projections.0"] = "ocn.up2.up.1"
-    for k in (2, 3):
-        for j in range(k):
-            parts[f"refiner.merges.{k}.projections.{j}"] = f"ocn.up{k + 1}.{j}.up.1"
-    names = {}
-    for name in ours:
-        module, _, parameter = name.rpartition(".")
-        names[name] = parts[name] if name in parts else f"{parts[module]}.{parameter}"
-    return names
-
-
-def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise :class:`UserError` listing a few names of ``state`` that are missing, unexpected or misshapen."""
-    _compare(
-        {name: tuple(tensor.shape) for name, tensor in state.items()},
-        {name: tuple(tensor.shape) for name, tensor in expected.items()},
-        path,
-    )
-
-
-def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: str | Path) -> None:
-    problems = []
-    for label, names in (
-        ("missing", sorted(expected.keys() - found.keys())),
-        ("unexpected", sorted(found.keys() - expected.keys())),
-        (
-            "misshapen",
-            [
-                f"{name} {found[name]} instead of {expected[name]}"
-                for name in sorted(found.keys() & expected.keys())
-                if found[name] != expected[name]
-            ],
-        ),
-    ):
-        if names:
-            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-            problems.append(f"{len(names)} {label} ({', '.join(names[:_LISTED])}{more})")
-    if problems:
-        raise UserError(f"{path}: its tensors do not fit the network: {'; '.join(problems)}; pass other weights")
+def _of_version_0_1(state: Mapping[str, Tensor]) -> Description:
+    """Return the network of a training checkpoint that does not say it, by the shapes of its tensors."""
+    extra = state["target_encoder.stem.weight"].shape[1] - 4
+    channel = state["refiner.stem.weight"].shape[0]
+    return Description("pdnla_semantic" if extra else "pdnla", {"channel": channel})

@@ -18,7 +18,8 @@ from pdnla import UserError
 from pdnla.backbones import Backbone, load_backbone
 from pdnla.data import retrieval
 from pdnla.data.modules import FolderData, PairsData
-from pdnla.data.pairing import ClassPartners, GivenPartners, RandomPartners, partners_by, read_pairs
+from pdnla.data.pairing import ClassPartners, GivenPartners, RandomPartners, partners_by
+from pdnla.data.pairs_file import read_pairs
 from pdnla.data.photographs import Draw, TrainingCrops
 from pdnla.data.pseudo_pairs import PseudoPairs
 from pdnla.data.retrieval import build_index

@@ -17,8 +17,9 @@ from PIL import Image
 from pdnla import UserError
 from pdnla.data.modules import ShardData
 from pdnla.data.photographs import Draw, DrawnBatches, TrainingCrops
+from pdnla.data.preparing import Job, begin, plan_shards, write_shard
 from pdnla.data.pseudo_pairs import PseudoPairs
-from pdnla.data.shards import Job, Shards, begin, plan_shards, window_order, write_shard
+from pdnla.data.shards import Shards, window_order
 from pdnla.images.io import list_images
 
 COUNT = 24
@@ -94,7 +95,7 @@ def test_offsets_give_the_bytes_of_the_photographs(folder: Path, shards: Path) -
         for path, offset, size in zip(index["paths"], index["offsets"], index["sizes"], strict=True):
             assert content[offset : offset + size] == (folder / path).read_bytes()
             seen.append(folder / path)
-    assert sorted(seen) == list_images(folder)
+    assert sorted(seen) == list_images(folder, natural=False)
 
 
 def test_a_shard_is_a_webdataset_tar(shards: Path) -> None:

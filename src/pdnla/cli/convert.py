@@ -20,8 +20,8 @@ def convert(
 ) -> None:
     """Turn a checkpoint into a safetensors file, which loads fast and can hold no code.
 
-    The file says its width, its format's version and where the weights came from. Nothing in the checkpoint is
-    executed: anything but tensors in it is refused.
+    The file says its model, the model's arguments, its format's version and where the weights came from. Nothing in
+    the checkpoint is executed: anything but tensors in it is refused.
 
     Example: pdnla-convert PDNLA.pt pdnla.safetensors
     """
@@ -32,11 +32,9 @@ def convert(
     from pdnla.weights import build_network, read_weights, save_weights
 
     weights = read_weights(published)
-    network = build_network(weights, published)
-    network.load_state_dict(weights.state)
-    save_weights(network, out, weights.source, half)
+    save_weights(build_network(weights, published), out, weights.source, half)
     count = sum(tensor.numel() for tensor in weights.state.values())
-    typer.echo(f"{out}: {weights.model}, channel {weights.channel}, {count:,} parameters, from {weights.source}")
+    typer.echo(f"{out}: {weights.description}, {count:,} parameters, from {weights.source}")
 
 
 def main() -> None:

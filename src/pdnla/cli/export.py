@@ -20,7 +20,7 @@ class Format(str, enum.Enum):
     pt2 = "pt2"
 
 
-class Precision(str, enum.Enum):
+class ExportedPrecision(str, enum.Enum):
     """The numbers an exported network computes in."""
 
     float32 = "float32"
@@ -40,8 +40,8 @@ def export(
         typer.Option("--format", help="onnx, or pt2, compiled by torch for this machine; by OUT's ending if given."),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="What it computes in: float32; float16 (half the file); bfloat16 (pt2).")
-    ] = Precision.float32,
+        ExportedPrecision, typer.Option(help="What it computes in: float32; float16 (half the file); bfloat16 (pt2).")
+    ] = ExportedPrecision.float32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Export WEIGHTS to ONNX, or compile them ahead of time, for pictures of any number and size.
@@ -65,8 +65,7 @@ def export(
 
     found = read_weights(weights)
     network = build_network(found, weights)
-    network.load_state_dict(found.state)
-    typer.echo(f"{file}: exporting {found.model}, channel {found.channel}; this takes minutes", err=True)
+    typer.echo(f"{file}: exporting {found.description}; this takes minutes", err=True)
     parity = write(network, file, precision.value, found.source)
     size = file.stat().st_size / 1e6
     typer.echo(

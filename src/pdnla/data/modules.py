@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
-from pdnla.data.pairing import GivenPartners, Partners, partners_by, read_pairs
+from pdnla.data.pairing import GivenPartners, Partners, partners_by
+from pdnla.data.pairs_file import read_pairs
 from pdnla.data.photographs import (
     Crop,
     Draw,
@@ -298,9 +299,9 @@ def photographs_of(
     Raises:
         UserError: a folder is missing or holds no image, or the only one holds a single image.
     """
-    paths = list_images(root)
+    paths = list_images(root, natural=False)
     if validation_root is not None:
-        return paths, list_images(validation_root)
+        return paths, list_images(validation_root, natural=False)
     return split(paths, validation_count, seed, root)
 
 

@@ -10,14 +10,13 @@ from torch import nn
 from pdnla.backbones import load_backbone
 from pdnla.errors import UserError
 from pdnla.evaluation.baselines import BASELINES, Baseline
+from pdnla.evaluation.protocols import TRUTH
 from pdnla.images.io import Picture
 from pdnla.inference.colorizer import Colorizer
 
 BASELINE_NAMES = (*BASELINES, "semantic_warp")
 BASELINE_SIZE = 256
 """Baselines that compare pixel with pixel see pictures of this size: larger ones would take minutes."""
-
-TRUTH = "truth"
 
 
 class Method:
@@ -57,7 +56,7 @@ def load_methods(
     methods = {name: Colorizer(path, device, precision, size) for name, path in weights.items()}
     for name in baselines:
         network, side = _baseline(name), size if name == "semantic_warp" else BASELINE_SIZE
-        methods[name] = Colorizer(network, device, "float32", side)  # type: ignore[arg-type]  # has PDNLA's face
+        methods[name] = Colorizer(network, device, "float32", side)
     return {name: Method(colorizer) for name, colorizer in methods.items()}
 
 

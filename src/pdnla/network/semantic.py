@@ -1,9 +1,12 @@
 """Networks that begin with semantic correspondence instead of learning all correspondence themselves."""
 
+from dataclasses import replace
+
 import kornia.color
 import torch
 from torch import Tensor, nn
 
+from pdnla.network.construction import keeps_construction
 from pdnla.network.correspondence import SIDE, Carried, Correspondence, ReferenceSpots
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.pdnla import PDNLA, Colorization, check_picture
@@ -11,14 +14,13 @@ from pdnla.network.pdnla import PDNLA, Colorization, check_picture
 _CHROMA = 100.0  # a* and b* over this are about as large as the network's other inputs
 
 
+@keeps_construction
 class SemanticWarp(nn.Module):
     """Semantic correspondence alone, with a network's interface: nothing is trained, nothing is refined.
 
     Args:
         backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s.
     """
-
-    model = "semantic_warp"
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -30,6 +32,12 @@ class SemanticWarp(nn.Module):
         spots: ReferenceSpots = self.correspondence.encode_reference(reference)
         return spots
 
+    def chroma(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Tensor:
+        """Return a* and b* carried over to ``target``, ``(B, 2, H, W)``, before any are clipped to fit in sRGB."""
+        check_picture(target, "target")
+        carried: Carried = self.correspondence(target, reference)
+        return carried.chroma
+
     def forward(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Colorization:
         """Colour ``target`` as :class:`~pdnla.network.PDNLA` does; ``mid`` and ``out`` are the same picture."""
         check_picture(target, "target")
@@ -37,6 +45,7 @@ class SemanticWarp(nn.Module):
         return Colorization(out, out)
 
 
+@keeps_construction
 class SemanticPDNLA(PDNLA):
     """PDNLA that is given the colours which semantic correspondence carries over, and their confidence.
 
@@ -50,25 +59,23 @@ class SemanticPDNLA(PDNLA):
         side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
     """
 
-    model = "pdnla_semantic"
-
     def __init__(self, backbone: nn.Module, channel: int = 8, side: int = SIDE) -> None:
-        super().__init__(channel, hints=3)
+        super().__init__(channel, extra=3)
         self.correspondence = Correspondence(backbone, side)
         nn.init.zeros_(self.refiner.to_rgb.weight)
 
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
         """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times."""
-        return super().encode_reference(reference)._replace(spots=self.correspondence.encode_reference(reference))
+        return replace(super().encode_reference(reference), spots=self.correspondence.encode_reference(reference))
 
-    def beside(self, target: Tensor, reference: Tensor | ReferenceCode) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def extra_inputs(self, target: Tensor, reference: Tensor | ReferenceCode) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the carried-over picture, and its a*, b* and confidence."""
         spots = reference.spots if isinstance(reference, ReferenceCode) else reference
         if spots is None:
             raise ValueError("the reference was encoded by a network without correspondence")
         carried: Carried = self.correspondence(target, spots)
-        hints = torch.cat([carried.chroma / _CHROMA, carried.confidence], dim=1).to(target.dtype)
-        return painted(target, carried), (hints,)
+        extra = torch.cat([carried.chroma / _CHROMA, carried.confidence], dim=1).to(target.dtype)
+        return painted(target, carried), (extra,)
 
 
 def painted(target: Tensor, carried: Carried) -> Tensor:

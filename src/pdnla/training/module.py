@@ -19,18 +19,18 @@ from pdnla.backbones import Backbone, load_backbone
 from pdnla.data.modules import Batch
 from pdnla.data.pseudo_pairs import Pairs
 from pdnla.errors import UserError
-from pdnla.evaluation.metrics import colourfulness, fidelity, histogram_intersection
+from pdnla.evaluation.measures import logged, measured
+from pdnla.fast import accelerate as accelerated
 from pdnla.images.color import at_least_float32, replace_luminance
 from pdnla.losses import HeadCodes, HybridLoss, Supervision
+from pdnla.models import describe
 from pdnla.network import PDNLA, Colorization
 from pdnla.network.layers import equalised_parameters
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
 from pdnla.training.gradients import average_gradients, mean_over_devices
 
 LINE_EVERY = 50  # steps between two lines of progress where there is no progress bar
-MEASURES = ("psnr", "ssim", "ciede2000", "chroma_error")
 SHOWN = ("train/loss/total", "train/loss/pixel", "train/loss/chroma")  # on the progress bar
-PAIR_MEASURES = ("histogram_intersection", "colourfulness_ratio")
 
 try:
     import resource
@@ -63,6 +63,7 @@ class ColorizationModule(pl.LightningModule):
         accumulate: parts of a batch that are computed one after the other: the memory of a part, the step of the whole.
         max_skipped: steps skipped in a row, because a loss or gradient was not finite, that end the run.
         compile: compile the network (``torch.compile``) for the training steps.
+        accelerate: put the fast modules in place of the network's and the critics' plain ones.
     """
 
     def __init__(
@@ -81,15 +82,19 @@ class ColorizationModule(pl.LightningModule):
         accumulate: int = 1,
         max_skipped: int = 10,
         compile: bool = False,
+        accelerate: bool = True,
     ) -> None:
         super().__init__()
         # Generator and critics take their steps in turn, each with its own optimiser.
         self.automatic_optimization = False
-        self.network = network
-        for encoder in (network.target_encoder, network.reference_encoder):
-            encoder.head.requires_grad_(loss.needs("codes"))
+        self.network = accelerated(network) if accelerate else network
+        if isinstance(network, PDNLA):
+            for encoder in (network.target_encoder, network.reference_encoder):
+                encoder.head.requires_grad_(loss.needs("codes"))
+        elif loss.needs("codes"):
+            raise UserError("loss.terms: a term compares the training heads of PDNLA's encoders; leave it out")
         self.ema = cast(PDNLA, averaged_copy(network))
-        self.loss = loss
+        self.loss = accelerated(loss) if accelerate else loss
         self.make_optimizer, self.make_critic_optimizer = optimizer, critic_optimizer
         if loss.critics and critic_optimizer is None:
             raise ValueError(f"{', '.join(loss.critics)} learn and there is no critic_optimizer")
@@ -99,9 +104,10 @@ class ColorizationModule(pl.LightningModule):
         self.accumulate, self.max_skipped, self.compile_network = accumulate, max_skipped, compile
         self.counts: Counter[str] = Counter(grey=0, unreadable=0, skipped=0)
         self.skipped_in_a_row = 0
+        self.with_truth, self.with_reference = measured("validation", "truth"), measured("validation", "reference")
         self.validation = nn.ModuleDict(
-            {f"{who}_{name}": MeanMetric() for who in ("result", "grey") for name in MEASURES}
-            | {f"pairs_{name}": MeanMetric() for name in PAIR_MEASURES}
+            {f"{who}_{m.name}": MeanMetric("ignore") for who in ("result", "grey") for m in self.with_truth}
+            | {f"pairs_{m.name}": MeanMetric("ignore") for m in self.with_reference}
         )
         # Frozen and shared: neither in checkpoints nor among the module's parameters.
         self._frozen: list[Backbone] = [load_backbone(backbone)] if loss.needs("backbone") else []
@@ -110,7 +116,8 @@ class ColorizationModule(pl.LightningModule):
         self._measured: dict[str, Tensor | float] = {}  # in the last step, on this device
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the counts of photographs left out and of steps skipped."""
+        """Keep what network it is, the counts of photographs left out and of steps skipped."""
+        checkpoint["model"] = describe(self.network)._asdict()
         checkpoint["counts"] = dict(self.counts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -121,8 +128,9 @@ class ColorizationModule(pl.LightningModule):
         """Move the frozen network to the device, and compile the network that learns.
 
         Raises:
-            UserError: the crops do not fit a critic.
+            UserError: no weights file could name the network, or the crops do not fit a critic.
         """
+        describe(self.network)
         for name, term in self.loss.critics.items():
             size = term.sees(cast(Any, self.trainer).datamodule.size)
             stride = cast(Any, term.critic).stride
@@ -331,38 +339,36 @@ class ColorizationModule(pl.LightningModule):
         result = (shown.out + 1) / 2
         if dataloader_idx:
             reference = (pairs.reference + 1) / 2
-            measures = {
-                "histogram_intersection": histogram_intersection(result, reference),
-                "colourfulness_ratio": colourfulness(result) / colourfulness(reference).clamp_min(1e-3),
-            }
-            for name, values in measures.items():
-                cast(MeanMetric, self.validation[f"pairs_{name}"]).update(values, weight)
+            for measure in self.with_reference:
+                cast(MeanMetric, self.validation[f"pairs_{measure.name}"]).update(measure(result, reference), weight)
             return shown
         truth = (pairs.truth + 1) / 2
         for who, picture in {"result": result, "grey": (pairs.target + 1) / 2}.items():
-            for name, values in fidelity(picture, truth).items():
-                cast(MeanMetric, self.validation[f"{who}_{name}"]).update(values, weight)
+            for measure in self.with_truth:
+                cast(MeanMetric, self.validation[f"{who}_{measure.name}"]).update(measure(picture, truth), weight)
         return shown
 
     def on_validation_epoch_end(self) -> None:
-        """Log the measures; ``val/chroma_error_ratio`` is the result's chroma error over the grey result's."""
+        """Log the measures, of results and of grey ones, and what a measure is over grey's."""
         metrics = {name: cast(MeanMetric, metric) for name, metric in self.validation.items()}
         means = {name: metric.compute() for name, metric in metrics.items() if metric.update_called}
         for metric in metrics.values():
             metric.reset()
-        for name in PAIR_MEASURES:
-            if f"pairs_{name}" in means:
-                self.log(f"val/pairs/{name}", means[f"pairs_{name}"])
-        for name in MEASURES:
-            self.log(f"val/{name}", means[f"result_{name}"])
-            self.log(f"val/grey/{name}", means[f"grey_{name}"])
-        ratio = means["result_chroma_error"] / means["grey_chroma_error"]
-        self.log("val/chroma_error_ratio", ratio, prog_bar=True)
-        if self.trainer.is_global_zero and not self.trainer.sanity_checking and math.isfinite(float(ratio)):
+        for measure in self.with_reference:
+            if f"pairs_{measure.name}" in means:
+                self.log(f"val/pairs/{measure.name}", means[f"pairs_{measure.name}"])
+        for measure in self.with_truth:
+            value, grey = means[f"result_{measure.name}"], means[f"grey_{measure.name}"]
+            if measure.summary == "over_grey":
+                self.log(logged(measure.name), value / grey, prog_bar=True)
+            else:
+                self.log(logged(measure.name), value)
+                self.log(f"val/grey/{measure.name}", grey)
+        error, grey = means["result_chroma_error"], means["grey_chroma_error"]
+        if self.trainer.is_global_zero and not self.trainer.sanity_checking and math.isfinite(float(error / grey)):
             self.print(
-                f"step {self.global_step}: chroma error {means['result_chroma_error']:.2f},"
-                f" {100 * ratio:.0f}% of the grey result's {means['grey_chroma_error']:.2f};"
-                f" PSNR {means['result_psnr']:.1f} dB (grey {means['grey_psnr']:.1f})"
+                f"step {self.global_step}: chroma error {error:.2f}, {100 * error / grey:.0f}% of the grey result's"
+                f" {grey:.2f}; PSNR {means['result_psnr']:.1f} dB (grey {means['grey_psnr']:.1f})"
             )
 
 

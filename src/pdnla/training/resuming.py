@@ -4,14 +4,16 @@ import itertools
 import logging
 from pathlib import Path
 
+from torch import nn
+
+from pdnla.checkpoints import load_pickle
 from pdnla.errors import UserError
-from pdnla.network import PDNLA
-from pdnla.weights import load_network, load_pickle, read_weights
+from pdnla.weights import build_network, check_model, read_weights
 
 log = logging.getLogger(__name__)
 
 
-def start_from(path: str | None, network: PDNLA) -> None:
+def start_from(path: str | None, network: nn.Module) -> None:
     """Give ``network`` the weights of a file, if there is one.
 
     Raises:
@@ -19,12 +21,12 @@ def start_from(path: str | None, network: PDNLA) -> None:
     """
     if path is None:
         return
-    start = load_network(path)
-    check_model(f"weights={path}", start.model, getattr(start, "channel", 0), network)
-    network.load_state_dict(start.state_dict())
+    start = read_weights(path)
+    check_model(f"weights={path}", start, network)
+    network.load_state_dict(build_network(start, path).state_dict())
 
 
-def resume_from(path: str | None, network: PDNLA, limit: float | None = None) -> str | None:
+def resume_from(path: str | None, network: nn.Module, limit: float | None = None) -> str | None:
     """Return the checkpoint to resume from, after checking that it is one of this model.
 
     A folder means the newest whole checkpoint in it: one that a crash left truncated is skipped with a warning.
@@ -48,7 +50,7 @@ def resume_from(path: str | None, network: PDNLA, limit: float | None = None) ->
     return checkpoint
 
 
-def _newest(folder: Path, network: PDNLA) -> tuple[str, float]:
+def _newest(folder: Path, network: nn.Module) -> tuple[str, float]:
     newest_first = sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     for file in newest_first:
         try:
@@ -61,28 +63,15 @@ def _newest(folder: Path, network: PDNLA) -> tuple[str, float]:
     raise UserError(f"ckpt_path={folder}: holds no checkpoint that can be resumed; name another run's folder")
 
 
-def _seconds_used(path: str, network: PDNLA) -> float:
+def _seconds_used(path: str, network: nn.Module) -> float:
     """Return the seconds until a checkpoint of this model, as far as ``trainer.max_time`` had them counted."""
     weights = read_weights(path)
     content = {} if Path(path).suffix == ".safetensors" else load_pickle(Path(path))
     if "optimizer_states" not in content:
         raise UserError(f"ckpt_path={path}: holds weights alone; use weights={path} to start a new training from them")
-    check_model(f"ckpt_path={path}", weights.model, weights.channel, network)
+    check_model(f"ckpt_path={path}", weights, network, resuming=True)
     timer = content.get("callbacks", {}).get("Timer", {})
     return float(timer.get("time_elapsed", {}).get("train", 0.0))
-
-
-def check_model(option: str, model: str, channel: int, network: PDNLA) -> None:
-    """Raise :class:`UserError` if weights are not of a network's model and width."""
-    if not channel:
-        raise UserError(f"{option}: holds {model}, in which nothing is trained; name other weights")
-    if model != network.model:
-        raise UserError(f"{option}: holds {model} and the model is {network.model}; choose the same with model=...")
-    if channel != network.channel:
-        raise UserError(
-            f"{option}: has channel {channel} and the model {network.channel}; choose the model of that width or set"
-            f" model.channel={channel}"
-        )
 
 
 def keep_metrics(folder: Path) -> None:

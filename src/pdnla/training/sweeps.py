@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -9,11 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pdnla.errors import Preempted, UserError
+from pdnla.evaluation import measures
 from pdnla.files import replacing
 from pdnla.training.distributed import is_first
 
-OBJECTIVE = "val/chroma_error"
-MEASURES = (OBJECTIVE, "val/chroma_error_ratio", "val/psnr")
+OBJECTIVE = measures.logged(measures.OBJECTIVE)
+MEASURES = measures.compared_in_sweeps()
 FILE = "result.json"
 STARTED, DONE, PRUNED, STOPPED = "started", "done", "pruned", "stopped"
 
@@ -53,10 +55,15 @@ class Result:
 
 
 def read_results(folder: Path) -> list[Result]:
-    """Return the results of the runs in the folder of a sweep: the smallest objective first, failed runs last."""
+    """Return the results of the runs in the folder of a sweep: the best objective first, failed runs last."""
     results = [Result.read(file.parent) for file in folder.rglob(FILE)]
-    unmeasured = float("inf")
-    return sorted(results, key=lambda run: (run.failed, run.measures.get(OBJECTIVE, unmeasured), run.number or 0))
+    badness = measures.MEASURES[measures.OBJECTIVE].badness
+
+    def order(run: Result) -> tuple[bool, float, int]:
+        objective = run.measures.get(OBJECTIVE)
+        return run.failed, math.inf if objective is None else badness(objective), run.number or 0
+
+    return sorted(results, key=order)
 
 
 def write_tables(results: list[Result], folder: Path) -> tuple[list[str], list[list[str]]]:
@@ -90,13 +97,13 @@ def _header(keys: list[str]) -> list[str]:
 
 def _row(run: Result, overrides: dict[str, str], keys: list[str], shortened: bool) -> list[str]:
     number = "{:.4g}" if shortened else "{}"
-    measures = [number.format(run.measures[name]) if name in run.measures else "" for name in MEASURES]
+    values = [number.format(run.measures[name]) if name in run.measures else "" for name in MEASURES]
     status = "failed: ended before its time" if run.status == STARTED else run.status
     chosen = [overrides.get(key, "") for key in keys]
     if shortened:
         chosen = [_shortened(value) for value in chosen]
     step = "" if run.step is None else str(run.step)
-    return [str(run.number), *chosen, *measures, step, f"{run.seconds:.0f}", status]
+    return [str(run.number), *chosen, *values, step, f"{run.seconds:.0f}", status]
 
 
 def _shortened(value: str) -> str:

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pdnla.data.modules import Batch
-from pdnla.evaluation.metrics import chroma_error
+from pdnla.evaluation.measures import MEASURES, OBJECTIVE, logged, measured
 from pdnla.network import PDNLA
-from pdnla.network.attention_maps import where_pixels_look
+from pdnla.network.attention_maps import attention_maps
 from pdnla.training.module import ColorizationModule
 from pdnla.training.pictures import COLUMNS, FirstResults
 
@@ -26,10 +26,10 @@ _MARK = (1.0, 0.0, 1.0)
 class WandbReport(FirstResults):
     """Log to W&B, if the run has such a logger; nothing otherwise.
 
-    At every validation ``val/table`` (target, reference, mid, out, truth, chroma error: a row a pair) and
+    At every validation ``val/table`` (target, reference, mid, out, truth, the objective: a row a pair) and
     ``val/attention`` (for a few pixels of the target, marked, the reference under what they give to each place); at the
     start the composed configuration; at the end the best checkpoint as an artifact, whose aliases are its step and
-    chroma error.
+    objective.
 
     Args:
         folder: the run's, with its ``config.yaml``.
@@ -46,8 +46,9 @@ class WandbReport(FirstResults):
             config = self.folder / "config.yaml"
             if config.is_file():
                 logger.experiment.config.update(yaml.safe_load(config.read_text()), allow_val_change=True)
-            logger.experiment.define_metric("val/chroma_error", summary="min")
-            logger.experiment.define_metric("val/psnr", summary="max")
+            for measure in measured("validation", "truth"):
+                summary = {"up": "max", "down": "min", "one": "last"}[measure.better]
+                logger.experiment.define_metric(logged(measure.name), summary=summary)
 
     def on_validation_batch_end(
         self,
@@ -70,16 +71,17 @@ class WandbReport(FirstResults):
         import wandb
 
         target, reference, _, out, truth = shown
-        errors = chroma_error((out + 1) / 2, (truth + 1) / 2).tolist()
+        errors = MEASURES[OBJECTIVE]((out + 1) / 2, (truth + 1) / 2).tolist()
         rows = [
             [*(wandb.Image(as_pixels(picture)) for picture in pictures), error]
             for *pictures, error in zip(*shown, errors, strict=True)
         ]
         network = cast(ColorizationModule, pl_module).ema
         target, reference = (picture.to(pl_module.device, pl_module.dtype) for picture in (target, reference))
-        overlays = [wandb.Image(as_pixels(strip)) for strip in attention_strips(network, target, reference)]
+        strips = attention_strips(network, target, reference) if isinstance(network, PDNLA) else []
+        overlays = [wandb.Image(as_pixels(strip)) for strip in strips]
         for logger in self._loggers(trainer):
-            table = wandb.Table(columns=[*COLUMNS, "chroma_error"], data=rows)
+            table = wandb.Table(columns=[*COLUMNS, OBJECTIVE], data=rows)
             logger.log_metrics({"val/table": table, "val/attention": overlays}, step=trainer.global_step)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -103,11 +105,11 @@ class WandbReport(FirstResults):
             artifact = wandb.Artifact(
                 f"pdnla-{logger.experiment.id}",
                 type="model",
-                description="The checkpoint with the least chroma error; pdnla-colorize --weights reads it.",
-                metadata={"val/chroma_error": score, "last": measures},
+                description=f"The checkpoint of the best {MEASURES[OBJECTIVE].label}, for pdnla-colorize --weights.",
+                metadata={logged(OBJECTIVE): score, "last": measures},
             )
             artifact.add_file(best.best_model_path, name="best.ckpt")
-            aliases = ["best", f"chroma_error_{score:.2f}", f"step_{int(step) if step.isdigit() else step}"]
+            aliases = ["best", f"{OBJECTIVE}_{score:.2f}", f"step_{int(step) if step.isdigit() else step}"]
             logger.experiment.log_artifact(artifact, aliases=aliases)
 
     @staticmethod
@@ -136,7 +138,7 @@ def attention_strips(network: PDNLA, target: Tensor, reference: Tensor) -> Tenso
     """
     height, width = target.shape[2:]
     pixels = torch.tensor(PIXELS, device=target.device).expand(len(target), -1, -1)
-    maps = where_pixels_look(network, target, reference, pixels)
+    maps = attention_maps(network, target, reference, pixels)
     weight = maps / maps.amax(dim=(2, 3), keepdim=True)
     weight = functional.interpolate(weight, size=reference.shape[2:], mode="bilinear")
     marked = target.float().clone()

@@ -1,0 +1,192 @@
+"""The registry: a network is made again from its name and its constructor's arguments, and from nothing else."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pdnla import PDNLA, UserError, load_network, models
+from pdnla.backbones import load_backbone
+from pdnla.models import Description, build, describe, differences, register
+from pdnla.network import Colorization, SemanticPDNLA, SemanticWarp
+from pdnla.weights import Weights, check_model, read_weights, save_weights
+
+
+@register("four_orders")
+class FourOrders(PDNLA):
+    """A subclass with an argument that no shape shows."""
+
+    def __init__(self, channel: int = 4, *, orders: int = 3, scales: Any = (1.0, 0.5), **others: Any) -> None:
+        super().__init__(channel)
+        self.orders, self.scales, self.others = orders, tuple(scales), others
+
+
+@register("tint")
+class Tint(nn.Module):
+    """A model that has nothing of PDNLA."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+        self.tint = nn.Parameter(torch.zeros(3, 1, 1))
+
+    def encode_reference(self, reference: Tensor) -> Tensor:
+        return reference.mean(dim=(2, 3), keepdim=True)
+
+    def forward(self, target: Tensor, reference: Tensor) -> Colorization:
+        out = target + self.strength * self.tint * self.encode_reference(reference)
+        return Colorization(out, out)
+
+
+def test_every_model_of_the_package_is_described_and_made_again(tmp_path: Path) -> None:
+    backbone = load_backbone()
+    expected: dict[nn.Module, dict[str, Any]] = {
+        PDNLA(6): {"channel": 6, "extra": 0},
+        PDNLA(channel=4, extra=3): {"channel": 4, "extra": 3},
+        SemanticPDNLA(backbone, 4, side=64): {"backbone": "efficientnet_lite0", "channel": 4, "side": 64},
+        SemanticWarp(backbone): {"backbone": "efficientnet_lite0"},
+    }
+    for network, arguments in expected.items():
+        description = describe(network)
+        assert description.arguments == arguments
+        again = build(Description(**json.loads(json.dumps(description._asdict()))))
+        assert type(again) is type(network)
+        assert describe(again) == description
+        save_weights(network, tmp_path / "w.safetensors", "a test")
+        loaded = load_network(tmp_path / "w.safetensors")
+        assert describe(loaded) == description
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], tensor)
+    assert load_network(tmp_path / "w.safetensors").correspondence is not None
+
+
+def test_a_subclass_keeps_its_own_arguments(tmp_path: Path) -> None:
+    network = FourOrders(6, orders=4, scales=(2.0, 1.0), seed=7)
+    assert describe(network).arguments == {"channel": 6, "orders": 4, "scales": [2.0, 1.0], "seed": 7}
+    save_weights(network, tmp_path / "w.safetensors", "a test")
+    loaded = load_network(tmp_path / "w.safetensors")
+    assert isinstance(loaded, FourOrders)
+    assert (loaded.orders, loaded.scales, loaded.others) == (4, (2.0, 1.0), {"seed": 7})
+
+
+def test_a_copy_is_described_as_what_it_is_of() -> None:
+    import copy
+
+    assert describe(copy.deepcopy(PDNLA(6))) == describe(PDNLA(6))
+
+
+def test_a_checkpoint_says_its_network(tmp_path: Path) -> None:
+    network = FourOrders(4, orders=4)
+    state = {f"ema.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": state, "model": describe(network)._asdict()}, tmp_path / "w.ckpt")
+    loaded = load_network(tmp_path / "w.ckpt")
+    assert isinstance(loaded, FourOrders)
+    assert loaded.orders == 4
+
+
+def test_a_class_that_is_not_registered_is_not_saved_as_the_one_it_is_of(tmp_path: Path) -> None:
+    class Five(PDNLA):
+        pass
+
+    with pytest.raises(UserError, match=r"Five is not a registered model; decorate the class with @pdnla\.models\.reg"):
+        save_weights(Five(4), tmp_path / "w.safetensors", "a test")
+    assert not list(tmp_path.iterdir())
+    register("five")(Five)
+    save_weights(Five(4), tmp_path / "w.safetensors", "a test")
+    assert isinstance(load_network(tmp_path / "w.safetensors"), Five)
+
+
+def test_what_a_file_cannot_hold_is_named(tmp_path: Path) -> None:
+    network = FourOrders(4, scales=[nn.Identity()])
+    with pytest.raises(UserError, match=r"four_orders was made with scales=list\(\.\.\.\), which a file cannot hold"):
+        save_weights(network, tmp_path / "w.safetensors", "a test")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_are_of_one_class_and_arguments_have_names() -> None:
+    with pytest.raises(ValueError, match=r"the model pdnla is pdnla\.network\.pdnla\.PDNLA already"):
+        register("pdnla")(Tint)
+
+    class Nameless(nn.Module):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__()
+
+    with pytest.raises(TypeError, match="Nameless: its constructor takes sizes without a name"):
+        register("nameless")(Nameless)
+
+
+def test_what_is_not_registered_is_not_imported_and_the_sentence_says_what_to_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_models.py").write_text(
+        "from pathlib import Path\n"
+        "from pdnla import PDNLA\n"
+        "from pdnla.models import register\n"
+        "Path('imported').touch()\n"
+        "@register('mine')\n"
+        "class Mine(PDNLA):\n"
+        "    def __init__(self, channel: int = 4, gain: float = 1.0):\n"
+        "        super().__init__(channel)\n"
+        "        self.gain = gain\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    save = "import my_models; from pdnla.weights import save_weights as save; save(my_models.Mine(gain=2), 'w.st', '')"
+    subprocess.run([sys.executable, "-c", save], check=True)
+    Path("imported").unlink()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match="the model mine is not known here; import my_models, which registers it"):
+        load_network("w.st")
+    assert not Path("imported").exists()
+
+    def declared(*, group: str, name: str) -> list[EntryPoint]:
+        return [EntryPoint(name, "my_models:Mine", group)] if (group, name) == ("pdnla.models", "mine") else []
+
+    monkeypatch.setattr(models, "entry_points", declared)
+    loaded = load_network("w.st")
+    assert type(loaded).__name__ == "Mine"
+    assert loaded.gain == 2
+
+
+def test_arguments_that_a_model_does_not_take_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the model pdnla takes no depth here; upgrade it"):
+        build(Description("pdnla", {"channel": 4, "depth": 3}))
+    with pytest.raises(UserError, match="the model cannot be made as pdnla, channel 5: channel must be an even number"):
+        build(Description("pdnla", {"channel": 5}))
+
+
+def test_what_differs_is_said_in_one_sentence(tmp_path: Path) -> None:
+    network = FourOrders(4, orders=4)
+    other = describe(FourOrders(6, orders=3))
+    assert differences(describe(network), describe(network)) == ""
+    assert differences(other, describe(network)) == (
+        "has channel 6 and the model 4, orders 3 and the model 4; set model.channel=6 model.orders=3"
+    )
+    assert "holds pdnla and the model is four_orders" in differences(describe(PDNLA(4)), describe(network))
+
+    state = network.state_dict()
+    fitting = Weights(state, describe(FourOrders(4, orders=3)), "a test")
+    check_model("weights=w", fitting, network)  # a new training may begin from them,
+    with pytest.raises(UserError, match=r"^ckpt_path=w: has orders 3 and the model 4; set model\.orders=3$"):
+        check_model("ckpt_path=w", fitting, network, resuming=True)  # and this one not go on
+    with pytest.raises(UserError, match="weights=w: has channel 6 and the model 4"):
+        check_model("weights=w", Weights(PDNLA(6).state_dict(), other, "a test"), network)
+    check_model("ckpt_path=w", Weights(state, Description("four_orders", {"channel": 4}), ""), network, resuming=True)
+    with pytest.raises(UserError, match=r"weights=w: its tensors do not fit the network: 1 missing"):
+        check_model(
+            "weights=w",
+            Weights({n: t for n, t in state.items() if n != "refiner.stem.weight"}, describe(network), ""),
+            network,
+        )
+
+
+@pytest.mark.parametrize("model", ["pdnla_tiny", "default"])
+def test_what_comes_with_the_package_is_of_registered_models(model: str) -> None:
+    found = read_weights(model).description
+    assert found.model == {"pdnla_tiny": "pdnla", "default": "semantic_warp"}[model]
+    assert found.arguments == ({"channel": 8} if model == "pdnla_tiny" else {})
