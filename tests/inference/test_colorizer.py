@@ -389,3 +389,17 @@ def test_a_colorizer_leaves_the_process_as_it_is(monkeypatch: pytest.MonkeyPatch
     before = dict(os.environ)
     fake(MeanColour(), size=32)(photograph((20, 20)), RED)
     assert dict(os.environ) == before
+
+
+def test_the_plain_network_colours_alike() -> None:
+    torch.manual_seed(0)
+    net = PDNLA(4)
+    target, reference = (
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 56, 3), dtype=np.uint8)) for seed in (0, 1)
+    )
+    fast, plain = (
+        np.asarray(Colorizer(net, "cpu", "float32", 48, accelerate=accelerate)(target, reference), dtype=int)
+        for accelerate in (True, False)
+    )
+    assert np.abs(fast - plain).max() <= 1
+    assert type(net) is PDNLA

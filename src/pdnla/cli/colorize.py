@@ -120,6 +120,10 @@ def colorize(
             " minutes and is kept.",
         ),
     ] = False,
+    accelerate: Annotated[
+        bool,
+        typer.Option(help="Use the fast forms of the network's modules; --no-accelerate computes them as written."),
+    ] = True,
     about_weights: Annotated[
         bool,
         typer.Option(
@@ -161,6 +165,7 @@ def colorize(
         precision=precision.value,
         size=_side(size),
         compile=compile_,
+        accelerate=accelerate,
         device=device,
         devices=devices,
         batch_size=batch_size,

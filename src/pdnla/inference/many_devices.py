@@ -153,5 +153,6 @@ def _colour(
 ) -> Iterator[Outcome]:
     if device.type == "cpu":
         keep_freed_memory()
-    colorizer = Colorizer(settings.weights, device, settings.precision, settings.size, settings.compile)
+    options = (settings.precision, settings.size, settings.compile, settings.accelerate)
+    colorizer = Colorizer(settings.weights, device, *options)
     yield from colour_tasks(colorizer, tasks, settings.batch_size, reference)
