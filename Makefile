@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo   train for a few minutes on photographs that come with scikit-image, then colour another one"
 	@echo "make test   lint, types and tests"
-	@echo "make bench  time everything against a plain transcription of the network: an hour on two cores"
+	@echo "make bench  time everything against the plain network: an hour on two cores"
 	@echo "make clean  remove the environment and what the demo made"
 
 $(VENV)/.installed: pyproject.toml

@@ -1,4 +1,4 @@
-"""Time everything against a plain transcription of the published network and against this machine's limit, in one run.
+"""Time everything against the plain network and against this machine's limit, in one run.
 
     make bench                                              # all of it: an hour on two cores
     python scripts/benchmark.py --only network --sizes 512  # one part, one size
@@ -8,6 +8,9 @@ Parts: `network` (every variant at 512×512 and channel 32, then the eager ones 
 (what the time of one picture goes into, by kind of operation), `training` (a step at channel 8, 128×128, batch 12) and
 `files` (pictures from files to files, beside the network alone, and with the reference kept). `--out FOLDER` writes
 performance.json and performance.md there.
+
+Variants: `plain` is the network as it is written in pdnla.network, the baseline; `published` computes the
+paper's formulas without any identity, keys and values projected on whole maps; `pdnla` is the accelerated network.
 
 Each variant has a process of its own, so that what the package asks of the memory allocator counts for the package
 alone. They take turns, so that a machine that slows down slows all of them; medians are shown, after a turn that is not
@@ -43,20 +46,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pdnla import PDNLA
 from pdnla.devices import compiled
-from pdnla.fast import native
+from pdnla.fast import accelerate, for_inference, native
+from pdnla.fast.encoder import FastEdges
 from pdnla.memory import keep_freed_memory
-from pdnla.network import encoder, folded
-from plain_pdnla import plain_of
+from pdnla.network.fusion import ModalBranch, PyramidAveragePooling, as_map, positions
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-EAGER = ("plain float32", "pdnla float32", "pdnla bfloat16")
+EAGER = ("published float32", "plain float32", "pdnla float32", "pdnla bfloat16")
 COMPILED = ("compiled float32", "compiled bfloat16")
 EXPORTED = ("onnx float32", "pt2 float32", "pt2 bfloat16") if DEVICE.type == "cpu" else ("onnx float32",)
 MAIN_SIZE, MAIN_CHANNEL = 512, 32
 TRAINING_CHANNEL, TRAINING_SIZE, TRAINING_BATCH = 8, 128, 12
 CONVOLUTIONS = ((64, 128, 512), (128, 256, 256), (256, 512, 128), (512, 512, 64))
 """Channels in and out and the side of convolutions, one of which is the machine's best."""
-BIGGEST_PLAIN = 1024  # the plain transcription takes 28 GB for 2048×2048
+BIGGEST_PLAIN = 1024  # the plain network takes 28 GB for 2048×2048
 
 
 def pictures(batch: int, size: int) -> tuple[Tensor, Tensor]:
@@ -85,11 +88,43 @@ def network(variant: str, channel: int) -> nn.Module:
     """The network of a variant; all have the same weights."""
     torch.manual_seed(0)
     net = PDNLA(channel)
-    if variant.startswith("plain"):
-        return plain_of(net).to(DEVICE)
+    if as_written(variant):
+        return (published(net) if variant.startswith("published") else net).to(DEVICE)
     if DEVICE.type == "cpu":
         keep_freed_memory()  # as pdnla.Colorizer and pdnla-train do
     return net.to(DEVICE)
+
+
+def as_written(variant: str) -> bool:
+    """Whether a variant is computed as it is written, without the fast modules."""
+    return variant.startswith(("plain", "published"))
+
+
+class RingedMaps(PyramidAveragePooling):
+    """No pooling: keys and values are projected on the whole map, as published."""
+
+    def forward(self, x: Tensor, ring: int = 0) -> Tensor:
+        return nn.functional.pad(x, (ring,) * 4)
+
+
+class PublishedBranch(ModalBranch):
+    """A branch of PDMF that projects whole maps and pools after."""
+
+    def forward(self, g: Tensor, pooled: Sequence[Tensor]) -> Tensor:
+        queries, own, pool = positions(self.query(g)), positions(g), PyramidAveragePooling()
+        mixed = []
+        for source, key, value in zip(pooled, self.keys, self.values, strict=True):
+            keys, values = (pool(nn.functional.conv2d(source, m.weight[..., None, None])) for m in (key, value))
+            mixed.append(self.mix(torch.cat([own, self.attention(queries, keys, values)], dim=-1)))
+        return as_map(torch.tanh(self.fuse(torch.cat(mixed, dim=-1))) + own, *g.shape[2:])
+
+
+def published(net: PDNLA) -> PDNLA:
+    """The network with the paper's formulas and no identity of them."""
+    net.decoder.pool = RingedMaps()
+    for fusion in net.decoder.fusions:
+        fusion.to_reference.__class__ = fusion.to_target.__class__ = PublishedBranch
+    return net
 
 
 def colouring(variant: str, channel: int, size: int, file: str) -> Callable[[], None]:
@@ -101,8 +136,8 @@ def colouring(variant: str, channel: int, size: int, file: str) -> Callable[[], 
         variant = "exported"  # it has its own precision
     else:
         net = network(variant, channel).eval()
-        if not variant.startswith("plain"):
-            net = folded(net, precision_of(variant), copied=False)  # as pdnla.Colorizer does
+        if not as_written(variant):
+            net = for_inference(net, precision_of(variant), copied=False)  # as pdnla.Colorizer does
         if variant.startswith("compiled"):
             net = compiled(net, DEVICE)
     target, reference = (picture.to(DEVICE) for picture in pictures(1, size))
@@ -117,6 +152,8 @@ def colouring(variant: str, channel: int, size: int, file: str) -> Callable[[], 
 def training(variant: str, channel: int, size: int, file: str) -> Callable[[], None]:
     """A job that takes a training step."""
     net = network(variant, channel).train()
+    if not as_written(variant):
+        net = accelerate(net)
     target, reference = (picture.to(DEVICE) for picture in pictures(TRAINING_BATCH, size))
     optimizer = torch.optim.Adam(net.parameters(), 1e-4)
 
@@ -222,12 +259,11 @@ def best_rate(dtype: torch.dtype) -> float:
 
 @torch.inference_mode()
 def operations(channel: int, size: int) -> dict[str, float]:
-    """Multiplications and additions of the plain transcription and of the package for one picture."""
-    net = PDNLA(channel)
+    """Multiplications and additions for one picture: as published and as the accelerated network computes it."""
     found = {}
-    for name, module in (("plain", plain_of(net)), ("pdnla", folded(net))):
+    for name, module in (("published", published(PDNLA(channel))), ("pdnla", for_inference(PDNLA(channel)))):
         # Counted are torch's own convolutions.
-        with FlopCounterMode(display=False) as counter, patch.object(native, "load_library", lambda: None):
+        with FlopCounterMode(display=False) as counter, patch.object(native, "vectors_for", lambda *channels: None):
             module(*pictures(1, size))
         found[name] = float(counter.get_total_flops())
     return found
@@ -263,9 +299,7 @@ def measure_network(options: argparse.Namespace, folder: Path) -> tuple[dict[str
             main = (channel, size) == (MAIN_CHANNEL, MAIN_SIZE)
             if not main and channel != MAIN_CHANNEL and size != MAIN_SIZE:
                 continue
-            some = [
-                v for v in variants if (main or v in EAGER) and not (v.startswith("plain") and size > BIGGEST_PLAIN)
-            ]
+            some = [v for v in variants if (main or v in EAGER) and not (as_written(v) and size > BIGGEST_PLAIN)]
             rounds = options.rounds if size <= MAIN_SIZE else 1
             figures = take_turns("colouring", some, channel, size, rounds, files)
             found["runs"].append({"channel": channel, "size": size, "figures": as_json(figures)})
@@ -278,13 +312,13 @@ def measure_network(options: argparse.Namespace, folder: Path) -> tuple[dict[str
 def limit(counted: dict[str, float], rates: dict[str, float], figures: dict[str, Figures]) -> list[str]:
     """How far the variants are from what the machine's best convolution would take for all operations."""
     lines = [
-        f"Operations: {counted['plain'] / 1e12:.2f}·10¹² plain, {counted['pdnla'] / 1e12:.2f}·10¹² here.",
+        f"Operations: {counted['published'] / 1e12:.2f}·10¹² as published, {counted['pdnla'] / 1e12:.2f}·10¹² here.",
         "",
         "| numbers | best convolution | all operations at that rate | fastest variant | of the limit |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name, rate in rates.items():
-        own = {v: f.seconds for v, f in figures.items() if v.endswith(name) and not v.startswith("plain")}
+        own = {v: f.seconds for v, f in figures.items() if v.endswith(name) and not as_written(v)}
         if own:
             fastest = min(own, key=own.__getitem__)
             least = counted["pdnla"] / rate
@@ -363,7 +397,7 @@ def measure_profile(options: argparse.Namespace, folder: Path) -> tuple[dict[str
     target, reference = pictures(1, MAIN_SIZE)
     found: dict[str, dict[str, float]] = {}
     for variant in [v for v in EAGER if v.startswith("pdnla") and wanted(v, options.variants)]:
-        net = folded(network(variant, MAIN_CHANNEL), precision_of(variant), copied=False)
+        net = for_inference(network(variant, MAIN_CHANNEL), precision_of(variant), copied=False)
         runs = []
         for turn in range(options.rounds + 1):
             say(f"profile: {variant}, round {turn} of {options.rounds}")
@@ -373,7 +407,7 @@ def measure_profile(options: argparse.Namespace, folder: Path) -> tuple[dict[str
                 autocast(variant),
                 patch.object(native, "conv3x3", clock.timed("3×3 convolutions, this package's", native.conv3x3)),
                 patch.object(native, "tanh_", clock.timed("hyperbolic tangents", native.tanh_)),
-                patch.object(encoder, "edges", clock.timed("Canny edges", encoder.edges)),
+                patch.object(FastEdges, "forward", clock.timed("Canny edges", FastEdges.forward)),
                 clock,
             ):
                 net(target, reference)
@@ -420,8 +454,9 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
     """Images a second of the network alone, of pictures in memory with the reference kept or not, and of files."""
     from pdnla import Colorizer
     from pdnla.images.io import Picture
-    from pdnla.inference.album import colour, plan_jobs
-    from pdnla.inference.colorizer import _network_input
+    from pdnla.inference.pipeline import colour_tasks, shared_reference
+    from pdnla.inference.planning import plan_album
+    from pdnla.inference.preprocessing import network_input
 
     count = max(6, 24 * 8 // channel)
     (folder / "targets").mkdir(parents=True)
@@ -437,7 +472,7 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
     colorizer = Colorizer(net)
     colorizer.set_reference(guide)
     paths = sorted((folder / "targets").iterdir())
-    grey = (_network_input(Picture(Image.open(paths[0])), colorizer.size, grey=True) * 2 - 1).to(colorizer.device)
+    grey = (network_input(Picture(Image.open(paths[0])), colorizer.size, grey=True) * 2 - 1).to(colorizer.device)
 
     def alone() -> None:
         with torch.inference_mode(), colorizer._precision():
@@ -454,8 +489,9 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
 
     def files() -> None:
         results = folder / "results"
-        jobs = plan_jobs(folder / "targets", folder / "reference.jpg", results).jobs
-        assert len(list(colour(colorizer, jobs, 1, print))) == count
+        tasks = plan_album(folder / "targets", folder / "reference.jpg", results).tasks
+        outcomes = list(colour_tasks(colorizer, tasks, 1, shared_reference(tasks)))
+        assert [outcome.failure for outcome in outcomes] == [None] * count
         shutil.rmtree(results)
 
     jobs = (alone, kept, encoded, files)

@@ -174,7 +174,7 @@ def odd_safetensors(data: bytearray, chance: random.Random) -> bytearray:
             about[chance.choice(list(about))] = chance.choice([str(odd) for odd in ODD])
         case 1:
             about["arguments"] = json.dumps(
-                {chance.choice(("channel", "hints", "depth", "backbone")): chance.choice(ODD)}
+                {chance.choice(("channel", "extra", "depth", "backbone")): chance.choice(ODD)}
             )
         case 2:
             about["model"] = chance.choice(("pdnla_semantic", "semantic_warp", "os.system", "torch.nn.Linear", "../x"))

@@ -25,7 +25,8 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from pdnla.data.photographs import DrawnBatches, Photograph, TrainingCrops
-from pdnla.data.shards import Shards, begin, plan_shards, window_order, write_shard
+from pdnla.data.preparing import begin, plan_shards, write_shard
+from pdnla.data.shards import Shards, window_order
 
 BATCH = 16
 STATES = ("from disk", "cached")

@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(options.seed)
-    paths = drawn(list_images(options.folder), options.folder, options.limit_per_class, rng)
+    paths = drawn(list_images(options.folder, natural=False), options.folder, options.limit_per_class, rng)
     device = choose_device(options.device)
     index = build_index(paths, options.backbone, device, options.workers, progress)
     keep = [number for number, readable in enumerate(index.readable.tolist()) if readable]

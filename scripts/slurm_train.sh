@@ -3,9 +3,9 @@
 #
 #   sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 scripts/slurm_train.sh experiment=imagenet data.root=/data/ILSVRC
 #
-# One task for each GPU. Two minutes before its time is up the job is told to leave, saves, and is queued again; it then
-# goes on from the newest whole checkpoint of its folder, runs/slurm_JOB or RUN, which all nodes must share. Activate
-# the environment before sbatch, which hands it on.
+# One task for each GPU. Two minutes before its time is up the job gets SIGTERM, saves, and is queued again; it then
+# resumes from the newest whole checkpoint of its folder, runs/slurm_JOB or RUN, which all nodes must share. Activate
+# the environment before sbatch, which passes it to the job.
 #
 #SBATCH --job-name=pdnla
 #SBATCH --nodes=1
@@ -16,7 +16,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=slurm_%j.log
-# Without B: the signal goes to the tasks themselves, not to this script.
+# Without B:, the signal goes to the tasks and not to this script.
 #SBATCH --signal=TERM@120
 set -uo pipefail
 

@@ -15,14 +15,13 @@ from collections.abc import Callable
 
 import hydra
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmark import pictures
 from pdnla.backbones import load_backbone
-from pdnla.cli.train import config_folder
+from pdnla.configuration import config_folder
 from pdnla.devices import choose_device, choose_precision
-from pdnla.losses import CriticTerm, HeadCodes, HybridLoss, Supervision
-from pdnla.losses.hybrid import judged_by
+from pdnla.losses import CriticTerm, HeadCodes, HybridLoss, LossTerm, Supervision
 from pdnla.memory import keep_freed_memory
 from pdnla.training.ema import averaged_copy, update_average
 
@@ -67,9 +66,9 @@ def main() -> None:
     def precision() -> contextlib.AbstractContextManager[object]:
         return torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
 
-    def supervision(term: nn.Module) -> Supervision:
+    def supervision(term: LossTerm) -> Supervision:
         codes = None
-        if "codes" in getattr(term, "needs", ()):
+        if "codes" in term.needs:
             features = [net.reference_encoder.codes(net.reference_encoder(x)[-1]) for x in (reference, out)]
             codes = HeadCodes(net.target_encoder.codes(net.target_encoder(target)[-1]), *features)
         return Supervision(target, reference, truth, mid, out, unpaired=unpaired, backbone=backbone, codes=codes)
@@ -81,10 +80,10 @@ def main() -> None:
     def both() -> None:
         sum(x.square().mean() for x in forward()).backward()  # type: ignore[union-attr]
 
-    def judging(term: nn.Module) -> Callable[[], None]:
+    def judging(term: LossTerm) -> Callable[[], None]:
         def job() -> None:
             with precision():
-                value = term(judged_by(term, supervision(term)))
+                value = term(term.judged(supervision(term)))
             value.backward()
             out.grad = mid.grad = None
 
@@ -93,7 +92,7 @@ def main() -> None:
     def learning(term: CriticTerm) -> Callable[[], None]:
         def job() -> None:
             with precision():
-                value, _ = term.critic_loss(judged_by(term, supervision(term).detached()), step=1)
+                value, _ = term.critic_loss(term.judged(supervision(term).detached()), step=1)
             value.backward()
 
         return job
@@ -104,7 +103,7 @@ def main() -> None:
 
     jobs: dict[str, Callable[[], object]] = {"network, forward and backward": both, "optimiser and average": update}
     both()
-    for name, term in loss.terms.items():
+    for name, term in loss.computed.items():
         jobs[f"term {name}"] = judging(term)
         if isinstance(term, CriticTerm):
             jobs[f"critic of {name}"] = learning(term)

@@ -4,10 +4,10 @@
 #   HEAD=node0 NODES=2 DEVICES=8 RUN=runs/large scripts/torchrun_train.sh experiment=imagenet data.root=/data/ILSVRC
 #
 # NODES    machines (1)
-# DEVICES  devices of each machine, which is how many processes are started there (the GPUs it has)
-# HEAD     name and port that all machines reach the first by (localhost:29500)
-# RUN      the run's folder, on a file system that all machines share; the same for all processes, which Hydra's own
-#          date would not be. Where it holds a checkpoint, the run is resumed.
+# DEVICES  devices of each machine, one process each (all its GPUs)
+# HEAD     name and port of the first machine, reachable from all (localhost:29500)
+# RUN      the run's folder, on a file system that all machines share; Hydra's default, which holds the time, would differ
+#          between processes. The run is resumed if the folder holds a checkpoint.
 set -euo pipefail
 
 nodes=${NODES:-1}

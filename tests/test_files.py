@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pdnla import UserError
-from pdnla.files import alone, replacing
+from pdnla.files import lock, remove_stale_temporaries, replacing
 
 
 def test_a_new_file_appears_whole_in_a_folder_made_for_it(tmp_path: Path) -> None:
@@ -52,9 +52,9 @@ def test_a_full_disk_and_a_place_that_is_no_folder_are_named(tmp_path: Path) -> 
 
 
 def test_a_process_waits_for_another_and_not_for_one_that_was_killed(tmp_path: Path) -> None:
-    lock = tmp_path / "new" / "a.lock"
-    program = "import sys; from pdnla.files import alone\nwith alone(sys.argv[1]): print('in', flush=True); input()"
-    command = [sys.executable, "-c", program, str(lock)]
+    file = tmp_path / "new" / "a.lock"
+    program = "import sys; from pdnla.files import lock\nwith lock(sys.argv[1]): print('in', flush=True); input()"
+    command = [sys.executable, "-c", program, str(file)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "in\n"
@@ -63,11 +63,58 @@ def test_a_process_waits_for_another_and_not_for_one_that_was_killed(tmp_path: P
             assert second.poll() is None
             first.kill()
             assert second.communicate("\n")[0] == "in\n"
-    with alone(lock):
+    with lock(file):
         pass
 
 
 def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=r"cannot be written"), alone(tmp_path / "file" / "a.lock"):
+    with pytest.raises(UserError, match=r"cannot be written"), lock(tmp_path / "file" / "a.lock"):
         pass
+
+
+def test_permissions_are_kept_and_file_systems_that_refuse_them_do_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    path.chmod(0o640)
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o640)
+
+    def refuse(self: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with replacing(path) as temporary:
+        temporary.write_text("newer")
+    assert path.read_text() == "newer"
+
+
+def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
+    for name in ("a" * 255, "a" * 251 + ".png", "a." + "b" * 253):
+        with replacing(tmp_path / name) as temporary:
+            temporary.write_text("all")
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(UserError, match="its name is too long"), replacing(tmp_path / ("a" * 256)):
+        pass
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pdnla.files import replacing\nwith replacing(sys.argv[1]): print('in', flush=True); input()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "a.txt")]
+    with replacing(tmp_path / "b.txt") as temporary:
+        temporary.write_text("half")
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "in\n"
+            remove_stale_temporaries(tmp_path)
+            assert len(list(tmp_path.iterdir())) == 2
+            writer.kill()
+        remove_stale_temporaries(tmp_path)
+        assert list(tmp_path.iterdir()) == [temporary]
+    assert [path.name for path in tmp_path.iterdir()] == ["b.txt"]

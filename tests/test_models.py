@@ -47,8 +47,8 @@ class Tint(nn.Module):
 def test_every_model_of_the_package_is_described_and_made_again(tmp_path: Path) -> None:
     backbone = load_backbone()
     expected: dict[nn.Module, dict[str, Any]] = {
-        PDNLA(6): {"channel": 6, "hints": 0},
-        PDNLA(channel=4, hints=3): {"channel": 4, "hints": 3},
+        PDNLA(6): {"channel": 6, "extra": 0},
+        PDNLA(channel=4, extra=3): {"channel": 4, "extra": 3},
         SemanticPDNLA(backbone, 4, side=64): {"backbone": "efficientnet_lite0", "channel": 4, "side": 64},
         SemanticWarp(backbone): {"backbone": "efficientnet_lite0"},
     }

@@ -39,7 +39,7 @@ def test_safetensors_round_trip_keeps_every_value_and_says_where_they_came_from(
             "format": "pdnla",
             "format_version": "2",
             "model": "pdnla",
-            "arguments": '{"channel": 4, "hints": 0}',
+            "arguments": '{"channel": 4, "extra": 0}',
             "module": "pdnla.network.pdnla",
             "source": "a test",
         }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pdnla.errors import UserError
+from pdnla.fast import native
 from pdnla.files import cache_folder
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ def _has_bfloat16(device: torch.device) -> bool:
 class CompiledForSizes(nn.Module):
     """A network compiled for the first few sizes of pictures that it is called with, and run as it is at all others.
 
-    Each size is compiled by itself, which takes minutes; an album of pictures as they come could do so for hours.
+    Each size is compiled by itself, which takes minutes; an album of pictures as they come could do so for hours. Of a
+    network that returns chroma, its ``chroma`` is compiled, and ``forward`` is that too.
 
     Args:
         network: a model (:mod:`pdnla.models`).
@@ -73,9 +75,12 @@ class CompiledForSizes(nn.Module):
     def __init__(self, network: nn.Module, mode: str) -> None:
         super().__init__()
         self.network: Any = network
-        self.compiled = torch.compile(network, mode=mode, dynamic=False)
+        self.function: Any = getattr(network, "chroma", network)
+        self.compiled = torch.compile(self.function, mode=mode, dynamic=False)
         self.sizes: set[tuple[Any, ...]] = set()
         self._said = False
+        if hasattr(network, "chroma"):
+            self.chroma = self.forward
 
     def encode_reference(self, reference: Tensor) -> Any:
         """Return what the network does."""
@@ -90,7 +95,7 @@ class CompiledForSizes(nn.Module):
         if not self._said:
             self._said = True
             log.warning("--compile: more than %d sizes of pictures; further ones run uncompiled", COMPILED_SIZES)
-        return self.network(target, reference)
+        return self.function(target, reference)
 
 
 def _sizes(pictures: Any) -> Any:
@@ -104,5 +109,7 @@ def compiled(network: nn.Module, device: torch.device) -> CompiledForSizes:
     The code that is made is kept with the other caches (or in ``$TORCHINDUCTOR_CACHE_DIR``), so that a later process
     only traces.
     """
+    if device.type == "cpu":
+        native.load_libraries()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     return CompiledForSizes(network, "reduce-overhead" if device.type == "cuda" else "default")

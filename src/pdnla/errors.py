@@ -1,6 +1,7 @@
-"""What ends a command without being a fault of ours: what a user can put right, and being told to leave."""
+"""Exit conditions that are not bugs: mistakes of the user, and being told to leave."""
 
 from pathlib import Path
+from typing import ClassVar
 
 
 class UserError(Exception):
@@ -11,8 +12,15 @@ class UserError(Exception):
     """
 
 
+class DiskFullError(UserError):
+    """The disk is full: nothing further can be written either."""
+
+
 class Preempted(BaseException):
     """The run was told to leave and has saved; ``checkpoint`` is what to resume from."""
+
+    status: ClassVar[int] = 143
+    """Exit status of the command: that of a process ended by SIGTERM, as a shell reports it."""
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__(f"told to leave, saved {checkpoint}")

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from pdnla.checkpoints import SOURCE, printable
 from pdnla.devices import PRECISIONS
 from pdnla.errors import UserError
+from pdnla.fast import for_inference
+from pdnla.fast.ops import torch_only
 from pdnla.files import replacing
 from pdnla.models import describe, model_of, read_description
-from pdnla.network import STRIDE, Colorization, folded
+from pdnla.network import STRIDE, Colorization
 from pdnla.pretrained import is_exported
 
 log = logging.getLogger(__name__)
@@ -224,7 +226,7 @@ def export(network: nn.Module, path: str | Path, precision: str = "float32", sou
     program = trace(network, PRECISIONS[precision])
     with replacing(path) as temporary:
         (write_onnx if path.suffix == ".onnx" else write_compiled)(program, temporary, about)
-        parity = compare(network, load_exported(temporary, torch.device("cpu")))
+        parity = compare(for_inference(network), load_exported(temporary, torch.device("cpu")))
         if not parity.largest <= TOLERANCES[precision]:
             raise UserError(
                 f"{path}: its results differ by {parity.largest:.2g} from the network's, which is more than rounding;"
@@ -239,14 +241,9 @@ def trace(network: nn.Module, dtype: torch.dtype = torch.float32) -> torch.expor
     names = ("target_height", "target_width", "reference_height", "reference_width")
     height, width, other_height, other_width = (STRIDE * torch.export.Dim(f"{n}_16", max=_LARGEST) for n in names)
     shapes = ({0: batch, 2: height, 3: width}, {0: batch, 2: other_height, 3: other_width})
-    with torch.no_grad(), _quiet():
-        whole = _Whole(_traceable(network, dtype), dtype).eval()
+    with torch.no_grad(), torch_only(), _quiet():
+        whole = _Whole(for_inference(network, dtype), dtype).eval()
         return torch.export.export(whole, pictures(*_TRACED), dynamic_shapes=shapes, strict=False)
-
-
-def _traceable(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Return a copy of a network that the tracer can follow, its constants computed once and kept in ``dtype``."""
-    return folded(network, dtype)
 
 
 class _Whole(nn.Module):

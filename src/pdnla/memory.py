@@ -11,7 +11,8 @@ def keep_freed_memory() -> None:
 
     It hands back every large tensor at once otherwise, and the same pages are faulted in again and again: a fifth of
     the time of a 512×512 picture at channel 32 on two cores (8.4 s against 6.5 s), a tenth of a training step.
-    It holds for the whole process; other systems' allocators are left as they are.
+    It holds for the whole process, so commands call it, and programs that colour many pictures on a CPU may; other
+    systems' allocators are left as they are.
     """
     if platform.libc_ver()[0] != "glibc":
         return

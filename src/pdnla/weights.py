@@ -204,6 +204,6 @@ def _from_training(content: Mapping[str, Any], path: Path) -> Weights:
 
 def _of_version_0_1(state: Mapping[str, Tensor]) -> Description:
     """Return the network of a training checkpoint that does not say it, by the shapes of its tensors."""
-    hints = state["target_encoder.stem.weight"].shape[1] - 4
+    extra = state["target_encoder.stem.weight"].shape[1] - 4
     channel = state["refiner.stem.weight"].shape[0]
-    return Description("pdnla_semantic" if hints else "pdnla", {"channel": channel})
+    return Description("pdnla_semantic" if extra else "pdnla", {"channel": channel})

@@ -19,32 +19,34 @@ def handlers_of_its_own() -> Iterator[None]:
     root.setLevel(level)
 
 
-@pytest.fixture
-def hydra_command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None], list[str]], int]:
-    """Return what runs the ``main`` of a composed command in this process, and returns its exit status."""
-
-    def run(main: Callable[[], None], arguments: list[str]) -> int:
-        monkeypatch.setattr(sys, "argv", arguments)
+def in_this_process(main: Callable[[], None], arguments: list[str], folder: Path | None = None) -> int:
+    """Run the ``main`` of a composed command, in a folder if one is given, and return its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", list(arguments))
+        if folder is not None:
+            patch.chdir(folder)
         GlobalHydra.instance().clear()
         with pytest.raises(SystemExit) as left:
             main()
-        code = left.value.code
-        return code if isinstance(code, int) else 0
-
-    return run
+    code = left.value.code
+    return code if isinstance(code, int) else 0
 
 
 @pytest.fixture
-def train(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hydra_command: Callable[[Callable[[], None], list[str]], int]
-) -> Callable[[list[str]], int]:
-    """Return what runs ``pdnla-train`` in this process, in the test's folder, and returns its exit status."""
+def hydra_command() -> Callable[[Callable[[], None], list[str]], int]:
+    """Return what runs the ``main`` of a composed command in this process, and returns its exit status."""
+    return in_this_process
+
+
+@pytest.fixture(scope="session")
+def train_in() -> Callable[[list[str], Path], int]:
+    """Return what runs ``pdnla-train`` in this process, in a folder, and returns its exit status."""
     from pdnla.cli.train import main
 
-    monkeypatch.setenv("PDNLA_CACHE", str(tmp_path / "cache"))
+    return lambda arguments, folder: in_this_process(main, ["pdnla-train", *arguments], folder)
 
-    def run(arguments: list[str]) -> int:
-        monkeypatch.chdir(tmp_path)
-        return hydra_command(main, ["pdnla-train", *arguments])
 
-    return run
+@pytest.fixture
+def train(tmp_path: Path, train_in: Callable[[list[str], Path], int]) -> Callable[[list[str]], int]:
+    """Return what runs ``pdnla-train`` in this process, in the test's folder, and returns its exit status."""
+    return lambda arguments: train_in(arguments, tmp_path)

@@ -17,9 +17,10 @@ from skimage import data
 from torch import Tensor, nn
 
 import pdnla.inference.colorizer
-from pdnla.data.pairing import read_pairs
+from pdnla.data.pairs_file import read_pairs
 from pdnla.errors import UserError
-from pdnla.inference import album as albums
+from pdnla.inference import pipeline
+from pdnla.inference.planning import Task, result_names
 
 cli = importlib.import_module("pdnla.cli.colorize")
 
@@ -105,7 +106,7 @@ def refused(done: Done, *said: str) -> None:
 
 def test_one_picture_gets_its_result_beside_it(command: Command) -> None:
     done = command(picture("in/old.jpg"), picture("ref.png", RED))
-    assert done == (0, "coloured 1/1 old.jpg → in/old_colorized.png\n", "")
+    assert done == (0, "coloured 1/1 old.jpg: in/old_colorized.png\n", "")
     assert files() == ["in/old.jpg", "in/old_colorized.png", "ref.png"]
     assert hue("in/old_colorized.png") == "red"
     assert Image.open("in/old_colorized.png").size == (20, 14)
@@ -131,9 +132,9 @@ def test_a_folder_keeps_its_tree_beside_it(command: Command) -> None:
     assert done.status == 0
     assert files("album_colorized") == ["a.png", "b.png", "deep/er/a.png"]
     assert done.out.splitlines() == [
-        "coloured 1/3 a.png → album_colorized/a.png",
-        "coloured 2/3 b.jpg → album_colorized/b.png",
-        "coloured 3/3 deep/er/a.png → album_colorized/deep/er/a.png",
+        "coloured 1/3 a.png: album_colorized/a.png",
+        "coloured 2/3 b.jpg: album_colorized/b.png",
+        "coloured 3/3 deep/er/a.png: album_colorized/deep/er/a.png",
         "3 coloured, 0 skipped, 0 failed",
     ]
     assert {hue(path) for path in Path("album_colorized").rglob("*.png")} == {"blue"}
@@ -156,7 +157,7 @@ def test_targets_of_one_name_do_not_overwrite_each_other(command: Command) -> No
 
 def test_result_names_are_always_different() -> None:
     targets = [Path(name) for name in ("a.png", "a.jpg", "a.jpg.png", "A.JPG", "x/a.png", "c.d.png", "c.e.png")]
-    names = [str(name).casefold() for name in albums.result_names(targets)]
+    names = [str(name).casefold() for name in result_names(targets)]
     assert len(set(names)) == len(targets)
     assert all(name.endswith(".png") for name in names)
 
@@ -219,7 +220,7 @@ def test_some_without_a_reference_are_reported_and_the_rest_is_done(command: Com
     done = command("album", "refs")
     assert done.status == 1
     assert "album/b.png: there is no reference named b in refs; add one" in done.err
-    assert files("album_colorized") == ["a.png", "c.png"]
+    assert files("album_colorized") == ["a.png", "c.png", "failed.csv"]
     assert hue("album_colorized/c.png") == "red"  # of two of its name, the one with its suffix
     assert done.out.splitlines()[-1] == "2 coloured, 0 skipped, 1 failed"
 
@@ -232,7 +233,7 @@ def test_two_references_of_one_name_are_not_guessed_between(command: Command) ->
     done = command("album", "refs")
     assert done.status == 1
     assert "album/a.webp: refs/a.jpg and refs/a.png both have its name" in done.err
-    assert files("album_colorized") == ["b.png"]
+    assert files("album_colorized") == ["b.png", "failed.csv"]
 
 
 def test_no_match_and_different_counts_are_refused(command: Command) -> None:
@@ -254,7 +255,7 @@ def test_a_broken_file_is_reported_and_the_rest_is_done(command: Command) -> Non
         "failed 1/4 album/b.jpg",
         "failed 2/4 album/d.png",
     ]
-    assert files("album_colorized") == ["a.png", "c.png"]
+    assert files("album_colorized") == ["a.png", "c.png", "failed.csv"]
     assert done.out.splitlines()[-1] == "2 coloured, 0 skipped, 2 failed"
 
 
@@ -266,7 +267,7 @@ def test_a_broken_reference_of_one_target_spares_the_others(command: Command) ->
     done = command("album", "refs")
     assert done.status == 1
     assert "refs/a.png: is not an image" in done.err
-    assert files("album_colorized") == ["b.png"]
+    assert files("album_colorized") == ["b.png", "failed.csv"]
 
 
 def test_a_picture_that_breaks_the_network_spares_the_rest_of_its_batch(command: Command) -> None:
@@ -275,7 +276,7 @@ def test_a_picture_that_breaks_the_network_spares_the_rest_of_its_batch(command:
     done = command("album", picture("r.png", RED), "--batch-size", 3)
     assert done.status == 1
     assert "album/b.png: the network's result is not finite" in done.err
-    assert files("album_colorized") == ["a.png", "c.png"]
+    assert files("album_colorized") == ["a.png", "c.png", "failed.csv"]
 
 
 def test_a_folder_of_broken_files_is_refused(command: Command) -> None:
@@ -307,7 +308,7 @@ def test_an_existing_result_of_one_picture_is_skipped(command: Command, monkeypa
     picture("r.png", RED)
     Path("out.png").write_bytes(b"old")
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "read_image", lambda path: pytest.fail("decoded"))
+        patch.setattr(pipeline, "read_image", lambda path: pytest.fail("decoded"))
         done = command("a.png", "r.png", "-o", "out.png")
     assert done.status == 0
     assert "out.png exists; --overwrite replaces it" in done.out
@@ -332,10 +333,10 @@ def test_batches_give_the_same_results(command: Command, batch_size: int) -> Non
 
 
 def test_huge_pictures_do_not_wait_for_a_full_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(albums, "BATCH_PIXELS", 500)
-    jobs = [albums.Job(str(i), picture(f"{tmp_path}/{i}.png"), tmp_path, tmp_path) for i in range(5)]
-    batches = albums.batches(jobs, 100, True, pytest.fail)
-    assert [len(batch) for batch in batches] == [2, 2, 1]
+    monkeypatch.setattr(pipeline, "BATCH_PIXELS", 500)
+    tasks = [Task(str(i), picture(f"{tmp_path}/{i}.png"), tmp_path, tmp_path) for i in range(5)]
+    batches = pipeline.batches(tasks, 100, True)
+    assert [len(batch) for batch in batches if isinstance(batch, list)] == [2, 2, 1]
 
 
 def test_bad_usage_is_one_sentence_and_status_2(command: Command) -> None:
@@ -478,7 +479,6 @@ def album(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         tinted = ImageOps.colorize(ImageOps.mirror(grey), "black", "white", mid=colour)
         tinted.save(f"photographs/{place}", quality=95)
     Image.fromarray(data.astronaut()).resize((96, 96)).save("photographs/astronaut.png")
-    Path("photographs/broken.jpg").write_bytes(b"no picture")
     return Path("album")
 
 
@@ -492,16 +492,25 @@ def test_each_target_gets_the_picture_in_colour_that_is_most_like_it(command: Co
     again = command(album, "--pick-from", "photographs")
     assert again.out.splitlines()[-1] == "0 coloured, 2 skipped, 0 failed"
     assert "picked" not in again.out
-    assert "described" not in command(album, "--pick-from", "photographs", "--overwrite").out.replace(
-        "described 1/1", ""
+    assert "describing" not in command(album, "--pick-from", "photographs", "--overwrite").out.replace(
+        "describing 1/1", ""
     )
 
 
-def test_broken_pictures_to_pick_from_are_left_out_with_a_warning(
-    command: Command, album: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert command("album/coffee.png", "--pick-from", "photographs").status == 0
-    assert "photographs/broken.jpg: is not an image that can be read" in caplog.text
+def test_broken_pictures_and_dangling_links_to_pick_from_are_named_and_left_out(command: Command, album: Path) -> None:
+    Path("photographs/broken.jpg").write_bytes(b"no picture")
+    Path("photographs/nowhere.png").symlink_to("absent.png")
+    Path("photographs/itself.png").symlink_to("itself.png")
+    done = command(album, "--pick-from", "photographs")
+    assert done.status == 1
+    assert [re.split("[;(]", line)[0] for line in done.err.splitlines()] == [
+        "left out: photographs/broken.jpg: is not an image that can be read",
+        "left out: photographs/itself.png: cannot be read ",
+        "left out: photographs/nowhere.png: there is no such image",
+    ]
+    assert done.out.splitlines()[-1] == "2 coloured, 0 skipped, 0 failed"
+    assert files("album_colorized") == ["coffee.png", "failed.csv", "rocket.png"]
+    assert command(album, "--pick-from", "photographs").status == 0  # nothing is picked for
 
 
 def test_picked_references_are_kept_beside_the_results_and_listed_as_pairs(command: Command, album: Path) -> None:
@@ -555,6 +564,9 @@ def test_targets_without_a_reference_are_told_why(command: Command, album: Path)
     Path("photographs/coffee_grey.png").rename("greys/a.png")
     why = "coffee.png: greys holds no other picture in colour"
     refused(command("album/coffee.png", "--pick-from", "greys"), why)
+    done = command(album, "--pick-from", "greys")
+    assert done.status == 2
+    assert done.out.splitlines()[-1] == "0 coloured, 0 skipped, 2 failed"
     picture("greys/b.png", RED)
     Path("album/broken.png").write_bytes(b"no picture")
     done = command(album, "--pick-from", "greys")

@@ -49,7 +49,7 @@ def test_pseudo_pairs_leave_a_table_figures_and_a_page(
 ) -> None:
     assert evaluate(["protocol.root=album", "protocol.size=48", "weights=net.safetensors"]) == 0
     shown = capsys.readouterr().out
-    assert "evaluated 2/2 pictures" in shown
+    assert "evaluating 2/2 pictures" in shown
     for word in ("net", "grey", "mean_chroma", "truth", "PSNR", "CIEDE2000"):
         assert word in shown
     content = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -60,6 +60,17 @@ def test_pseudo_pairs_leave_a_table_figures_and_a_page(
     assert (tmp_path / "run" / "report.html").read_text().count("<article") == 2
     assert (tmp_path / "run" / "config.yaml").exists()
     assert not (tmp_path / "run" / ".pictures").exists()
+
+
+def test_names_in_the_table_are_no_markup(
+    evaluate: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.safetensors").rename(tmp_path / "a[bold]b.safetensors")
+    given = ["protocol.size=48", "baselines=[]", "report.pictures=0", "protocol.count=1", "hydra.run.dir='x[/y]'"]
+    assert evaluate(["protocol.root=album", "weights='a[bold]b.safetensors'", *given]) == 0
+    shown = capsys.readouterr().out
+    assert "a[bold]b" in shown
+    assert "x[/y]/report.html" in shown
 
 
 def test_the_same_command_leaves_the_same_files(evaluate: Command, tmp_path: Path) -> None:
@@ -81,12 +92,31 @@ def test_pairs_and_video_run_with_what_is_published(evaluate: Command, tmp_path:
     assert "flicker" in content["figures"]["coffee.png"]["grey"]
 
 
+def test_a_suite_is_one_table_and_one_page_of_the_parts_that_are_given(
+    evaluate: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["protocol.photographs=album", "protocol.square=32", "protocol.counts.partial=1"]
+    assert evaluate(["protocol=suite", *given, "weights=net.safetensors"]) == 0
+    output = capsys.readouterr()
+    assert "protocol.views is not given; its part of the suite is left out" in output.out + output.err
+    for word in ("warped", "partial", "missing", "net", "mean_chroma"):
+        assert word in output.out
+    content = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert {name: part["pictures"] for name, part in content["parts"].items()} == {"warped": 2, "partial": 1}
+    assert content["parts"]["partial"]["means"]["grey"]["chroma_error_over_grey_missing"] == pytest.approx(1, abs=0.01)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("<article") == 3
+    assert page.count("<section") == 2
+
+
 BAD = [
     ([], "protocol.root is not set and has no default; add protocol.root=..."),
     (["protocol.root=absent"], "absent: there is no such folder"),
     (["protocol.root=other"], "none of its 1 pictures can be used; the first: other/grey.png: is grey"),
-    (["protocol=none"], "protocol=none does not exist; protocol can be pairs, pseudo, video"),
+    (["protocol=none"], "protocol=none does not exist; protocol can be pairs, pseudo, suite, video"),
     (["protocol=pairs"], "give protocol.targets=... and protocol.references=..."),
+    (["protocol=suite"], "protocol=suite: there is nothing to evaluate; give some of protocol.views=FOLDER"),
+    (["protocol=suite", "protocol.views=album"], "protocol.views=album: has no folder target/"),
     (
         ["protocol=pairs", "protocol.targets=album", "protocol.references=other"],
         "no reference has the name of a target",

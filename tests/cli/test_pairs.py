@@ -9,7 +9,7 @@ from PIL import Image
 from skimage import data
 
 from pdnla.cli import pairs
-from pdnla.data.pairing import read_pairs
+from pdnla.data.pairs_file import read_pairs
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket")
 

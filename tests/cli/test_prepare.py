@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_with_what_is_missing_and_ends_the_same(
     (out / "left_out.csv").unlink()
     (out / "shard-000001.json").unlink()  # killed between the shard and its index
     (out / "shard-000002.tar").unlink()
-    (out / ".shard-000002-a1b2.tar").write_bytes(b"half of it")
+    (out / ".pdnla-a1b2c3d4.tar").write_bytes(b"half of it")
     os.truncate(out / "shard-000003.tar", 5000)
     assert prepare(monkeypatch, folder, out) == 0
     assert contents(out) == whole

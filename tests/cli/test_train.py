@@ -1,21 +1,24 @@
 """``pdnla-train``: every configuration composes, mistakes get one sentence, a run leaves what it promises."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
 from pdnla import PDNLA, load_network
-from pdnla.cli.train import config_folder, keep_metrics
+from pdnla.configuration import config_folder
+from pdnla.training.resuming import keep_metrics
 from pdnla.weights import save_weights
 
 Train = Callable[[list[str]], int]
@@ -34,22 +37,6 @@ FAST = [
 ]
 
 
-def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
-
-
-GROUPS = ("model", "data", "loss", "optim", "trainer", "logger", "callbacks", "experiment")
-CHOICES = list(chain.from_iterable([f"{group}={name}" for name in options(group)] for group in GROUPS))
-
-
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_configuration_composes(choice: str) -> None:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("train", [choice])
-    for part in ("model", "loss", "optim", "data", "trainer", "callbacks"):
-        assert config[part]
-
-
 @pytest.mark.parametrize(("name", "channel"), [("pdnla", 32), ("pdnla_small", 16), ("pdnla_tiny", 8)])
 def test_models_have_their_widths(name: str, channel: int) -> None:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
@@ -58,46 +45,77 @@ def test_models_have_their_widths(name: str, channel: int) -> None:
     assert isinstance(instantiate(config.model, channel=4), PDNLA)
 
 
-def test_a_run_leaves_its_record_pictures_and_a_checkpoint_that_resumes(tmp_path: Path, train: Train) -> None:
-    assert train([*FAST, "hydra.run.dir=one"]) == 0
-    run = tmp_path / "one"
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, train_in: Callable[[list[str], Path], int]) -> Path:
+    """The folder of a run with every logger."""
+    folder = tmp_path_factory.mktemp("run")
+    loggers = ["logger=[csv,tensorboard,wandb]", "logger.wandb.offline=true"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_SILENT", "true")
+        assert train_in([*FAST, *loggers, "hydra.run.dir=one"], folder) == 0
+    return folder / "one"
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_record_pictures_result_and_a_checkpoint(run: Path) -> None:
     config = (run / "config.yaml").read_text()
     assert config.startswith("# pdnla ")
     assert yaml.safe_load(config)["model"]["channel"] == 4
     assert (run / "metrics.csv").exists()
     assert (run / "pictures" / "step_0000002.png").exists()
     assert load_network(run / "last.ckpt").channel == 4
+    result = json.loads((run / "result.json").read_text())
+    assert (result["status"], result["number"], result["step"]) == ("done", None, 2)
+    assert result["objective"] == result["measures"]["val/chroma_error"] > 0
 
+
+@pytest.mark.slow
+def test_tensorboard_and_wandb_get_numbers_and_pictures(run: Path) -> None:
+    assert list((run / "tensorboard").rglob("events.out.tfevents.*"))
+    (record,) = run.rglob("run-*.wandb")
+    assert b"val/chroma_error" in record.read_bytes()
+    assert list(run.rglob("media/images/**/*.png"))
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_a_checkpoint_and_starts_from_its_weights(run: Path, tmp_path: Path, train: Train) -> None:
     again = [*FAST, "hydra.run.dir=two", f"ckpt_path={run / 'last.ckpt'}", "trainer.max_steps=3"]
     assert train(again) == 0
-
-    started = [*FAST, "hydra.run.dir=three", f"weights={run / 'last.ckpt'}", "logger=none"]
+    assert torch.load(tmp_path / "two" / "last.ckpt", weights_only=True)["global_step"] == 3
+    started = [*FAST, "hydra.run.dir=three", f"weights={run / 'last.ckpt'}", "logger=none", "trainer.max_steps=1"]
     assert train(started) == 0
     assert not (tmp_path / "three" / "metrics.csv").exists()
 
 
-def test_a_sweep_runs_each_combination(tmp_path: Path, train: Train) -> None:
-    sweep = ["-m", *FAST, "optim.lr=1e-3,5e-4", "hydra.sweep.dir=sweep"]
-    assert train(sweep) == 0
-    rates = [
-        yaml.safe_load((tmp_path / "sweep" / run / "config.yaml").read_text())["optim"]["lr"] for run in ("0", "1")
-    ]
-    assert [float(rate) for rate in rates] == [1e-3, 5e-4]
+@pytest.mark.slow
+def test_a_run_that_had_its_time_says_so_and_is_not_resumed_without_more(
+    run: Path, tmp_path: Path, train: Train, capfd: pytest.CaptureFixture[str]
+) -> None:
+    timed = [*FAST, "trainer.max_steps=2000", "trainer.val_check_interval=1000", "logger=none"]
+    assert train([*timed, "trainer.max_time=00:00:00:01", "hydra.run.dir=two"]) == 0
+    assert "trainer.max_time=00:00:00:01 is over after" in capfd.readouterr().out
+    last = tmp_path / "two" / "last.ckpt"
+    had = torch.load(last, weights_only=True)["global_step"]
+    resumed = [*timed, f"ckpt_path={last}", "hydra.run.dir=three"]
+    assert train([*resumed, "trainer.max_time=00:00:00:01"]) == 2
+    assert re.search(r"trainer\.max_time: the run of \S+ has had \d+ of its 1 seconds", capfd.readouterr().err)
+    assert train([*resumed, "trainer.max_time=00:01:00:00", f"trainer.max_steps={had + 1}"]) == 0
+    assert torch.load(tmp_path / "three" / "last.ckpt", weights_only=True)["global_step"] == had + 1
 
 
-def test_tensorboard_gets_numbers_and_pictures(tmp_path: Path, train: Train) -> None:
-    assert train([*FAST, "hydra.run.dir=run", "logger=tensorboard"]) == 0
-    assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
+@pytest.mark.slow
+def test_a_run_without_a_last_step_says_that_its_learning_rate_does_not_fall(
+    train: Train, capfd: pytest.CaptureFixture[str]
+) -> None:
+    endless = ["trainer.max_steps=-1", "+trainer.limit_train_batches=1", "trainer.max_epochs=1", "logger=none"]
+    assert train([*FAST, *endless, "hydra.run.dir=run"]) == 0
+    assert "trainer.max_steps=-1: without a last step, the learning rates do not fall" in capfd.readouterr().out
 
 
-def test_wandb_records_offline(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    arguments = [*FAST, "hydra.run.dir=run", "logger=wandb", "logger.offline=true"]
-    assert train(arguments) == 0
-    (record,) = (tmp_path / "run").rglob("run-*.wandb")
-    content = record.read_bytes()
-    assert b"val/chroma_error" in content
-    assert list((tmp_path / "run").rglob("media/images/**/*.png"))
+def test_runs_that_begin_together_have_folders_of_their_own(tmp_path: Path, train: Train) -> None:
+    for _ in range(3):
+        assert train([*FAST, "data.size=40"]) == 2
+    assert len(list((tmp_path / "runs" / "pdnla_tiny").iterdir())) == 3
 
 
 BAD = [
@@ -124,11 +142,56 @@ BAD = [
     (["weights=w6.safetensors"], "has channel 6 and the model 4"),
     (["ckpt_path=w6.safetensors"], "holds weights alone; use weights=w6.safetensors"),
     (["ckpt_path=absent.ckpt"], "absent.ckpt: there is no such weights file"),
-    (["loss.weights.chroma=x"], "loss.weights.chroma=x: must be a number, such as 4.0"),
-    (["optim.lr="], "optim.lr=: must be a number, such as 0.001"),
+    (["loss.weights.chroma=x"], "loss.weights.chroma=x: must be a number of at least 0"),
+    (["loss.weights.chrome=1"], "loss.weights.chrome is no option; the nearest is loss.weights.chroma"),
+    (["logger=wandb", "logger.offline=true"], "logger.offline is no option; the nearest is logger.wandb.offline"),
+    (["optim.lr="], "optim.lr=: must be a number above 0"),
+    (["optim.lr=nan"], "optim.lr=nan: must be a number above 0"),
+    (["optim.betas=[0.5]"], "optim.betas=[0.5]: must be a list [...], 2 of them, each a number from 0 to 1"),
+    (["seed=-1"], "seed=-1: must be a whole number from 0 to 4294967295"),
+    (["data.workers=-1"], "data.workers=-1: must be a whole number of at least 0"),
+    (["data.batch_size=4.5"], "data.batch_size=4.5: must be a whole number of at least 1"),
+    (["data.batch_size=0"], "data.batch_size=0: must be a whole number of at least 1"),
+    (["data.zoom=0.5"], "data.zoom=0.5: must be a number of at least 1"),
+    (["data.unpaired_fraction=1.5"], "data.unpaired_fraction=1.5: must be a number from 0 to 1"),
+    (["data.unpaired_ramp=-1"], "data.unpaired_ramp=-1: must be a whole number of at least 0"),
+    (["data.pairing=friend"], "data.pairing=friend: must be class, nearest or random"),
+    (["data=imagenet_shards", "data.root=.", "data.shuffle_shards=-1"], "data.shuffle_shards=-1: must be a whole"),
+    (["schedule.accumulate=0"], "schedule.accumulate=0: must be a whole number of at least 1"),
+    (["schedule.max_skipped=0"], "schedule.max_skipped=0: must be a whole number of at least 1"),
+    (["schedule.compile=1"], "schedule.compile=1: must be true or false"),
+    (["trainer.precision=16-mixed"], "trainer.precision=16-mixed: must be auto, 32-true, bf16-mixed, bf16-true or 64"),
+    (["trainer.devices=0"], "trainer.devices=0: must be a whole number of at least 1, auto or -1 for all, or a list"),
+    (["trainer.max_steps=0"], "trainer.max_steps=0: must be a whole number of at least 1, or -1"),
+    (["trainer.max_time=8h"], "trainer.max_time=8h: must be a time as DAYS:HOURS:MINUTES:SECONDS"),
+    (["trainer.val_check_interval=4.5"], "trainer.val_check_interval=4.5: must be a whole number of steps"),
+    (["weights=epoch=3.ckpt"], """has characters that Hydra keeps for itself; type 'weights="epoch=3.ckpt"'"""),
+    (["weights=my (1).ckpt"], """type 'weights="my (1).ckpt"'"""),
+    (["data=folder", "data.root=caf\u00e9"], """type 'data.root="caf\u00e9"'"""),
+    (["data=folder", "data.root=it's"], """type 'data.root="it'"'"'s"'"""),
+    (["data=folder", "data.root=a,b"], """has a comma; type 'data.root="a,b"' for one value, or add -m"""),
+    (["data=folder", 'data.root="caf\u00e9 (1), x=y"'], "caf\u00e9 (1), x=y: there is no such folder"),
     (["backbone=none", "data.unpaired_fraction=0.5"], "backbone none is not known; use efficientnet_lite0 or vgg19"),
     (["a b"], "see pdnla-train --help"),
 ]
+
+
+def test_a_home_folder_is_expanded(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for written, read in (
+        ("data.root=~/photographs", "photographs"),
+        ('data.root="~/my photographs"', "my photographs"),
+        ("data.root=~", ""),
+    ):
+        assert train([*FAST, "data=folder", written]) == 2
+        assert f"{tmp_path / 'home' / read}: there is no such folder" in capfd.readouterr().err
+    sweep = ["-m", *FAST, "data=folder", "data.root=~/one,~/two", "hydra.sweep.dir=~/sweep"]
+    assert train(sweep) == 1
+    results = (tmp_path / "home" / "sweep" / "results.csv").read_text()
+    assert f"{tmp_path}/home/one" in results
+    assert f"{tmp_path}/home/two" in results
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), BAD, ids=[" ".join(a) for a, _ in BAD])
@@ -151,6 +214,32 @@ def test_mistakes_get_one_sentence_and_status_2(
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that dataloader's workers are out of"
+        " shared memory. Please try to raise your shared memory limit.",
+        "unable to write to file </torch_12_34_0>: No space left on device (28)",
+    ],
+)
+def test_too_little_shared_memory_names_the_workers(
+    said: str, train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import pytorch_lightning as pl
+
+    def short(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(pl.Trainer, "fit", short)
+    assert train([*FAST, "hydra.run.dir=run"]) == 2
+    assert "data.workers: the processes that read photographs have too little shared memory" in capfd.readouterr().err
+
+
+def test_the_command_starts_and_helps_without_torch(tmp_path: Path) -> None:
+    imported = "import sys, pdnla.cli.train; sys.exit('torch' in sys.modules or 'pytorch_lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", imported], cwd=tmp_path).returncode == 0
+
+
 def test_a_full_disk_ends_a_run_with_one_sentence(
     train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +253,7 @@ def test_a_full_disk_ends_a_run_with_one_sentence(
     assert "the disk is full; free some space" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_wheel_composes_its_configuration_and_colours_in_an_empty_folder(tmp_path: Path) -> None:
     project = Path(__file__).parents[2]
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]

@@ -25,6 +25,19 @@ def save(path: Path, colour: tuple[int, int, int] | None, size: tuple[int, int] 
     return path
 
 
+OPTIONS: dict[str, Any] = {
+    "batch_size": 2,
+    "size": 16,
+    "pairs": PseudoPairs(),
+    "seed": 3,
+    "workers": 0,
+    "validation_count": 64,
+    "repeats": 1,
+    "unpaired_fraction": 0.0,
+    "pairing": "nearest",
+}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for i in range(8):
@@ -33,9 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def module(root: Path, **options: Any) -> FolderData:
-    return FolderData(
-        root=str(root), **{"batch_size": 2, "size": 16, "pairs": PseudoPairs(), "seed": 3, "workers": 0, **options}
-    )
+    return FolderData(root=str(root), **{**OPTIONS, **options})
 
 
 def first_batches(data: FolderData, count: int = 2) -> list[torch.Tensor]:
@@ -132,23 +143,22 @@ def test_validation_pairs_are_always_the_same(folder: Path) -> None:
 def test_imagenet_layout_uses_val_if_it_is_there(tmp_path: Path) -> None:
     for name in ("train/n01/a.JPEG", "train/n01/b.JPEG", "train/n02/c.JPEG", "val/v.JPEG"):
         save(tmp_path / name, (200, 60, 60))
-    options = {"batch_size": 2, "size": 16, "pairs": PseudoPairs(), "seed": 3, "workers": 0}
-    data = ImageNetData(root=str(tmp_path), **options)
+    data = ImageNetData(root=str(tmp_path), **OPTIONS)
     data.setup()
     assert [p.name for p in data.training_paths] == ["a.JPEG", "b.JPEG", "c.JPEG"]
     assert [p.name for p in data.validation_paths] == ["v.JPEG"]
     (tmp_path / "val/v.JPEG").unlink()
     (tmp_path / "val").rmdir()
-    split = ImageNetData(root=str(tmp_path), **options)
+    split = ImageNetData(root=str(tmp_path), **OPTIONS)
     split.setup()
     assert len(split.training_paths) == 2
     assert len(split.validation_paths) == 1
     with pytest.raises(UserError, match=r"has no folder train/"):
-        ImageNetData(root=str(tmp_path / "train"), **options).setup()
+        ImageNetData(root=str(tmp_path / "train"), **OPTIONS).setup()
 
 
 def test_builtin_photographs_are_there_and_in_colour() -> None:
-    data = BuiltinData(batch_size=2, size=32, pairs=PseudoPairs(), seed=0, workers=0, repeats=2)
+    data = BuiltinData(**{**OPTIONS, "repeats": 2})
     data.setup()
     assert len(colourful(data.training_paths, 99, 0)) == 6
     assert len(data.validation_paths) == 2
@@ -169,9 +179,7 @@ def test_what_cannot_train_is_said_before_training(folder: Path, tmp_path: Path)
         ("absent", {}, "there is no such folder"),
         ("single", {}, "holds a single photograph"),
         (".", {"batch_size": 64}, r"data.batch_size=64 on 1 device\(s\) is more than the"),
-        (".", {"batch_size": 0}, "data.batch_size=0: must be at least 1"),
         (".", {"size": 100}, "data.size=100: must be a multiple of 16, such as 96"),
-        (".", {"zoom": 0.5}, "data.zoom=0.5: must be at least 1"),
     ]:
         with pytest.raises(UserError, match=sentence):
             module(tmp_path / root, **options).setup()

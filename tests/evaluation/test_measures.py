@@ -1,29 +1,37 @@
 """Each measure on a case known by hand."""
 
 import logging
+import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from pdnla import UserError
-from pdnla.evaluation import measures
+from pdnla.evaluation import frechet, perceptual
+from pdnla.evaluation.downloads import available
+from pdnla.evaluation.frechet import Moments, frechet_distance
 from pdnla.evaluation.measures import (
     MEASURES,
-    Judge,
-    Moments,
-    badness,
+    OBJECTIVE,
     best,
-    flicker,
-    frechet_distance,
-    has_fid,
-    has_lpips,
-    luminance_error,
-    means,
-    perceptual_distance,
+    compared_in_sweeps,
+    logged,
+    measured,
+    resolve,
+    summarise,
 )
+from pdnla.evaluation.metrics import chroma_error_over_grey, flicker, luminance_error, opposite_hue
+from pdnla.evaluation.perceptual import perceptual_distance
+from pdnla.evaluation.scoring import Scorer
 from pdnla.images import color
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def picture(lightness: float | Tensor, a: float | Tensor, b: float | Tensor, side: int = 8) -> Tensor:
@@ -35,20 +43,77 @@ def noise(seed: int, side: int = 64) -> Tensor:
     return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge(torch.device("cpu"))
+def test_every_measure_has_its_function_and_its_stand_in() -> None:
+    for name, measure in MEASURES.items():
+        assert name == measure.name
+        assert callable(resolve(measure.function)), name
+        assert measure.weights is None or callable(resolve(measure.weights)), name
+        assert measure.stand_in is None or measure.stand_in in MEASURES
+        assert "validation" not in measure.where or measure.summary != "median", name
+
+
+def test_validations_sweeps_and_searches_agree_on_the_table() -> None:
+    assert compared_in_sweeps() == ("val/chroma_error", "val/chroma_error_ratio", "val/psnr")
+    assert set(compared_in_sweeps()) <= {logged(measure.name) for measure in measured("validation", "truth")}
+    search = yaml.safe_load((CONF / "hparams_search" / "optuna.yaml").read_text())
+    assert (search["hydra"]["sweeper"]["direction"] == "maximize") is (MEASURES[OBJECTIVE].better == "up")
+
+
+def test_the_table_costs_no_import_of_torch() -> None:
+    code = "import sys, pdnla.evaluation.measures; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_luminance_error_is_the_mean_distance_of_lightness() -> None:
-    assert luminance_error(picture(53.0, 20.0, 5.0), picture(50.0, 0.0, 0.0)) == pytest.approx(3, abs=1e-3)
+    assert float(luminance_error(picture(53.0, 20.0, 5.0), picture(50.0, 0.0, 0.0))) == pytest.approx(3, abs=1e-3)
+
+
+def test_chroma_error_over_greys_is_one_for_grey_and_two_for_the_opposite() -> None:
+    truth = picture(50.0, 9.0, 12.0)
+    assert float(chroma_error_over_grey(truth, truth)) == pytest.approx(0, abs=1e-6)
+    assert float(chroma_error_over_grey(picture(50.0, 0.0, 0.0), truth)) == pytest.approx(1, abs=1e-3)
+    assert float(chroma_error_over_grey(picture(50.0, -9.0, -12.0), truth)) == pytest.approx(2, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ours", "truth", "opposite"),
+    [
+        ((-20.0, 0.0), (20.0, 0.0), True),
+        ((-1.0, 20.0), (20.0, 0.0), True),  # 93 degrees
+        ((1.0, 20.0), (20.0, 0.0), False),  # 87 degrees
+        ((-7.0, 0.0), (20.0, 0.0), False),  # ours is hardly coloured
+        ((-20.0, 0.0), (7.0, 0.0), False),  # the truth is hardly coloured
+        ((0.0, 0.0), (20.0, 0.0), False),
+    ],
+)
+def test_hues_are_opposite_beyond_a_right_angle_where_both_are_coloured(
+    ours: tuple[float, float], truth: tuple[float, float], opposite: bool
+) -> None:
+    left = torch.arange(8) < 2
+    halves = [torch.where(left, ours[axis], truth[axis]) for axis in (0, 1)]
+    assert float(opposite_hue(picture(50.0, *halves), picture(50.0, *truth))) == (25.0 if opposite else 0.0)
+
+
+def test_a_region_is_measured_alone(scorer: Scorer) -> None:
+    left = torch.arange(64) < 16
+    truth = scorer.view(picture(50.0, 20.0, 0.0, side=64).float())
+    result = scorer.view(picture(50.0, torch.where(left, 20.0, -20.0), 0.0, side=64).float())
+    regions = {"shown": left.expand(64, 64), "missing": ~left.expand(64, 64), "skin": torch.zeros(64, 64).bool()}
+    figures = scorer.figures(result, truth, truth, truth, regions)
+    assert figures["ciede2000_shown"] == pytest.approx(0, abs=1e-3)
+    assert figures["ciede2000_missing"] == pytest.approx(figures["ciede2000"] * 4 / 3, rel=1e-4)
+    assert figures["chroma_error_over_grey_missing"] == pytest.approx(2, abs=1e-2)
+    assert figures["opposite_hue_missing"] == 100
+    assert figures["opposite_hue"] == 75
+    assert "ciede2000_skin" not in figures  # an empty region
+    assert not {"ciede2000_shown", "ciede2000_missing"} & set(scorer.figures(result, truth, truth, truth))
 
 
 def test_perceptual_distance_is_that_of_unit_vectors() -> None:
     x, y = torch.tensor([3.0, 0.0]).view(1, 2, 1, 1), torch.tensor([0.0, 5.0]).view(1, 2, 1, 1)
-    assert perceptual_distance([x], [x]) == 0
-    assert perceptual_distance([x], [y]) == pytest.approx(2)
-    assert perceptual_distance([x, x], [y, x]) == pytest.approx(1)
+    assert float(perceptual_distance([x], [x])) == 0
+    assert float(perceptual_distance([x], [y])) == pytest.approx(2)
+    assert float(perceptual_distance([x, x], [y, x])) == pytest.approx(1)
 
 
 def test_flicker_is_the_change_of_chroma_where_luminance_stays() -> None:
@@ -58,8 +123,8 @@ def test_flicker_is_the_change_of_chroma_where_luminance_stays() -> None:
     still, moving = picture(50.0, 0.0, 0.0), picture(torch.where(left, 50.0, 60.0), 0.0, 0.0)
     assert flicker(after, before, moving, still) == pytest.approx(5, abs=0.01)
     assert flicker(before, before, moving, still) == pytest.approx(0, abs=1e-6)
-    assert flicker(after, before, picture(80.0, 0.0, 0.0), still) is None  # nothing stays
-    assert flicker(after, picture(50.0, 0.0, 0.0, side=9), moving, still) is None
+    assert math.isnan(flicker(after, before, picture(80.0, 0.0, 0.0), still))  # nothing stays
+    assert math.isnan(flicker(after, picture(50.0, 0.0, 0.0, side=9), moving, still))
 
 
 def moments(vectors: Tensor) -> Moments:
@@ -91,11 +156,11 @@ def test_frechet_distance_is_torchmetrics() -> None:
     assert frechet_distance(moments(x), moments(y)) == pytest.approx(float(theirs), rel=1e-6)
 
 
-def test_a_result_that_is_the_truth_is_best_by_every_measure(judge: Judge) -> None:
-    truth, other = judge.look(noise(0)), judge.look(noise(1))
-    reference = judge.look(noise(0).flip(-1))
-    same = judge.figures(truth, truth.picture, reference, truth)
-    different = judge.figures(other, truth.picture, reference, truth)
+def test_a_result_that_is_the_truth_is_best_by_every_measure(scorer: Scorer) -> None:
+    truth, other = scorer.view(noise(0)), scorer.view(noise(1))
+    reference = scorer.view(noise(0).flip(-1))
+    same = scorer.figures(truth, truth, reference, truth)
+    different = scorer.figures(other, truth, reference, truth)
     assert "psnr" not in same  # infinite
     assert same["ciede2000"] == same["chroma_error"] == same["lpd_efficientnet"] == same["luminance_error"] == 0
     assert same["ssim"] == pytest.approx(1)
@@ -103,25 +168,31 @@ def test_a_result_that_is_the_truth_is_best_by_every_measure(judge: Judge) -> No
     assert same["colourfulness_ratio"] == pytest.approx(1)
     assert set(different) == {*same, "psnr"}
     for name, value in same.items():
-        assert badness(name, value) < badness(name, different[name]), name
+        assert MEASURES[name].badness(value) < MEASURES[name].badness(different[name]), name
 
 
-def test_without_a_truth_or_colours_in_the_reference_their_measures_are_missing(judge: Judge) -> None:
-    grey = judge.look(color.grey(noise(0)))
-    found = judge.figures(judge.look(noise(1)), noise(1), grey, None)
+def test_without_a_truth_or_colours_in_the_reference_their_measures_are_missing(scorer: Scorer) -> None:
+    grey = scorer.view(color.grey(noise(0)))
+    coloured = scorer.view(noise(1))
+    found = scorer.figures(coloured, coloured, grey, None)
     assert set(found) == {"his", "contextual", "luminance_error"} | ({"colourfulness_ratio"} & set(found))
-    exactly = judge.look(torch.full((1, 3, 64, 64), 0.5))
-    assert "colourfulness_ratio" not in judge.figures(grey, noise(1), exactly, None)
+    exactly = scorer.view(torch.full((1, 3, 64, 64), 0.5))
+    assert "colourfulness_ratio" not in scorer.figures(grey, coloured, exactly, None)
 
 
-def test_large_pictures_are_judged_at_a_bounded_size(judge: Judge) -> None:
-    seen = judge.look(torch.rand(1, 3, 300, 1000))
+def test_large_pictures_are_judged_at_a_bounded_size(scorer: Scorer) -> None:
+    seen = scorer.view(torch.rand(1, 3, 300, 1000))
     assert seen.picture.shape[2:] == (300, 1000)
-    assert seen.features[0].shape[2] * seen.features[0].shape[3] * 16 < 1.1 * judge.side**2
+    assert seen.features[0].shape[2] * seen.features[0].shape[3] * 16 < 1.1 * scorer.side**2
 
 
 def test_means_are_of_the_pictures_that_have_the_measure() -> None:
-    assert means([{"psnr": 20.0, "his": 0.5}, {"his": 1.0}, {}]) == {"psnr": 20.0, "his": 0.75}
+    assert summarise([{"psnr": 20.0, "his": 0.5}, {"his": 1.0}, {}]) == {"psnr": 20.0, "his": 0.75}
+
+
+def test_a_median_is_not_moved_by_one_picture() -> None:
+    figures = [{"chroma_error_over_grey": value, "chroma_error": value} for value in (1.0, 2.0, 30.0)]
+    assert summarise(figures) == {"chroma_error_over_grey": 2.0, "chroma_error": 11.0}
 
 
 def test_the_best_are_told_apart_only_as_far_as_they_are_printed() -> None:
@@ -129,7 +200,6 @@ def test_the_best_are_told_apart_only_as_far_as_they_are_printed() -> None:
     assert best("ciede2000", {"a": 3.0, "b": 2.0}) == ["b"]
     assert best("colourfulness_ratio", {"a": 0.9, "b": 1.2}) == ["a"]
     assert best("psnr", {}) == []
-    assert all(measure.best in ("high", "low", "one") for measure in MEASURES.values())
 
 
 def test_weights_that_cannot_be_had_are_done_without_or_asked_for_in_one_sentence(
@@ -138,16 +208,17 @@ def test_weights_that_cannot_be_had_are_done_without_or_asked_for_in_one_sentenc
     def unreachable() -> Any:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(measures, "_lpips", unreachable)
-    monkeypatch.setattr(measures, "_inception", unreachable)
+    monkeypatch.setattr(perceptual, "load_lpips", unreachable)
+    monkeypatch.setattr(frechet, "load_inception", unreachable)
     with caplog.at_level(logging.INFO):
-        assert not has_lpips("auto")
-    assert "no lpips: the same distance on EfficientNet-Lite0's features is measured instead" in caplog.text
-    assert not has_fid(False)
+        assert available({"lpips": "auto", "fid": False}) == frozenset()
+    assert "no weights for lpips: lpd_efficientnet is measured instead (no route to host)" in caplog.text
     with pytest.raises(UserError, match=r"measures.fid=true: its weights cannot be had \(no route to host\)"):
-        has_fid(True)
+        available({"fid": True})
     with pytest.raises(UserError, match=r"measures.lpips=maybe: must be auto, true or false"):
-        has_lpips("maybe")
+        available({"lpips": "maybe"})
+    with pytest.raises(UserError, match=r"measures.psnr: is no measure that can be left out; choose from lpips, fid"):
+        available({"psnr": True})
 
 
 def test_lpips_is_measured_where_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,9 +228,10 @@ def test_lpips_is_measured_where_its_weights_are(monkeypatch: pytest.MonkeyPatch
 
         def reset(self) -> None: ...
 
-    monkeypatch.setattr(measures, "_lpips", Untrained)
-    judge = Judge(torch.device("cpu"), lpips=True)
-    seen = judge.look(noise(0))
-    figures = judge.figures(seen, noise(0), seen, seen)
+    monkeypatch.setattr(perceptual, "load_lpips", Untrained)
+    assert available({"lpips": True}) == {"lpips"}
+    scorer = Scorer(torch.device("cpu"), {"lpips"})
+    view = scorer.view(noise(0))
+    figures = scorer.figures(view, view, view, view)
     assert figures["lpips"] == 0
     assert "lpd_efficientnet" not in figures

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pdnla.evaluation.report import choose, ranked, write_metrics, write_page
-from pdnla.evaluation.running import Evaluation, Record, kept
+from pdnla.evaluation.report import Page, choose, overview, ranked, write_metrics, write_page
+from pdnla.evaluation.results import Evaluation, Record, kept
+from pdnla.evaluation.suite import Part
 
 METHODS = {"net": "weights", "grey": "baseline", "truth": "truth"}
 
@@ -34,7 +35,7 @@ def evaluation(count: int, folder: Path | None = None) -> Evaluation:
     return Evaluation(METHODS, measures, averages | {"truth": {"his": 0.9}}, records, ["x.png: is grey <really>"])
 
 
-class Page(HTMLParser):
+class Parsed(HTMLParser):
     """Counts elements and keeps every address."""
 
     def __init__(self, text: str) -> None:
@@ -52,12 +53,13 @@ class Page(HTMLParser):
 @pytest.fixture
 def page(tmp_path: Path) -> str:
     found = evaluation(6, tmp_path / "kept")
-    write_page(found, tmp_path / "report.html", tmp_path / "kept", 100, "A <title>", ["6 pictures"], "key: <value>")
+    how = Page("A <title>", ["6 pictures"], "key: <value>", tmp_path, 100)
+    write_page(tmp_path / "report.html", {"kept": found}, {"kept": Part(found.records, "kept")}, how)
     return (tmp_path / "report.html").read_text()
 
 
 def test_the_page_needs_nothing_else(page: str) -> None:
-    parsed = Page(page)
+    parsed = Parsed(page)
     assert len(parsed.addresses) == 6 * 5
     assert all(address.startswith("data:image/jpeg;base64,") for address in parsed.addresses)
     assert "http" not in page
@@ -67,7 +69,7 @@ def test_the_page_needs_nothing_else(page: str) -> None:
 
 
 def test_the_page_has_a_row_for_each_case_a_plot_for_each_measure_and_the_table(page: str) -> None:
-    parsed = Page(page)
+    parsed = Parsed(page)
     assert parsed.elements.count("article") == 6
     assert parsed.elements.count("svg") == 3  # the Fréchet distance is of the set
     assert parsed.elements.count("dialog") == 1
@@ -83,7 +85,7 @@ def test_names_are_text_and_never_markup(page: str) -> None:
     assert "<really>" not in page
     assert "<value>" not in page
     assert "<title>A &lt;title&gt;</title>" in page
-    (found,) = re.findall(r"<script type=application/json id=data>(.*?)</script>", page)
+    (found,) = re.findall(r"<script type=application/json class=data>(.*?)</script>", page)
     assert json.loads(found)["figures"]["5"]["net"]["psnr"] == 39.5
 
 
@@ -106,21 +108,54 @@ def test_of_many_cases_those_spread_evenly_and_the_worst_are_shown() -> None:
 
 
 def test_a_page_without_pictures_has_the_table_and_the_plots(tmp_path: Path) -> None:
-    write_page(evaluation(300), tmp_path / "report.html", tmp_path, 0, "none", [], "")
-    parsed = Page((tmp_path / "report.html").read_text())
+    found = evaluation(300)
+    how = Page("none", [], "", tmp_path, 0)
+    write_page(tmp_path / "report.html", {"it": found}, {"it": Part(found.records, "it")}, how)
+    parsed = Parsed((tmp_path / "report.html").read_text())
     assert parsed.elements.count("svg") == 3
     assert "article" not in parsed.elements
     assert "script" not in parsed.elements
     assert parsed.elements.count("circle") <= 3 * 3 * 101  # however many cases
 
 
-def test_the_truth_does_not_compete() -> None:
-    assert ranked(evaluation(2), "his") == ["net"]
+def test_the_truth_does_not_compete_and_intersection_decides_nothing() -> None:
+    assert ranked(evaluation(2), "psnr") == ["net"]
+    assert ranked(evaluation(2), "his") == []
+
+
+def test_a_suite_has_one_page_a_table_of_all_parts_and_one_a_part(tmp_path: Path) -> None:
+    parts = {
+        "one": Part([], "The <first>", "What it is.", ("psnr", "ciede2000")),
+        "other": Part([], "The other", "", ("his",)),
+    }
+    found = {name: evaluation(count, tmp_path / name) for name, count in (("one", 3), ("other", 2))}
+    columns = overview(found, parts)
+    assert [(column.part, column.measure.name, column.best) for column in columns] == [
+        ("one", "psnr", ["net"]),
+        ("other", "his", []),
+    ]
+    assert columns[0].values == {"net": "35.00", "grey": "20.00", "truth": ""}
+    write_page(tmp_path / "report.html", found, parts, Page("suite", [], "", tmp_path, 100))
+    text = (tmp_path / "report.html").read_text()
+    parsed = Parsed(text)
+    assert parsed.elements.count("table") == 1 + 2
+    assert parsed.elements.count("section") == 2
+    assert parsed.elements.count("article") == 3 + 2
+    assert parsed.elements.count("dialog") == 1
+    assert text.count("<script>") == 1
+    assert "The &lt;first&gt;" in text
+    assert "<option value=psnr selected>" in text
+    write_metrics(found, tmp_path, {}, {"pdnla": "x"})
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["parts"]["other"]["pictures"] == 2
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["part"] for row in rows] == ["one"] * 9 + ["other"] * 6
 
 
 def test_metrics_hold_every_figure(tmp_path: Path) -> None:
     found = evaluation(3)
-    write_metrics(found, tmp_path, {"size": 512}, {"pdnla": "x"})
+    write_metrics({"it": found}, tmp_path, {"size": 512}, {"pdnla": "x"})
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["configuration"] == {"size": 512}
     assert content["means"]["net"]["frechet_efficientnet"] == 3.0

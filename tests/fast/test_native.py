@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pdnla.fast import native
-from pdnla.network import PDNLA, folded, layers
+from pdnla.fast import accelerate, for_inference, native
+from pdnla.network import PDNLA
 
 CL = torch.channels_last
 
@@ -27,9 +26,9 @@ def _compiler() -> None:
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """Forget the library that is loaded, before a test and after it."""
-    native.load_library.cache_clear()
+    native.forget_libraries()
     yield
-    native.load_library.cache_clear()
+    native.forget_libraries()
 
 
 def maps(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -103,7 +102,7 @@ def test_gradients_equal_torchs(case: Case, dtype: torch.dtype) -> None:
         exact = [tensor.detach().double().requires_grad_() for tensor in own]
         expected = case.expected(*exact, slope)
         add = maps(*expected.shape, dtype=dtype, seed=3).requires_grad_() if with_map else None
-        found = native.Convolution3x3.apply(*own, add, case.padding, case.reflect, slope, 2.0)
+        found = torch.ops.pdnla.conv3x3(*own, add, 1, case.padding, case.reflect, slope, 2.0)
         # No gradient where rounding decides which side of the activation's kink a value is on.
         gradient = maps(*expected.shape, dtype=dtype, seed=4) * (expected.detach().abs() > 0.02)
         wanted = own if add is None else [*own, add]
@@ -119,14 +118,14 @@ def test_gradients_equal_torchs(case: Case, dtype: torch.dtype) -> None:
 
 def test_gradients_are_the_same_every_time_whatever_the_memory_of_the_one_that_comes_in() -> None:
     x, weight = maps(3, 16, 40, 40).requires_grad_(), maps(32, 16, 3, 3, seed=1).requires_grad_()
-    options = (None, None, (1, 1, 1, 1), False, 1.0, 1.0)
+    options = (None, None, 1, (1, 1, 1, 1), False, 1.0, 1.0)
     gradient = maps(3, 32, 40, 40, seed=2)
-    first = torch.autograd.grad(native.Convolution3x3.apply(x, weight, *options), [x, weight], gradient)
+    first = torch.autograd.grad(torch.ops.pdnla.conv3x3(x, weight, *options), [x, weight], gradient)
     for own in (gradient, gradient.contiguous()):
-        again = torch.autograd.grad(native.Convolution3x3.apply(x, weight, *options), [x, weight], own)
+        again = torch.autograd.grad(torch.ops.pdnla.conv3x3(x, weight, *options), [x, weight], own)
         assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
-    spread = torch.autograd.grad(native.Convolution3x3.apply(x, weight, *options).sum(), weight)[0]
-    ones = torch.autograd.grad(native.Convolution3x3.apply(x, weight, *options), weight, torch.ones_like(gradient))[0]
+    spread = torch.autograd.grad(torch.ops.pdnla.conv3x3(x, weight, *options).sum(), weight)[0]
+    ones = torch.autograd.grad(torch.ops.pdnla.conv3x3(x, weight, *options), weight, torch.ones_like(gradient))[0]
     assert torch.equal(spread, ones)
 
 
@@ -143,7 +142,7 @@ def test_a_gradient_of_a_gradient_is_torchs(reflect: bool) -> None:
 
     mode = "reflect" if reflect else "constant"
     found = penalty(
-        lambda *given: native.Convolution3x3.apply(*given, None, (1, 1, 1, 1), reflect, 0.2, 1.0), torch.float32
+        lambda *given: torch.ops.pdnla.conv3x3(*given, None, 1, (1, 1, 1, 1), reflect, 0.2, 1.0), torch.float32
     )
     expected = penalty(
         lambda x, weight, bias: F.leaky_relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode), weight, bias), 0.2), torch.float64
@@ -154,7 +153,7 @@ def test_a_gradient_of_a_gradient_is_torchs(reflect: bool) -> None:
 
 def test_a_training_step_has_the_gradients_of_torchs_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    net = PDNLA(16).to(memory_format=CL)
+    net = accelerate(PDNLA(16))
     target, reference = maps(2, 3, 64, 64).clamp(-1, 1), maps(2, 3, 64, 64, seed=1).clamp(-1, 1)
 
     def gradients() -> Tensor:
@@ -223,7 +222,7 @@ def test_the_hyperbolic_tangent_of_parts_of_a_map_leaves_the_rest() -> None:
 
 def test_the_network_gives_the_same_pictures_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    net = folded(PDNLA(16))
+    net = for_inference(PDNLA(16))
     target, reference = torch.rand(2, 1, 128, 96).expand(-1, 3, -1, -1) * 2 - 1, torch.rand(1, 3, 96, 128) * 2 - 1
     used: list[Tensor] = []
     convolve = native.conv3x3
@@ -236,40 +235,9 @@ def test_the_network_gives_the_same_pictures_with_and_without(monkeypatch: pytes
     with torch.inference_mode():
         ours = net(target, net.encode_reference(reference)).out
         assert len(used) > 40
-        monkeypatch.setattr(layers.native, "load_library", lambda: None)
+        monkeypatch.setattr(native, "vectors_for", lambda *channels: None)
         torchs = net(target, net.encode_reference(reference)).out
     assert 0 < (ours - torchs).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "said"),
-    [
-        ("PDNLA_NATIVE", "0", None),
-        ("CXX", "no-such-compiler", r"there is no C\+\+ compiler \(no-such-compiler\)"),
-        ("CXX", "false", "false: status 1"),
-    ],
-)
-def test_without_a_compiler_torchs_convolutions_serve(
-    variable: str,
-    value: str,
-    said: str | None,
-    fresh: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setenv("PDNLA_CACHE", str(tmp_path))
-    monkeypatch.setenv(variable, value)
-    with caplog.at_level(logging.INFO):
-        assert native.load_library() is None
-    assert not native.usable(maps(1, 16, 64, 64), maps(16, 16, 3, 3))
-    x = torch.linspace(-3, 3, 50)
-    assert torch.equal(native.tanh_(x.clone()), x.tanh())
-    caplog_text = " ".join(caplog.messages)
-    assert bool(caplog_text) == (said is not None)
-    if said:
-        assert re.search(said, caplog_text)
-    assert not list(tmp_path.rglob("*.so"))
 
 
 def test_the_library_is_compiled_once_and_a_wrong_one_is_not_used(
@@ -279,7 +247,7 @@ def test_the_library_is_compiled_once_and_a_wrong_one_is_not_used(
     assert native.load_library() is not None
     (file,) = tmp_path.rglob("*.so")
     written = file.stat().st_mtime_ns
-    native.load_library.cache_clear()
+    native.forget_libraries()
     assert native.load_library() is not None
     assert file.stat().st_mtime_ns == written
 
@@ -291,7 +259,7 @@ def test_the_library_is_compiled_once_and_a_wrong_one_is_not_used(
         def convolve_float32_float32(self, *_: object) -> None:
             """Compute nothing."""
 
-    native.load_library.cache_clear()
+    native.forget_libraries()
     monkeypatch.setattr(native.ctypes, "CDLL", Wrong)
     with caplog.at_level(logging.INFO):
         assert native.load_library() is None

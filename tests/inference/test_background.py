@@ -1,11 +1,12 @@
-"""Reading ahead and writing behind: in order, bounded, and nothing left running."""
+"""Reading ahead and writing in the background: in order, bounded, and nothing left running."""
 
 import threading
 import time
+from functools import partial
 
 import pytest
 
-from pdnla.inference.background import Behind, ahead
+from pdnla.inference.background import BackgroundWriter, read_ahead
 
 
 def test_what_is_read_ahead_comes_in_order() -> None:
@@ -13,7 +14,7 @@ def test_what_is_read_ahead_comes_in_order() -> None:
         time.sleep(0.002 * (number % 3))
         return number
 
-    assert list(ahead(read, range(30), lambda _: 1, limit=5)) == list(range(30))
+    assert list(read_ahead(read, range(30), lambda _: 1, limit=5)) == list(range(30))
 
 
 def test_reading_goes_on_while_the_last_result_is_used() -> None:
@@ -24,7 +25,7 @@ def test_reading_goes_on_while_the_last_result_is_used() -> None:
             second.set()
         return number
 
-    results = ahead(read, range(3), lambda _: 1, limit=5)
+    results = read_ahead(read, range(3), lambda _: 1, limit=5)
     assert next(results) == 0
     assert second.wait(5)
     assert list(results) == [1, 2]
@@ -37,7 +38,7 @@ def test_no_more_is_read_than_may_wait() -> None:
         begun.append(number)
         return number
 
-    results = ahead(read, range(100), lambda _: 10, limit=30, threads=1)
+    results = read_ahead(read, range(100), lambda _: 10, limit=30, threads=1)
     assert next(results) == 0
     time.sleep(0.1)
     assert len(begun) <= 1 + 3 + 1
@@ -45,7 +46,7 @@ def test_no_more_is_read_than_may_wait() -> None:
 
 
 def test_one_that_weighs_more_than_the_limit_is_read_all_the_same() -> None:
-    assert list(ahead(lambda n: n, range(5), lambda _: 100, limit=1)) == list(range(5))
+    assert list(read_ahead(lambda n: n, range(5), lambda _: 100, limit=1)) == list(range(5))
 
 
 def test_what_reading_raises_is_raised_in_its_turn() -> None:
@@ -54,7 +55,7 @@ def test_what_reading_raises_is_raised_in_its_turn() -> None:
             raise ValueError("two")
         return number
 
-    results = ahead(read, range(9), lambda _: 1, limit=5)
+    results = read_ahead(read, range(9), lambda _: 1, limit=5)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(results)
@@ -62,18 +63,23 @@ def test_what_reading_raises_is_raised_in_its_turn() -> None:
 
 def test_leaving_early_leaves_no_thread_behind() -> None:
     before = threading.active_count()
-    results = ahead(lambda n: n, range(1000), lambda _: 10, limit=10)
+    results = read_ahead(lambda n: n, range(1000), lambda _: 10, limit=10)
     next(results)
     results.close()
     assert threading.active_count() == before
 
 
-def test_what_is_done_behind_comes_back_once_and_in_order() -> None:
+def test_results_of_background_work_come_back_once_and_in_order() -> None:
     done: list[int] = []
-    with Behind[int](limit=4) as behind:
+
+    def work(number: int) -> int:
+        time.sleep(0.002 * (number % 3))
+        return number
+
+    with BackgroundWriter[int](limit=4) as writer:
         for number in range(20):
-            done += behind.do(number, lambda n=number: time.sleep(0.002 * (n % 3)), weight=1)
-        done += behind.rest()
+            done += writer.submit(partial(work, number), weight=1)
+        done += writer.finish()
     assert done == list(range(20))
 
 
@@ -87,13 +93,13 @@ def test_no_more_waits_to_be_done_than_may() -> None:
         with lock:
             under_way -= 1
 
-    with Behind[int](limit=20) as behind:
-        for number in range(12):
+    with BackgroundWriter[None](limit=20) as writer:
+        for _ in range(12):
             with lock:
                 under_way += 1
                 most = max(most, under_way)
-            behind.do(number, work, weight=10)
-        behind.rest()
+            writer.submit(work, weight=10)
+        writer.finish()
     assert most <= 3  # two that may wait, and the one that is given
 
 
@@ -106,10 +112,10 @@ def test_what_work_raises_is_raised_and_the_rest_let_go() -> None:
         raise OSError("full")
 
     def do_all() -> None:
-        with Behind[int](limit=1000, threads=1) as behind:
+        with BackgroundWriter[None](limit=1000, threads=1) as writer:
             for number in range(50):
-                behind.do(number, lambda n=number: work(n), weight=1)
-            behind.rest()
+                writer.submit(partial(work, number), weight=1)
+            writer.finish()
 
     with pytest.raises(OSError, match="full"):
         do_all()

@@ -8,8 +8,8 @@ from PIL import Image
 from skimage import data
 
 from pdnla import UserError
-from pdnla.data.pairing import read_pairs
-from pdnla.inference.choosing import Choice, choose_references, read_choices, write_choices
+from pdnla.data.pairs_file import Choice, read_choices, read_pairs, write_choices
+from pdnla.inference.choosing import choose_references
 
 PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
 

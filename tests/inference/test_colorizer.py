@@ -1,5 +1,6 @@
 """Colouring: any size in and out, luminance and alpha kept, chroma at full size without bleeding."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -14,12 +15,14 @@ from skimage import data
 from skimage.color import lab2rgb, rgb2lab
 from torch import Tensor, nn
 
-from pdnla import devices
+from pdnla import devices, memory
 from pdnla.errors import UserError
 from pdnla.images import color
-from pdnla.images.io import Picture
+from pdnla.images.io import Picture, picture_from_pil
 from pdnla.inference import colorizer
-from pdnla.inference.colorizer import ChromaPlane, Colorizer, working_size
+from pdnla.inference.chroma_upscaling import ChromaPlane
+from pdnla.inference.colorizer import Colorizer
+from pdnla.inference.preprocessing import rows_tensor, working_size
 from pdnla.network import PDNLA
 
 
@@ -148,7 +151,7 @@ def test_lightness_is_the_targets_under_the_wildest_colours(size: int) -> None:
 def test_sixteen_bit_grey_reaches_the_luminance_unrounded() -> None:
     values = np.linspace(0.0, 0.02, 200 * 16, dtype=np.float32).reshape(16, 200)  # 5 levels of 8 bits
     grey16 = Image.fromarray((values * 65535).round().astype(np.uint16))
-    strip = colorizer._rows(colorizer._as_picture(grey16), 0, 16)
+    strip = rows_tensor(picture_from_pil(grey16), 0, 16)
     assert np.abs(strip[0, 0].numpy() - values).max() < 1 / 65535
     assert lightness_error(fake(MeanColour(), size=64)(grey16, RED), values) < 0.3
 
@@ -349,8 +352,8 @@ def test_colours_do_not_bleed_over_an_edge(factor: float) -> None:
 
 def test_the_lightness_guides_better_than_plain_interpolation() -> None:
     truth = Image.fromarray(data.coffee()[:300, 100:500])
-    lab = color.rgb_to_lab(colorizer._rows(Picture(truth), 0, 300))
-    small = color.rgb_to_lab(colorizer._rows(Picture(truth).resized((100, 75)), 0, 75))
+    lab = color.rgb_to_lab(rows_tensor(Picture(truth), 0, 300))
+    small = color.rgb_to_lab(rows_tensor(Picture(truth).resized((100, 75)), 0, 75))
     guided = ChromaPlane.fit(small[:, :1], small[:, 1:], truth.size).rows(0, 300, lab[:, :1])
     plain = nn.functional.interpolate(small[:, 1:], size=(300, 400), mode="bilinear")
     errors = [(chroma - lab[:, 1:]).norm(dim=1).mean() for chroma in (guided, plain)]
@@ -382,7 +385,7 @@ def test_strips_are_seamless() -> None:
 def test_the_result_does_not_depend_on_the_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for pixels in (1, 1000, 1 << 20):
-        monkeypatch.setattr(colorizer, "_STRIP_PIXELS", pixels)
+        monkeypatch.setattr(colorizer, "STRIP_PIXELS", pixels)
         results.append(np.asarray(fake(Known(photograph()), size=48)(photograph(), RED)).astype(int))
     assert np.abs(results[0] - results[2]).max() <= 1  # vector instructions may round another way
     assert np.abs(results[1] - results[2]).max() <= 1
@@ -413,3 +416,42 @@ def test_a_large_scan_is_coloured_in_bounded_memory() -> None:
         [sys.executable, "-c", textwrap.dedent(script), folder], capture_output=True, text=True, check=True
     )
     assert float(done.stdout) < 16  # bytes a pixel: the target and its result, 4 each, and passing copies
+
+
+class Vivid(MeanColour):
+    """A network that has chroma: the same everywhere, far outside sRGB at most luminances."""
+
+    def chroma(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Tensor:
+        self.targets.append(tuple(target.shape))
+        return torch.tensor([60.0, 90.0]).view(1, 2, 1, 1).expand(len(target), 2, *target.shape[2:])
+
+    def forward(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Colours:
+        pytest.fail("made RGB of what has chroma")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_chroma_of_a_network_that_has_it_is_taken_as_it_is(precision: str) -> None:
+    target = Image.linear_gradient("L").resize((64, 64))
+    result = Colorizer(Vivid(), device="cpu", precision=precision, size=32)(target, RED)
+    grey = color.rgb_to_lab(rows_tensor(picture_from_pil(target), 0, 64))[:, :1]
+    wanted = torch.cat([grey, torch.tensor([60.0, 90.0]).view(1, 2, 1, 1).expand(1, 2, 64, 64)], dim=1)
+    expected = (color.lab_to_rgb_in_gamut(wanted) * 255).round()[0].permute(1, 2, 0).numpy()
+    assert np.abs(np.asarray(result) - expected).max() <= 1
+    assert lightness_error(result, np.asarray(target)) < 0.7
+
+
+def test_in_gamut_a_network_with_chroma_gives_what_its_rgb_gives() -> None:
+    class Mild(Vivid):
+        def chroma(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Tensor:
+            return color.rgb_to_lab((MeanColour.forward(self, target, reference).out + 1) / 2)[:, 1:]
+
+    target, reference = photograph(), Image.new("RGB", (16, 16), (120, 100, 90))
+    results = [np.asarray(fake(network, size=64)(target, reference), np.int16) for network in (Mild(), MeanColour())]
+    assert np.array_equal(*results)
+
+
+def test_a_colorizer_leaves_the_process_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda *_: pytest.fail("changed how memory is allocated"))
+    before = dict(os.environ)
+    fake(MeanColour(), size=32)(photograph((20, 20)), RED)
+    assert dict(os.environ) == before

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pdnla import UserError
 from pdnla.images.color import lab_to_rgb
-from pdnla.losses import ChromaLoss, HybridLoss, PixelLoss, Supervision
+from pdnla.losses import ChromaLoss, HybridLoss, LossTerm, PixelLoss, Supervision
 from pdnla.losses.chroma import chroma_distance
 from pdnla.losses.pixel import charbonnier
 
@@ -85,9 +85,9 @@ def test_results_far_out_of_range_still_have_finite_gradients() -> None:
     assert out.grad.abs().sum() > 0
 
 
-class Counting(torch.nn.Module):
-    def __init__(self, value: float) -> None:
-        super().__init__()
+class Counting(LossTerm):
+    def __init__(self, value: float, weight: float = 1.0) -> None:
+        super().__init__(weight)
         self.value, self.calls = value, 0
 
     def forward(self, _batch: Supervision) -> Tensor:
@@ -105,6 +105,34 @@ def test_hybrid_loss_sums_by_weight_and_computes_nothing_of_weight_zero() -> Non
     assert idle.calls == 0
 
 
+def test_a_term_brings_its_own_weight_and_one_of_the_same_name_replaces_it() -> None:
+    terms = {"one": Counting(2.0, weight=3.0), "two": Counting(5.0, weight=0.5), "idle": Counting(math.nan, weight=0.0)}
+    truth = torch.zeros(1, 3, 4, 4)
+    assert HybridLoss(terms)(batch(truth, truth))[0].item() == pytest.approx(3 * 2 + 0.5 * 5)
+    assert HybridLoss(terms, {"two": 2.0})(batch(truth, truth))[0].item() == pytest.approx(3 * 2 + 2 * 5)
+    assert set(HybridLoss(terms, {"one": 0.0}).computed) == {"two"}
+
+
 def test_a_weight_without_a_term_is_named() -> None:
-    with pytest.raises(UserError, match=r"pixle must stand in both loss\.terms and loss\.weights"):
-        HybridLoss({}, {"pixle": 1.0})
+    with pytest.raises(UserError, match=r"loss\.weights: no term is called pixle; the terms are pixel"):
+        HybridLoss({"pixel": PixelLoss()}, {"pixle": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sentence"),
+    [
+        ({"rows": "piared"}, "Typo.rows is 'piared'; it must be one of all, paired, unpaired"),
+        ({"needs": ("backbones",)}, "Typo.needs is .*; it must be a tuple of backbone, codes"),
+        ({"needs": "backbone"}, "Typo.needs is 'backbone'; it must be a tuple"),
+    ],
+)
+def test_rows_and_needs_that_do_not_exist_are_refused_where_the_term_is_defined(
+    attributes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(TypeError, match=sentence):
+        type("Typo", (LossTerm,), attributes)
+
+
+def test_a_module_that_is_no_term_is_refused_by_its_name() -> None:
+    with pytest.raises(TypeError, match=r"loss\.terms\.mine: Identity is no subclass of LossTerm"):
+        HybridLoss({"mine": torch.nn.Identity()}, {"mine": 1.0})  # type: ignore[dict-item]

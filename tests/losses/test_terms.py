@@ -22,6 +22,7 @@ from pdnla.losses import (
     HeadsLoss,
     HistogramLoss,
     HybridLoss,
+    LossTerm,
     PerceptualLoss,
     PixelLoss,
     Supervision,
@@ -103,7 +104,7 @@ def test_contextual_similarity_is_1_for_one_clear_match_and_1_in_n_for_none_clea
 
 def test_histogram_of_a_plain_colour_follows_its_kernel() -> None:
     # a* = 6.25 and b* = -18.75 are the middles of bins 8 and 6 of 16.
-    found = chroma_histogram(plain(60, 6.25, -18.75))[0]
+    found = chroma_histogram(plain(60, 6.25, -18.75), bins=16)[0]
     places = torch.arange(16.0)
     kernel = torch.outer(1 / (1 + (places - 8) ** 2), 1 / (1 + (places - 6) ** 2))
     assert torch.allclose(found, kernel / kernel.sum(), atol=1e-4)
@@ -111,9 +112,11 @@ def test_histogram_of_a_plain_colour_follows_its_kernel() -> None:
 
 def test_histogram_distance_is_hellingers() -> None:
     one, other = plain(60, 40, 0), plain(60, -40, 0)
-    assert histogram_distance(one, one).item() == pytest.approx(1e-6)
-    h, k = chroma_histogram(one), chroma_histogram(other)
-    assert histogram_distance(one, other).item() == pytest.approx(math.sqrt(1 - (h * k).sqrt().sum().item()), rel=1e-4)
+    assert histogram_distance(one, one, 16).item() == pytest.approx(1e-6)
+    h, k = chroma_histogram(one, 16), chroma_histogram(other, 16)
+    assert histogram_distance(one, other, 16).item() == pytest.approx(
+        math.sqrt(1 - (h * k).sqrt().sum().item()), rel=1e-4
+    )
 
 
 def codes(rows: list[list[float]]) -> Codes:
@@ -233,7 +236,7 @@ def test_histogram_loss_falls_for_the_references_colours_wherever_they_are() -> 
     reference = photograph("chelsea")
 
     def loss(out: Tensor) -> float:
-        return HistogramLoss()(judged(out, out, reference, unpaired=1)).item()
+        return HistogramLoss(bins=16)(judged(out, out, reference, unpaired=1)).item()
 
     assert loss(reference.flip(3)) < 1e-3
     assert loss(reference) < loss(moved(reference, 10, 10)) < loss(moved(reference, 30, 30))
@@ -269,7 +272,7 @@ def test_histogram_loss_pulls_a_far_colour_towards_the_references() -> None:
 
 def test_total_variation_rises_with_grain_and_falls_with_blur() -> None:
     picture = photograph("coffee")
-    term = TotalVariationLoss()
+    term = TotalVariationLoss(edges=None)
     grain = picture + 0.1 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
     assert term(judged(blurred(picture), picture)) < term(judged(picture, picture)) < term(judged(grain, picture))
 
@@ -350,7 +353,7 @@ def test_patches_follow_from_the_seed() -> None:
 # Gradients
 
 
-def gradient_error(term: nn.Module, batch: Callable[[Tensor], Supervision], out: Tensor) -> float:
+def gradient_error(term: LossTerm, batch: Callable[[Tensor], Supervision], out: Tensor) -> float:
     """Relative difference of the directional derivative from its finite difference."""
     direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).double()
     out = out.clone().requires_grad_()
@@ -369,16 +372,16 @@ def gradient_error(term: nn.Module, batch: Callable[[Tensor], Supervision], out:
         ContextualLoss(bandwidth=1.0),
         CorrespondenceLoss(side=64),
         HistogramLoss(),
-        TotalVariationLoss(),
+        TotalVariationLoss(edges=None),
         TotalVariationLoss(edges=10.0),
     ],
     ids=repr,
 )
-def test_gradients_are_those_of_finite_differences(term: nn.Module, backbone: Backbone) -> None:
+def test_gradients_are_those_of_finite_differences(term: LossTerm, backbone: Backbone) -> None:
     generator = torch.Generator().manual_seed(2)
     truth, out, reference = (torch.rand(1, 3, 64, 64, generator=generator).double() * 1.6 - 0.8 for _ in range(3))
     double = copy.deepcopy(backbone).double()
-    unpaired = int(getattr(term, "rows", "") == "unpaired")
+    unpaired = int(term.rows == "unpaired")
     assert gradient_error(term, lambda x: judged(x, truth, reference, unpaired, double), out) < 1e-3
 
 
@@ -387,7 +390,7 @@ def test_gradients_are_those_of_finite_differences(term: nn.Module, backbone: Ba
     [AdversarialLoss(ImageCritic(4, 2)), CooccurrenceLoss(PatchCritic(4, 1), size=8)],
     ids=["adversarial", "cooccurrence"],
 )
-def test_gradients_through_critics_are_those_of_finite_differences(term: nn.Module) -> None:
+def test_gradients_through_critics_are_those_of_finite_differences(term: LossTerm) -> None:
     generator = torch.Generator().manual_seed(2)
     truth, out = (torch.rand(2, 3, 16, 16, generator=generator).double() * 1.6 - 0.8 for _ in range(2))
     term = copy.deepcopy(term).double()
@@ -440,20 +443,23 @@ def test_freezing_leaves_weights_that_did_not_learn_as_they_were() -> None:
     assert all(p.requires_grad for p in critic.score.parameters())
 
 
-class Rows(nn.Module):
+class Mean(LossTerm):
     """Returns the mean of the pictures it is shown."""
-
-    def __init__(self, rows: str) -> None:
-        super().__init__()
-        self.rows = rows
 
     def forward(self, batch: Supervision) -> Tensor:
         return batch.out.mean()
 
 
+class PairedMean(Mean):
+    rows = "paired"
+
+
+class UnpairedMean(Mean):
+    rows = "unpaired"
+
+
 def test_terms_judge_their_own_pairs_and_parts_add_up_to_the_batch() -> None:
-    kinds = ("all", "paired", "unpaired")
-    loss = HybridLoss({kind: Rows(kind) for kind in kinds}, dict.fromkeys(kinds, 1.0))
+    loss = HybridLoss({"all": Mean(), "paired": PairedMean(), "unpaired": UnpairedMean()})
     pictures = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 4, 4)
 
     def batch(rows: list[int], unpaired: int) -> Supervision:

@@ -13,7 +13,7 @@ from pdnla.backbones import Backbone, load_backbone
 from pdnla.evaluation.metrics import chroma_error
 from pdnla.images import color
 from pdnla.network import SemanticPDNLA, SemanticWarp
-from pdnla.network.correspondence import Correspondence, settled
+from pdnla.network.correspondence import Correspondence, smooth_outliers
 
 SIDE = 160
 
@@ -135,14 +135,14 @@ def test_a_stray_spot_gives_way_and_an_edge_stays() -> None:
     chroma[:, 0] = 40.0 * (lightness[:, 0] > 0.5)  # one object red, the other grey
     stray = chroma.clone()
     stray[:, 1, 10:12, 10:12] = -60.0
-    result = settled(lightness, stray, torch.ones(1, 1, 48, 48))
+    result = smooth_outliers(lightness, stray, torch.ones(1, 1, 48, 48))
     assert (result - chroma).abs().max() < 1.5
 
 
 def test_one_colour_stays_that_colour_whatever_the_confidence() -> None:
     torch.manual_seed(0)
     chroma = torch.tensor([20.0, -30.0]).view(1, 2, 1, 1).expand(1, 2, 40, 40)
-    result = settled(torch.rand(1, 1, 40, 40), chroma, torch.rand(1, 1, 40, 40))
+    result = smooth_outliers(torch.rand(1, 1, 40, 40), chroma, torch.rand(1, 1, 40, 40))
     assert torch.allclose(result, chroma, atol=1e-2)
 
 
@@ -151,7 +151,7 @@ def test_doubtful_spots_take_the_colour_of_confident_ones() -> None:
     chroma[..., 18:22] = -30.0
     confidence = torch.ones(1, 1, 40, 40)
     confidence[..., 18:22] = 0.0
-    result = settled(torch.full((1, 1, 40, 40), 0.5), chroma, confidence)
+    result = smooth_outliers(torch.full((1, 1, 40, 40), 0.5), chroma, confidence)
     assert (result - 30).abs().max() < 1
 
 

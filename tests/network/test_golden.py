@@ -1,4 +1,4 @@
-"""The network gives the published network's numbers, stage by stage."""
+"""The network gives the published network's numbers, stage by stage, as written and accelerated."""
 
 from pathlib import Path
 from typing import Any
@@ -8,17 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from pdnla.fast import accelerate
 from pdnla.images import color
 from pdnla.network import PDNLA
-from pdnla.network.fusion import pyramid_average_pooling
 from pdnla.weights import load_network
 
 TOLERANCE = 1e-4  # of each tensor's largest magnitude
 
 
-@pytest.fixture(scope="module")
-def net(published_file: Path) -> PDNLA:
-    return load_network(published_file)
+@pytest.fixture(scope="module", params=["plain", "accelerated"])
+def net(request: pytest.FixtureRequest, published_file: Path) -> PDNLA:
+    net = load_network(published_file)
+    return accelerate(net) if request.param == "accelerated" else net
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def results(net: PDNLA, golden_images: tuple[Tensor, Tensor]) -> dict[str, Tenso
         found[f"decoder_out{i + 1}"] = stages.decoded[i]
     for side, code in zip(("target", "reference"), codes, strict=True):
         found[f"{side}_orthogonality"], found[f"{side}_gram"] = code
-    found["pap_of_target_level1"] = pyramid_average_pooling(stages.target_features[0]).transpose(1, 2)
+    found["pap_of_target_level1"] = net.decoder.pool(stages.target_features[0]).transpose(1, 2)
     found["mid"], found["out"] = stages.mid, stages.out
     return found
 

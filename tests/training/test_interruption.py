@@ -1,6 +1,7 @@
 """Killed, told to leave, or left with a broken checkpoint: nothing is lost, and the run ends as one never stopped."""
 
 import csv
+import json
 import logging
 import os
 import random
@@ -9,15 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from pdnla import PDNLA, UserError
-from pdnla.cli.train import resume_from
+from pdnla.training.resuming import resume_from
 
 COMMAND = Path(sys.executable).with_name("pdnla-train")
-STEPS = 20
+STEPS = 12
 
 # All kinds of terms, three batches of photographs an epoch, a checkpoint every other step.
 OVERRIDES = [
@@ -93,51 +95,67 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was never stopped."""
     folder = tmp_path_factory.mktemp("whole")
     finish(start(folder))
     return folder
 
 
-def assert_ends_like(folder: Path, whole: Path) -> None:
-    expected, found = state(whole), state(folder)
+class Interrupted(NamedTuple):
+    """The folders of a run that was killed, then told to leave, then went on to its end, and what it said."""
+
+    killed: Path
+    told: Path
+    ended: Path
+    said: str
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    root = tmp_path_factory.mktemp("interrupted")
+    killed, told, ended = (root / name for name in ("killed", "told", "ended"))
+    moments = random.Random(0)
+    run = start(killed)
+    for _ in range(2):
+        wait_for_new(killed / "last.ckpt", run)
+    time.sleep(moments.uniform(0, 0.1))
+    assert run.poll() is None
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    run = start(told, f"ckpt_path={killed}", "callbacks.last.every_n_train_steps=1")
+    wait_for(told / "last.ckpt", run)
+    run.send_signal(signal.SIGTERM)
+    said = finish(run, status=143)
+    finish(start(ended, f"ckpt_path={told / 'last.ckpt'}"))
+    return Interrupted(killed, told, ended, said)
+
+
+def step_of(folder: Path) -> int:
+    return int(torch.load(folder / "last.ckpt", weights_only=True)["global_step"])
+
+
+@pytest.mark.slow
+def test_a_run_killed_and_told_to_leave_ends_to_the_bit_as_one_never_stopped(
+    whole: Path, interrupted: Interrupted
+) -> None:
+    assert 0 < step_of(interrupted.killed) < step_of(interrupted.told) < STEPS
+    expected, found = state(whole), state(interrupted.ended)
     assert expected.keys() == found.keys()
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    rows, all_rows = losses(interrupted.ended), losses(whole)
+    assert rows
+    for step, row in rows.items():
+        assert row == {**all_rows[step], "epoch": row["epoch"]}, step
 
 
-def test_a_run_killed_again_and_again_ends_to_the_bit_as_one_never_stopped(whole: Path, tmp_path: Path) -> None:
-    moments = random.Random(0)
-    expected = losses(whole)
-    overrides: list[str] = []
-    for attempt in range(3):
-        run = start(tmp_path / f"{attempt}", *overrides)
-        for _ in range(moments.randint(1, 2)):
-            wait_for_new(tmp_path / f"{attempt}" / "last.ckpt", run)
-        time.sleep(moments.uniform(0, 0.1))
-        assert run.poll() is None
-        run.send_signal(signal.SIGKILL)
-        run.communicate()
-        overrides = [f"ckpt_path={tmp_path / str(attempt)}"]
-    last = tmp_path / "last"
-    finish(start(last, *overrides))
-    assert_ends_like(last, whole)
-    found = losses(last)
-    assert found
-    for step, row in found.items():
-        assert row == {**expected[step], "epoch": row["epoch"]}, step
+@pytest.mark.slow
+def test_a_run_told_to_leave_saves_and_says_how_to_go_on(interrupted: Interrupted) -> None:
+    assert f"resume with ckpt_path={interrupted.told / 'last.ckpt'}" in interrupted.said
+    assert "Traceback" not in interrupted.said
+    assert json.loads((interrupted.told / "result.json").read_text())["status"] == "stopped"
 
 
-def test_a_run_told_to_leave_saves_says_so_and_goes_on(whole: Path, tmp_path: Path) -> None:
-    run = start(tmp_path / "told", "callbacks.last.every_n_train_steps=3")
-    wait_for(tmp_path / "told" / "last.ckpt", run)
-    run.send_signal(signal.SIGTERM)
-    output = finish(run, status=143)
-    assert f"resume with ckpt_path={tmp_path / 'told' / 'last.ckpt'}" in output
-    assert "Traceback" not in output
-    assert 3 <= torch.load(tmp_path / "told" / "last.ckpt", weights_only=True)["global_step"] < STEPS
-    finish(start(tmp_path / "on", f"ckpt_path={tmp_path / 'told' / 'last.ckpt'}"))
-    assert_ends_like(tmp_path / "on", whole)
-
-
+@pytest.mark.slow
 def test_a_truncated_checkpoint_is_skipped_with_a_warning(
     whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

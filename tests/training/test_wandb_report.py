@@ -20,7 +20,7 @@ from pdnla.data.modules import BuiltinData
 from pdnla.data.pseudo_pairs import PseudoPairs
 from pdnla.losses import AdversarialLoss, ChromaLoss, HybridLoss, PixelLoss
 from pdnla.losses.critics import ImageCritic
-from pdnla.network.attention_maps import GRID, where_pixels_look
+from pdnla.network.attention_maps import GRID, attention_maps
 from pdnla.training.module import ColorizationModule
 from pdnla.training.wandb_report import PIXELS, WandbReport, as_pixels, attention_strips
 
@@ -79,7 +79,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    data = BuiltinData(batch_size=4, size=32, pairs=PseudoPairs(), seed=0, workers=0, repeats=4)
+    data = BuiltinData(
+        batch_size=4,
+        size=32,
+        pairs=PseudoPairs(),
+        seed=0,
+        workers=0,
+        validation_count=2,
+        repeats=4,
+        unpaired_fraction=0.0,
+        pairing="random",
+    )
     trainer.fit(module, datamodule=data)
     logger.experiment.finish()
     return folder
@@ -190,7 +200,7 @@ def test_attention_maps_are_distributions_over_the_reference(
 ) -> None:
     pixels = torch.rand(2, 5, 2)
     for level in range(4):
-        maps = where_pixels_look(*pictures, pixels, level)
+        maps = attention_maps(*pictures, pixels, level)
         assert maps.shape == (2, 5, GRID, GRID)
         assert torch.allclose(maps.sum(dim=(2, 3)), torch.ones(2, 5), atol=1e-5)
         assert maps.min() >= 0
@@ -212,7 +222,7 @@ def test_a_pixel_that_attends_to_one_position_looks_at_its_cell(
         for map_ in range(4):
             keys[:, map_ * 110 + place] = 1e6 * stages_queries[0][:, :, 10, 20]
     code = code._replace(levels=(*code.levels[:3], code.levels[3]._replace(keys=keys)))
-    maps = where_pixels_look(net, target, code, torch.tensor([[[20.5 / 32, 10.5 / 24]]] * 2))
+    maps = attention_maps(net, target, code, torch.tensor([[[20.5 / 32, 10.5 / 24]]] * 2))
     wanted = torch.zeros(GRID, GRID)
     wanted[6:9, 15:18] = 1 / 9
     assert torch.allclose(maps[:, 0], wanted.expand(2, -1, -1), atol=1e-4)

@@ -1,23 +1,32 @@
-"""What the commands composed by Hydra share: where configurations are, what is kept of one, what went wrong."""
+"""Commands composed by Hydra: arguments that it can read, options checked, errors as one sentence."""
 
 import difflib
 import errno
 import os
 import re
-import subprocess
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from pdnla.cli._run import run
+from pdnla.configuration import config_folder
 from pdnla.errors import UserError
-from pdnla.files import replacing
+from pdnla.options import walk
 
 PLUGINS = {
     "hydra/launcher/joblib": "pdnla[sweeps]",
@@ -28,13 +37,6 @@ PLUGINS = {
 
 WORDS = {"size=native"}
 """Values that are no numbers where others are."""
-
-
-def config_folder() -> Path:
-    """Return the folder of configurations: inside the installed package, or beside ``src/`` in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 class Explained(BaseException):
@@ -62,6 +64,7 @@ def run_composed(name: str, function: Callable[[DictConfig], int | None]) -> NoR
             raise
 
     def command() -> int | None:
+        prepare_arguments()
         try:
             compose()
         except Explained as error:
@@ -88,25 +91,6 @@ def check_numbers(config: DictConfig, name: str) -> None:
             raise UserError(f"{key}={value}: must be a number, such as {usual}")
 
 
-def record(config: DictConfig, folder: Path) -> None:
-    """Write the composed configuration, resolved, and the git revision if there is one."""
-    resolved = OmegaConf.to_yaml(config, resolve=True)
-    with replacing(folder / "config.yaml") as temporary:
-        temporary.write_text(f"# {revision()}\n{resolved}")
-
-
-def revision() -> str:
-    """Return which revision of which version this is, for the record."""
-    from pdnla import __version__
-
-    git = ["git", "-C", str(Path.cwd()), "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        found = "no git revision"
-    return f"pdnla {__version__}, {found}"
-
-
 def explain(error: BaseException, name: str) -> UserError | None:
     """Return what a user can do about a failed composition or run, or None if the fault is ours.
 
@@ -126,8 +110,7 @@ def explain(error: BaseException, name: str) -> UserError | None:
         if isinstance(link, OSError) and link.filename and link is error:
             return UserError(f"{link.filename}: {link.strerror}; choose another place, or give the rights to it")
         if isinstance(link, MissingMandatoryValue):
-            key = re.search(r"[Mm]issing mandatory value: (\S+)|full_key: (\S+)", str(link))
-            missing = (key[1] or key[2]) if key else "a value"
+            missing = link.full_key or "a value"
             return UserError(f"{missing} is not set and has no default; add {missing}=... to the command")
         if type(link).__name__ == "TerminatedWorkerError":  # joblib's
             return UserError(
@@ -138,27 +121,35 @@ def explain(error: BaseException, name: str) -> UserError | None:
         if type(link).__name__ == "MisconfigurationException":  # Lightning's, which takes seconds to import
             return UserError(f"trainer: {sentence(link)}; choose other trainer settings, such as trainer=cpu")
     if isinstance(error, InstantiationException):
-        key = re.search(r"full_key: (\S+)", str(error))
+        key = re.search(r"full_key: (\S+)", str(error))  # no attribute of the exception holds it
         reason = sentence(error.__cause__ or error)
         return UserError(f"{key[1] if key else 'the configuration'}: {reason}; change the option that says so")
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return UserError(_unknown_override(str(error), name) or f"{sentence(error)}; see pdnla-{name} --help")
+        known = next((told for link in chain if (told := _explain_override(link, name))), None)
+        return UserError(known or f"{sentence(error)}; see pdnla-{name} --help")
     return None
 
 
-def _unknown_override(message: str, name: str) -> str | None:
-    """Name the nearest option to one that does not exist, from Hydra's message."""
-    if found := re.search(r"Could not override '([^']+)'", message):
-        return _suggest(found[1], _keys(name), "=...")
-    if found := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", message):
-        return _suggest(found[2], _keys(name), "=...")
-    if found := re.search(r"In '[^']*': Could not find '([^']+)'|Could not find '([^']+)'", message):
-        wanted = found[1] or found[2]
-        group, _, choice = wanted.rpartition("/")
-        if wanted in PLUGINS:
-            return f'{group}={choice} is a plugin that is not installed; pip install "{PLUGINS[wanted]}"'
-        names = sorted(p.stem for p in (config_folder() / group).glob("*.yaml"))
+def _explain_override(error: BaseException, name: str) -> str | None:
+    """Return the way out of an override that Hydra refuses."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        if plugin := PLUGINS.get(error.missing_cfg_file):
+            return f'{group}={choice} is a plugin that is not installed; pip install "{plugin}"'
+        names = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
         return f"{group}={choice} does not exist; {group} can be {', '.join(names)}"
+    keys = [key for key, _ in _overrides()]
+    if isinstance(error, ConfigKeyError | ConfigAttributeError) and error.full_key:
+        wrong = next((key for key in keys if key == error.full_key or key.startswith(f"{error.full_key}.")), None)
+        return _suggest(wrong or error.full_key, _keys(name), "=...")
+    if isinstance(error, ConfigCompositionException) and error.__cause__ is None:
+        # A group that does not exist, or the values of a sweep in a single run.
+        groups = [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
+        for key, argument in _overrides():
+            if "," in argument and {"-m", "--multirun"}.isdisjoint(sys.argv) and _parsed(argument).is_sweep_override():
+                return f"{argument}: has a comma; type {_quoted(argument)} for one value, or add -m for a run of each"
+            if "/" not in key and "@" in key and key.partition("@")[0] not in groups:
+                return _suggest(key.partition("@")[0], groups, "=...")
     return None
 
 
@@ -169,25 +160,70 @@ def _suggest(wrong: str, keys: list[str], suffix: str) -> str:
 
 
 def _keys(name: str) -> list[str]:
-    """Return every option of a command's default configuration, and the groups."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose(name, return_hydra_config=False)
-    groups = [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
-    return groups + _flatten(OmegaConf.to_container(config, resolve=False), "")
-
-
-def _flatten(node: Any, prefix: str) -> list[str]:
-    if not isinstance(node, dict):
-        return []
-    keys = []
-    for key, value in node.items():
-        keys += [f"{prefix}{key}", *_flatten(value, f"{prefix}{key}.")]
-    return keys
+    """Return every option of a command under the choices of the command line, and the groups."""
+    folders = {folder.name for folder in config_folder().iterdir() if folder.is_dir()}
+    chosen = [
+        argument for key, argument in _overrides() if key in folders and not _parsed(argument).is_sweep_override()
+    ]
+    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+        try:
+            config = hydra.compose(name, chosen)
+        except HydraException:  # a choice is wrong too
+            config = hydra.compose(name)
+    return [
+        *folders,
+        *(".".join(path) for path, _ in walk(cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=False)))),
+    ]
 
 
 def sentence(error: BaseException) -> str:
     """Return the first sentence of a message, on one line."""
     text = " ".join(str(error).split())
     return re.split(r"(?<=[a-z\]])\. |\. ?$", text)[0]
+
+
+def prepare_arguments() -> None:
+    """Make overrides of ``sys.argv`` that Hydra can read: a ``~`` that begins a path is the home folder.
+
+    The processes of further devices are started by the same arguments.
+
+    Raises:
+        UserError: a value holds characters that Hydra keeps for itself.
+    """
+    for place, argument in list(_places()):
+        key, _, value = argument.partition("=")
+        expanded = re.sub(_HOME, lambda match: match[1] + str(Path(match[2]).expanduser()), value)
+        sys.argv[place] = argument = f"{key}={expanded}"
+        try:
+            _parsed(argument)
+        except HydraException:
+            raise UserError(
+                f"{argument}: the value has characters that Hydra keeps for itself; type {_quoted(argument)}"
+            ) from None
+
+
+_HOME = r"""(^|[\[,{"']|:\s*)(~[\w.-]*)(?=/|$|[\]},"'])"""
+_WITH_VALUE = {"--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c"}
+
+
+def _places() -> Iterator[tuple[int, str]]:
+    """Yield the place in ``sys.argv`` of each override, and the override."""
+    for place, argument in enumerate(sys.argv):
+        if place and "=" in argument and not argument.startswith("-") and sys.argv[place - 1] not in _WITH_VALUE:
+            yield place, argument
+
+
+def _overrides() -> list[tuple[str, str]]:
+    """Return the key and the whole of each override of the command line."""
+    return [(argument.partition("=")[0].lstrip("+~"), argument) for _, argument in _places()]
+
+
+def _parsed(argument: str) -> Override:
+    return OverridesParser.create().parse_override(argument)
+
+
+def _quoted(argument: str) -> str:
+    """Return an override as it is typed in a shell, with its value as text."""
+    key, _, value = argument.partition("=")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{escaped}"')

@@ -1,27 +1,32 @@
-"""How every command ends: what it may print and the exit status it leaves with."""
+"""How every command ends: what it prints last and its exit status."""
 
-import contextlib
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pdnla.cli._progress import discard, say
 from pdnla.errors import UserError
 
+SOME_FAILED = 1
 BAD_USAGE = 2
 INTERRUPTED = 130
-PREEMPTED = 143  # told to leave by SIGTERM, as a shell reports it; saved, and can be resumed
+
+_LINE_END = re.compile(r"\s*[\r\n]+\s*")
 
 
 def run(command: str, function: Callable[[], int | None]) -> NoReturn:
     """Run ``function`` and leave with the status it returns (None is 0).
 
     What the user can mend, a :class:`UserError` or an option that typer refuses, becomes one line on stderr
-    and status 2. Ctrl-C becomes status 130. Any other exception is a fault of ours and keeps its traceback.
+    and status 2. Ctrl-C becomes status 130. Any other exception is a bug and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # not a text file, as in some programs that embed Python
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         status = function() or 0
     except UserError as error:
@@ -35,34 +40,19 @@ def run(command: str, function: Callable[[], int | None]) -> NoReturn:
             raise
         status = _complain(command, f"{message().rstrip('.')}; see {command} --help")
     if status == INTERRUPTED:
-        print(f"{command}: interrupted", file=sys.stderr)
+        say(f"{command}: interrupted", error=True)
+    _flush()
     sys.exit(status)
 
 
 def _complain(command: str, sentence: str) -> int:
-    print(f"{command}: {' '.join(sentence.split())}", file=sys.stderr)
+    say(f"{command}: {_LINE_END.sub(' ', sentence.strip())}", error=True)
     return BAD_USAGE
 
 
-def progress_bar(doing: str, console: Console) -> Progress:
-    """Return a bar that says what is being done, how much of it is, and how long the rest takes.
-
-    It is shown on a terminal alone; elsewhere, say the same in lines.
-    """
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
-
-
-@contextlib.contextmanager
-def describing() -> Iterator[Callable[[int, int], None]]:
-    """Yield what shows how many pictures are described, and of how many: a bar on a terminal, lines elsewhere."""
-    console = Console(stderr=True)
-    with progress_bar("describing", console) as bar:
-        task = bar.add_task("", total=None)
-
-        def tell(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-            if not console.is_terminal:
-                print(f"described {done}/{total} pictures", flush=True)
-
-        yield tell
+def _flush() -> None:
+    """Print what is waiting to be printed; a reader that has left, such as ``head``, is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard(sys.stdout)

@@ -1,24 +1,21 @@
-"""``pdnla-colorize``: colour a photograph, or a folder of them, after a reference."""
+"""``pdnla-colorize``: colour a photograph, or many, after a reference."""
 
 import enum
-import itertools
-import os
-import shutil
-import sys
-from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
+from typing_extensions import Self
 
-from pdnla.cli._run import describing, progress_bar, run
+from pdnla.cli._progress import Progress, say
+from pdnla.cli._run import SOME_FAILED, run
 from pdnla.errors import UserError
-from pdnla.files import replacing
-from pdnla.images.io import read_image
-from pdnla.inference.album import COPY, Job, Plan, colour, plan_jobs
+from pdnla.inference.album import Settings, colour_album
+from pdnla.inference.planning import Album, Task, is_pairs_file, plan_album
+from pdnla.inference.results import write_failures
 from pdnla.pretrained import BUNDLED, card, find_weights
+from pdnla.processes import Rank, launched_rank, leave_together
 
 COMMAND = "pdnla-colorize"
 _SIDES = (16, 8192)  # at which the network may see pictures
@@ -41,13 +38,17 @@ def main() -> None:
 
 def _about_weights(asked: bool) -> None:
     if asked:
-        print(card(), end="")
+        for line in card().splitlines():
+            say(line)
         raise typer.Exit
 
 
 @app.command()
 def colorize(
-    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Picture to colour, or a folder.")],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="TARGET", help="Picture to colour, a folder, a folder of shards, or a file of pairs."),
+    ],
     reference: Annotated[
         Path | None,
         typer.Argument(
@@ -72,11 +73,11 @@ def colorize(
         ),
     ] = False,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--out",
             "-o",
-            help="Where the result goes: a file, whose suffix says the format, or a folder. "
+            help="Where the result goes: a file, whose suffix says the format, or a folder, new if its name ends in /. "
             "Without it: TARGET_colorized.png or TARGET_colorized/ beside the target.",
         ),
     ] = None,
@@ -101,6 +102,14 @@ def colorize(
     precision: Annotated[
         Precision, typer.Option(help="auto is bfloat16 where the hardware computes in it, else float32.")
     ] = Precision.auto,
+    devices: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Colour in N processes, each on a CUDA device of its own, or on its share of the processors.",
+        ),
+    ] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of like shape coloured at a time.")] = 1,
     compile_: Annotated[
         bool,
@@ -136,47 +145,41 @@ def colorize(
     A folder, each picture after the most similar of many:
 
         pdnla-colorize album/ --pick-from photographs/
+
+    Lines of target,reference, such as pdnla-pairs writes, on two GPUs:
+
+        pdnla-colorize pairs.csv -o coloured/ --devices 2
+
+    Results that exist are skipped, so that a command which was stopped goes on where it was. Under torchrun or srun
+    each process colours its share. What cannot be coloured is listed in failed.csv among the results, and the exit
+    status is 1.
     """
-    side = _side(size)
-    source = _source(reference, pick_from, keep_reference)
+    source = _source(target, reference, pick_from, keep_reference)
+    settings = Settings(
+        weights=weights,
+        precision=precision.value,
+        size=_side(size),
+        compile=compile_,
+        device=device,
+        devices=devices,
+        batch_size=batch_size,
+        overwrite=overwrite,
+        pick_from=pick_from,
+        keep_references=keep_reference,
+    )
     if not find_weights(weights).is_file():
         raise UserError(
             f"--weights {weights}: there is no such file; check the path, or use one of {', '.join(BUNDLED)}"
         )
-    plan = plan_jobs(target, source, out, pick=pick_from is not None)
-    if plan.remark:
-        print(f"{COMMAND}: {plan.remark}", file=sys.stderr)
-    total = len(plan.jobs) + len(plan.unmatched)
-    waiting: list[Job] = []
-    skipped: list[Job] = []
-    for job in plan.jobs:
-        (waiting if overwrite or not job.result.exists() else skipped).append(job)
-    unmatched = plan.unmatched
-    kept = KeptReferences(plan, overwrite) if keep_reference and waiting else None
-    if pick_from is not None and waiting:
-        waiting, unmatched = pick_references(waiting, plan.candidates, pick_from, device)
-    with Progression(total, alone=not target.is_dir()) as progression:
-        for sentence in unmatched:
-            progression.failed(sentence)
-        for job in skipped:
-            progression.skipped(job)
-        if waiting:
-            from pdnla.inference.colorizer import Colorizer
-
-            colorizer = Colorizer(weights, device=device, precision=precision.value, size=side, compile=compile_)
-            try:
-                for job in colour(colorizer, waiting, batch_size, progression.failed):
-                    if kept is not None:
-                        kept.add(job)
-                    progression.coloured(job)
-            finally:
-                if kept is not None:
-                    kept.write()
-    if target.is_dir():
-        print(progression.summary, flush=True)
-    if progression.failures == progression.total:
-        raise UserError(f"{target}: nothing in it could be coloured; the reasons are above")
-    return 1 if progression.failures else 0
+    rank = launched_rank()
+    if keep_reference and rank.world > 1:
+        raise UserError("--keep-reference: torchrun's or srun's processes cannot share its list; use --devices instead")
+    album = plan_album(target, source, out, pick=pick_from is not None)
+    with Report(album.share(rank.number, rank.world), rank) as report:
+        colour_album(album, settings, rank, report)
+    status = report.conclude(target)
+    leave_together()
+    return status
 
 
 def _side(size: str) -> int | str:
@@ -188,156 +191,67 @@ def _side(size: str) -> int | str:
     return int(size)
 
 
-def _source(reference: Path | None, pick_from: Path | None, keep_reference: bool) -> Path:
-    """Return where references come from, of the two ways to say it."""
+def _source(target: Path, reference: Path | None, pick_from: Path | None, keep_reference: bool) -> Path | None:
+    """Return where references come from, of the ways to say it; None if ``target`` is a file that names them."""
     if reference is not None and pick_from is not None:
         raise UserError(f"REFERENCE {reference} and --pick-from {pick_from} are both given; leave one of them out")
-    source = reference or pick_from
-    if source is None:
-        raise UserError("no REFERENCE given; name one after TARGET, or give a folder to choose from with --pick-from")
     if keep_reference and pick_from is None:
         raise UserError("--keep-reference keeps what --pick-from chose; add --pick-from, or leave it out")
     if pick_from is not None and pick_from.is_file():
         raise UserError(f"--pick-from {pick_from}: is a file; name a folder, or give the picture as REFERENCE")
+    source = reference or pick_from
+    if source is None and not is_pairs_file(target):
+        raise UserError("no REFERENCE given; name one after TARGET, or give a folder to choose from with --pick-from")
+    if source is not None and is_pairs_file(target):
+        raise UserError(f"{target}: is a file of pairs, which names its references itself; leave {source} out")
     return source
 
 
-def pick_references(
-    jobs: Sequence[Job], candidates: Sequence[Path], folder: Path, device: str
-) -> tuple[list[Job], list[str]]:
-    """Return the jobs with the picked reference of each, which is printed, and a sentence for each that has none.
-
-    Raises:
-        UserError: there is no picture in colour to pick from, or the backbone or the device cannot be had.
-    """
-    from pdnla.devices import choose_device
-    from pdnla.inference.choosing import choose_references
-
-    choices = []
-    if candidates:
-        with describing() as tell:
-            targets = [job.target for job in jobs]
-            choices = choose_references(targets, candidates, device=choose_device(device), workers=2, progress=tell)
-    chosen = {choice.target: choice for choice in choices}
-    picked, unmatched = [], []
-    for job in jobs:
-        if job.target in chosen:
-            _, reference, score = chosen[job.target]
-            print(f"picked for {job.name}: {reference}, score {score:.3f}", flush=True)
-            picked.append(job._replace(reference=reference, score=score))
-        else:
-            unmatched.append(_why_none(job.target, folder))
-    return picked, unmatched
-
-
-def _why_none(target: Path, folder: Path) -> str:
-    try:
-        read_image(target)
-    except UserError as error:
-        return str(error)
-    return f"{target}: {folder} holds no other picture in colour that can be read; choose another with --pick-from"
-
-
-class KeptReferences:
-    """Copies of picked references beside the results, and a file of pairs that names them with their scores.
-
-    Beside ``a.png`` lies ``a_reference.jpg``. The file is ``references.csv`` in the folder of results, or
-    ``a_reference.csv`` for a single one; its lines about other targets, of earlier runs, stay.
+class Report:
+    """Prints what becomes of an album and counts it.
 
     Args:
-        plan: the command's; a copy takes the place of none of its pictures.
-        overwrite: a copy takes the place of an earlier one.
-
-    Raises:
-        UserError: the file exists and is another one.
+        album: what this process colours.
+        rank: which process it is.
     """
 
-    def __init__(self, plan: Plan, overwrite: bool) -> None:
-        from pdnla.inference.choosing import read_choices
+    def __init__(self, album: Album, rank: Rank) -> None:
+        self.album, self.rank = album, rank
+        self.single = album.folder is None
+        self.total = len(album.tasks) + len(album.failures)
+        self.colours = self.skips = 0
+        self.failures: list[str] = []
+        self.others: list[str] = []
+        self._progress: Progress | None = None
 
-        self.overwrite = overwrite
-        self._taken = {path.resolve() for job in plan.jobs for path in (job.target, job.result)}
-        single = plan.jobs[0].result
-        self.file = plan.folder / "references.csv" if plan.folder else single.with_name(f"{single.stem}{COPY}.csv")
-        found = read_choices(self.file) if self.file.exists() else []
-        self._choices = {_absolute(choice.target): choice for choice in found}
-
-    def add(self, job: Job) -> None:
-        """Copy a job's reference, and remember its line.
-
-        Raises:
-            UserError: the copy cannot be written.
-        """
-        from pdnla.inference.choosing import Choice
-
-        assert job.score is not None
-        endings = itertools.chain([COPY], (f"{COPY}_{number}" for number in itertools.count(2)))
-        names = (f"{job.result.stem}{ending}{job.reference.suffix}" for ending in endings)
-        copy = next(path for path in map(job.result.with_name, names) if self._free(path))
-        with replacing(copy) as temporary:
-            shutil.copyfile(job.reference, temporary)
-        self._choices[_absolute(job.target)] = Choice(job.target, job.reference, job.score)
-
-    def _free(self, path: Path) -> bool:
-        return path.resolve() not in self._taken and (self.overwrite or not path.exists())
-
-    def write(self) -> None:
-        """Write the file of pairs, if there is anything to write.
-
-        Raises:
-            UserError: it cannot be written.
-        """
-        from pdnla.inference.choosing import write_choices
-
-        if self._choices:
-            write_choices(self.file, self._choices.values())
-
-
-def _absolute(path: Path) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 - without following links, unlike resolve, and without "..", unlike absolute
-
-
-class Progression:
-    """Counts and shows what is done: a bar on a terminal, a line for each picture otherwise.
-
-    Args:
-        total: how many pictures there are.
-        alone: the user named one picture, whose failure is the command's own.
-    """
-
-    def __init__(self, total: int, alone: bool) -> None:
-        self.total = total
-        self.alone = alone
-        self.colours = self.skips = self.failures = 0
-        self._console = Console(stderr=True)
-        self._bar: Progress | None = None
-        if self._console.is_terminal:
-            self._bar = progress_bar("colouring", self._console)
-            self._task = self._bar.add_task("", total=total)
-
-    def __enter__(self) -> "Progression":
-        if self._bar is not None:
-            self._bar.start()
+    def __enter__(self) -> Self:
+        if self.album.remark:
+            say(f"{COMMAND}: {self.album.remark}", error=True)
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
 
-    @property
-    def summary(self) -> str:
-        """What was done, in one line."""
-        return f"{self.colours} coloured, {self.skips} skipped, {self.failures} failed"
+    def described(self, done: int, total: int) -> None:
+        """Say how many pictures are described."""
+        self._show("describing").update(done, total)
 
-    def coloured(self, job: Job) -> None:
+    def picked(self, task: Task) -> None:
+        """Say which reference is picked."""
+        self._show("colouring").print(f"picked for {task.name}: {task.reference}, score {task.score:.3f}")
+
+    def skipped(self, task: Task) -> None:
+        """Say that a picture has a result already."""
+        self.skips += 1
+        self._advance(f"skipped {self._count()} {task.name}: {task.result} exists; --overwrite replaces it")
+
+    def coloured(self, task: Task) -> None:
         """Say that a picture has its result."""
         self.colours += 1
-        self._step(f"coloured {self._count()} {job.name} → {job.result}")
-
-    def skipped(self, job: Job) -> None:
-        """Say that a picture was left alone because it has a result."""
-        self.skips += 1
-        self._step(f"skipped {self._count()} {job.name}: {job.result} exists; --overwrite replaces it")
+        self._advance(f"coloured {self._count()} {task.name}: {task.result}")
 
     def failed(self, sentence: str) -> None:
         """Say that a picture could not be coloured, and why.
@@ -345,18 +259,56 @@ class Progression:
         Raises:
             UserError: it is the only one.
         """
-        if self.alone:
+        if self.single:
             raise UserError(sentence)
-        self.failures += 1
-        self._step(f"failed {self._count()} {sentence}", complaint=True)
+        self.failures.append(sentence)
+        progress = self._show("colouring")
+        progress.print(f"failed {self._count()} {sentence}", error=True)
+        progress.update(self._done, self.total, line="")
+
+    def left_out(self, sentence: str) -> None:
+        """Say that something else could not be used."""
+        self.others.append(sentence)
+        self._show("colouring").print(f"left out: {sentence}", error=True)
+
+    def conclude(self, target: Path) -> int:
+        """Print the sum, leave the list of what failed, and return the exit status.
+
+        Raises:
+            UserError: nothing could be coloured.
+        """
+        failures = [*self.failures, *self.others]
+        if self.album.folder is not None:
+            write_failures(self.album.folder, failures, self.rank)
+            whose = "" if self.rank.world == 1 else f"process {self.rank.number} of {self.rank.world}: "
+            say(f"{whose}{self.colours} coloured, {self.skips} skipped, {len(self.failures)} failed")
+            if len(self.failures) == self.total and self.rank.world == 1:
+                raise UserError(f"{target}: nothing in it could be coloured; the reasons are above")
+        return SOME_FAILED if failures else 0
+
+    @property
+    def _done(self) -> int:
+        return self.colours + self.skips + len(self.failures)
 
     def _count(self) -> str:
-        return f"{self.colours + self.skips + self.failures}/{self.total}"
+        return f"{self._done}/{self.total}"
 
-    def _step(self, line: str, complaint: bool = False) -> None:
-        if self._bar is None:
-            print(line, file=sys.stderr if complaint else sys.stdout, flush=True)
-            return
-        if complaint or self.alone:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-        self._bar.advance(self._task)
+    def _advance(self, line: str) -> None:
+        progress = self._show("colouring")
+        if self.single:
+            progress.print(line)
+            line = ""
+        progress.update(self._done, self.total, line=line)
+
+    def _show(self, doing: str) -> Progress:
+        """Return the display of what is done now, shown in place of what was done before."""
+        if self._progress is None or self._progress.doing != doing:
+            if self._progress is not None:
+                self._progress.stop()
+            self._progress = Progress(doing, bar=self.rank.number == 0)
+            self._progress.start()
+        return self._progress
+
+
+if __name__ == "__main__":
+    main()

@@ -2,9 +2,7 @@
 
 import logging
 import platform
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +10,23 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from pdnla.cli._hydra import check_numbers, record, revision, run_composed
-from pdnla.cli._run import progress_bar
+from pdnla.cli._hydra import check_numbers, run_composed
+from pdnla.cli._progress import Progress
+from pdnla.configuration import record, revision
 from pdnla.errors import UserError
-from pdnla.training import sweeps
+from pdnla.training.distributed import processes
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
-    from pdnla.evaluation.running import Evaluation, Tell
+    from pdnla.evaluation.results import Evaluation
+    from pdnla.evaluation.suite import Part
 
 log = logging.getLogger(__name__)
 
-_LINES = 20  # of progress at most, where there is no terminal
 
-
-def evaluate(config: DictConfig) -> "Evaluation":
+def evaluate(config: DictConfig) -> "dict[str, Evaluation]":
     """Evaluate as ``config`` says; everything is written under Hydra's output folder of the run.
 
     Raises:
@@ -35,58 +34,55 @@ def evaluate(config: DictConfig) -> "Evaluation":
     """
     import torch
 
-    from pdnla.evaluation import measures, methods, report, running
+    from pdnla.evaluation import downloads, methods, runner, suite
 
     check_numbers(config, "eval")
     _check(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    chosen = HydraConfig.get().runtime.choices["protocol"]
     weights: Any = OmegaConf.to_container(config.weights) if OmegaConf.is_config(config.weights) else config.weights
     methods.check_baselines(config.baselines)
     protocol = hydra.utils.instantiate(config.protocol)  # before the measures, which may wait for a download
-    settings = running.Settings(
+    parts = suite.parts_of(protocol, chosen)
+    for option in getattr(protocol, "left_out", []):
+        log.warning("protocol.%s is not given; its part of the suite is left out", option)
+    settings = runner.Settings(
         weights=methods.name_weights(weights),
         baselines=tuple(config.baselines),
         size=config.size,
         device=config.device,
         precision=config.precision,
-        lpips=measures.has_lpips(config.measures.lpips),
-        fid=measures.has_fid(config.measures.fid),
+        available=downloads.available(config.measures),
         side=config.report.side if config.report.pictures else 0,
     )
     if not settings.weights and not settings.baselines:
         raise UserError("there is nothing to evaluate; give weights=FILE, or name some baselines")
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     record(config, folder)
-    pictures = folder / ".pictures"
-    try:
-        with _progress(len(protocol)) as tell:
-            evaluation = running.evaluate(protocol, settings, config.devices, pictures, tell)
+    configuration = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(configuration, dict)
+    provenance = runner.Provenance(
+        f"Evaluation: {chosen}",
+        {str(key): value for key, value in configuration.items()},
+        OmegaConf.to_yaml(config, resolve=True),
+        {"pdnla": revision(), "torch": torch.__version__, "python": platform.python_version()},
+    )
+    with Progress("evaluating", sum(len(part.protocol) for part in parts.values())) as progress:
+        evaluations = runner.run(
+            parts, settings, config.devices, folder, config.report.pictures, provenance, progress.update
+        )
+    for evaluation in evaluations.values():
         for sentence in evaluation.left_out:
             log.warning("left out: %s", sentence)
-        chosen = HydraConfig.get().runtime.choices["protocol"]
-        count = f"{len(evaluation.records)} pictures"
-        versions = {"pdnla": revision(), "torch": torch.__version__, "python": platform.python_version()}
-        configuration = OmegaConf.to_container(config, resolve=True)
-        assert isinstance(configuration, dict)
-        report.write_metrics(evaluation, folder, {str(key): value for key, value in configuration.items()}, versions)
-        report.write_page(
-            evaluation,
-            folder / "report.html",
-            pictures,
-            config.report.pictures,
-            f"Evaluation: {chosen}",
-            [count, f"{len(evaluation.methods)} methods", versions["pdnla"]],
-            OmegaConf.to_yaml(config, resolve=True),
-        )
-    finally:
-        shutil.rmtree(pictures, ignore_errors=True)
-    _print(evaluation, f"{chosen}, {count}: {folder}/report.html, metrics.csv, metrics.json")
-    return evaluation
+    count = sum(len(evaluation.records) for evaluation in evaluations.values())
+    title = f"{chosen}, {count} pictures: {folder}/report.html, metrics.csv, metrics.json"
+    _print(evaluations, parts, title)
+    return evaluations
 
 
 def _check(config: DictConfig) -> None:
     """Raise :class:`UserError` for what no part of the evaluation would notice in time."""
-    if sweeps.processes() > 1:
+    if processes() > 1:
         raise UserError("leave out torchrun or srun: devices=N starts the processes of an evaluation itself")
     for key, least in (("devices", 1), ("report.pictures", 0), ("report.side", 16)):
         value = OmegaConf.select(config, key)
@@ -94,42 +90,24 @@ def _check(config: DictConfig) -> None:
             raise UserError(f"{key}={value}: must be at least {least}")
 
 
-@contextmanager
-def _progress(total: int) -> Iterator["Tell"]:
-    """Yield what is told how many pictures are done: it moves a bar on a terminal and prints lines elsewhere."""
-    console = Console(stderr=True)
-    step = max(1, -(-total // _LINES))
-    shown = 0
-    with progress_bar("evaluating", console) as bar:
-        task = bar.add_task("", total=total)
-
-        def tell(done: int) -> None:
-            nonlocal shown
-            bar.update(task, completed=done)
-            if not console.is_terminal and done != shown and (done // step > shown // step or done == total):
-                shown = done
-                print(f"evaluated {done}/{total} pictures", flush=True)
-
-        yield tell
-
-
-def _print(evaluation: "Evaluation", title: str) -> None:
+def _print(evaluations: "dict[str, Evaluation]", parts: "Mapping[str, Part]", title: str) -> None:
+    """Print one table: the measures of a protocol, or those of each part's overview."""
     from pdnla.evaluation import report
-    from pdnla.evaluation.measures import MEASURES
 
-    table = Table("", title=title, title_justify="left")
-    for measure in evaluation.measures:
-        table.add_column(f"{MEASURES[measure].label} {report.ARROWS[MEASURES[measure].best]}", justify="right")
-    winners = {measure: report.ranked(evaluation, measure) for measure in evaluation.measures}
-    for method in evaluation.methods:
+    table = Table("", title=escape(title), title_justify="left")
+    columns = report.overview(evaluations, parts)
+    for column in columns:
+        part = f"{escape(column.part)}\n" if len(parts) > 1 else ""
+        table.add_column(f"{part}{column.measure.label} {report.ARROWS[column.measure.better]}", justify="right")
+    for method in report.kinds(evaluations):
         cells = []
-        for measure in evaluation.measures:
-            cell = report.printed(evaluation, method, measure)
-            cells.append(f"[bold green]{cell}[/]" if method in winners[measure] else cell)
-        table.add_row(method, *cells)
+        for column in columns:
+            cell = column.values.get(method, "")
+            cells.append(f"[bold green]{cell}[/]" if method in column.best else cell)
+        table.add_row(escape(method), *cells)
     console = Console()
     if not console.is_terminal:
-        console.width = 200  # nothing is folded that a file has room for
+        console.width = 220  # nothing is folded that a file has room for
     console.print(table)
 
 

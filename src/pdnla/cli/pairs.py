@@ -6,8 +6,11 @@ from typing import Annotated
 
 import typer
 
-from pdnla.cli._run import describing, run
+from pdnla.cli._progress import Progress, say
+from pdnla.cli._run import SOME_FAILED, run
+from pdnla.data.pairs_file import write_choices
 from pdnla.errors import UserError
+from pdnla.images.io import list_images
 
 COMMAND = "pdnla-pairs"
 
@@ -44,7 +47,7 @@ def pairs(
     Pictures are compared by what they show, never by their colours. The file serves training
     (pdnla-train data=pairs data.pairs_file=pairs.csv loss=hybrid) and validation (data.validation_pairs=pairs.csv).
     References are pictures in colour: grey ones are never chosen. What was computed of a picture is kept, so that a
-    second run takes seconds.
+    second run takes seconds. Pictures that cannot be read are named and left out, and the exit status is 1.
 
     Example: pdnla-pairs photographs/ -o photographs/pairs.csv
     """
@@ -54,16 +57,19 @@ def pairs(
         raise UserError(f"{out}: cannot be a file of pairs; name a file in a folder that exists")
     if not least < most:
         raise UserError(f"--least {least} must be under --most {most}")
-    from pdnla.images.io import list_images
-
-    asked = list_images(targets)
-    offered = asked if references is None else list_images(references)
+    left_out: list[str] = []
+    asked = list_images(targets, left_out.append)
+    offered = asked if references is None else list_images(references, left_out.append)
     from pdnla.devices import choose_device
-    from pdnla.inference.choosing import choose_references, write_choices
+    from pdnla.inference.choosing import choose_references
 
-    where = choose_device(device)
-    with describing() as tell:
-        choices = choose_references(asked, offered, count, least, most, backbone.value, where, workers, tell)
+    chosen = choose_device(device)
+    with Progress("describing") as progress:
+        choices = choose_references(
+            asked, offered, count, least, most, backbone.value, chosen, workers, progress.update, left_out.append
+        )
+    for sentence in dict.fromkeys(left_out):
+        say(f"left out: {sentence}", error=True)
     if not choices:
         raise UserError(
             f"{targets}: none of its {len(asked)} pictures has a reference in colour between --least {least} and"
@@ -71,8 +77,8 @@ def pairs(
         )
     write_choices(out, choices)
     served = len({choice.target for choice in choices})
-    print(f"{out}: {len(choices)} pairs for {served} of {len(asked)} pictures")
-    return 0
+    say(f"{out}: {len(choices)} pairs for {served} of {len(asked)} pictures")
+    return SOME_FAILED if left_out else 0
 
 
 def main() -> None:

@@ -1,23 +1,14 @@
 """``pdnla-prepare``: a folder of photographs becomes shards, verified, for training from slow or shared disks."""
 
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from pdnla.cli._run import progress_bar, run
+from pdnla.cli._progress import Progress, say
+from pdnla.cli._run import SOME_FAILED, run
 from pdnla.errors import UserError
-
-if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
-    from pdnla.data.shards import Job, Written
 
 COMMAND = "pdnla-prepare"
 
@@ -51,93 +42,51 @@ def prepare(
         typer.Option(min=1, help="Processes that read and write.", show_default="one for each processor"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the shards that are in OUT first.")] = False,
-) -> None:
+) -> int:
     """Write the photographs of FOLDER into tar shards in OUT, to train from with data=imagenet_shards.
 
     Every photograph is decoded; broken and grey ones are left out and listed in OUT/left_out.csv. A run that was
-    interrupted goes on where it was: give the same command again.
+    interrupted goes on where it was: give the same command again. Where a folder below cannot be listed, the rest is
+    done and the exit status is 1.
 
         pdnla-prepare ILSVRC/train shards/ --size 384
 
         pdnla-train data=imagenet_shards data.root=shards/
     """
-    from pdnla.data.shards import GREY, begin, plan_shards, remove_halves, write_left_out, written
+    from pdnla.data.preparing import GREY, begin, plan_shards, write_left_out, write_shards, written
 
-    console = Console(stderr=True)
-    if console.is_terminal:
-        console.print(f"listing {folder}", markup=False, highlight=False, soft_wrap=True)
-    else:
-        print(f"listing {folder}", flush=True)
-    plan = plan_shards(folder, out, shard_size, size)
+    say(f"listing {folder}")
+    unlisted: list[str] = []
+    plan = plan_shards(folder, out, shard_size, size, unlisted.append)
+    for sentence in unlisted:
+        say(f"left out: {sentence}", error=True)
     begin(plan, out, overwrite)
     kept, skipped, left_out, waiting = 0, 0, [], []
     for job in plan.jobs:
-        found = written(job)
-        if found is None:
+        earlier = written(job)
+        if earlier is None:
             waiting.append(job)
             continue
         skipped += 1
-        kept += found.kept
-        left_out += found.left_out
-    total = plan.record["photographs"]
-    try:
-        with progress_bar("preparing", console) as bar:
-            task = bar.add_task("", total=total, completed=kept + len(left_out))
-            for done, (job, result) in enumerate(_write(waiting, workers or os.cpu_count() or 1), start=skipped + 1):
-                kept += result.kept
-                left_out += result.left_out
-                bar.advance(task, len(job.paths))
-                if not console.is_terminal:
-                    counts = f"{result.kept} photographs, {len(result.left_out)} left out"
-                    print(f"wrote {done}/{len(plan.jobs)} shard {job.number}: {counts}", flush=True)
-    finally:
-        remove_halves(out)
+        kept += earlier.kept
+        left_out += earlier.left_out
+    with Progress("preparing", plan.record["photographs"], "photographs") as progress:
+        progress.update(kept + len(left_out), line="")
+        for done, (job, shard) in enumerate(write_shards(waiting, workers or os.cpu_count() or 1), start=skipped + 1):
+            kept += shard.kept
+            left_out += shard.left_out
+            counts = f"{shard.kept} photographs, {len(shard.left_out)} left out"
+            progress.advance(len(job.paths), f"wrote {done}/{len(plan.jobs)} shard {job.number}: {counts}")
     write_left_out(out, left_out)
     grey = sum(reason == GREY for _, reason in left_out)
-    print(
+    say(
         f"{kept} photographs in {len(plan.jobs)} shards, {skipped} of them there before; {len(left_out)} left out"
-        f" ({grey} grey, {len(left_out) - grey} unreadable), listed in {out / 'left_out.csv'}",
-        flush=True,
+        f" ({grey} grey, {len(left_out) - grey} unreadable), listed in {out / 'left_out.csv'}"
     )
     if not kept:
         raise UserError(f"{folder}: none of its photographs can be read and has colours; choose another folder")
+    return SOME_FAILED if unlisted else 0
 
 
-def _write(jobs: "Sequence[Job]", workers: int) -> "Iterator[tuple[Job, Written]]":
-    """Write shards, in this process or in several, and yield each as it is done.
-
-    Raises:
-        UserError: the disk is full, or a process was killed.
-    """
-    from pdnla.data.shards import write_shard
-
-    workers = min(workers, len(jobs))
-    if workers < 2:
-        yield from ((job, write_shard(job)) for job in jobs)
-        return
-    # Not forked: this process has threads by now.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_leave_with_parent)
-    try:
-        futures = {pool.submit(write_shard, job): job for job in jobs}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a process that writes shards was killed, perhaps for want of memory; give the same command again with"
-            " fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _leave_with_parent() -> None:
-    """End this process at once on Ctrl-C, and when the command's own process is killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=wait, daemon=True).start()
+if __name__ == "__main__":
+    main()

@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
-from pdnla.data.pairing import PAIRINGS, GivenPartners, Partners, partners_by, read_pairs
+from pdnla.data.pairing import GivenPartners, Partners, partners_by
+from pdnla.data.pairs_file import read_pairs
 from pdnla.data.photographs import (
     Crop,
+    Draw,
     DrawnBatches,
     FixedCrops,
     FixedPairs,
@@ -74,14 +76,14 @@ class PseudoPairData(pl.LightningDataModule):
         size: side of the square crops in pixels, a multiple of 16.
         pairs: how a photograph becomes a pair.
         seed: where all randomness comes from.
-        zoom: the shorter side of a photograph is between 1 and ``zoom`` crops long.
         workers: processes that read photographs for each device.
         validation_count: photographs that validate.
         repeats: draws of each photograph in an epoch.
         unpaired_fraction: the part of a batch whose references are other photographs.
-        unpaired_ramp: batches over which that part rises from none, so that the network first learns what pairs teach.
         pairing: which other photograph: ``class`` (of the same folder), ``nearest`` (by a frozen network's features),
             ``random``.
+        zoom: the shorter side of a photograph is between 1 and ``zoom`` crops long.
+        unpaired_ramp: batches over which that part rises from none, so that the network first learns what pairs teach.
         backbone: the network that says which are nearest.
         validation_pairs: a file of pairs (``target,reference`` lines) whose results every validation measures.
         overfit: train on one batch alone, always the same, and validate on it: a network that cannot learn that by
@@ -94,13 +96,13 @@ class PseudoPairData(pl.LightningDataModule):
         size: int,
         pairs: PseudoPairs,
         seed: int,
+        workers: int,
+        validation_count: int,
+        repeats: int,
+        unpaired_fraction: float,
+        pairing: str,
         zoom: float = 1.5,
-        workers: int = 2,
-        validation_count: int = 64,
-        repeats: int = 1,
-        unpaired_fraction: float = 0.0,
         unpaired_ramp: int = 0,
-        pairing: str = "nearest",
         backbone: str = "efficientnet_lite0",
         validation_pairs: str | None = None,
         overfit: bool = False,
@@ -110,21 +112,6 @@ class PseudoPairData(pl.LightningDataModule):
             raise UserError(
                 f"data.size={size}: must be a multiple of {STRIDE}, such as {max(1, size // STRIDE) * STRIDE}"
             )
-        for name, value in (
-            ("batch_size", batch_size),
-            ("validation_count", validation_count),
-            ("repeats", repeats),
-        ):
-            if value < 1:
-                raise UserError(f"data.{name}={value}: must be at least 1")
-        if zoom < 1:
-            raise UserError(f"data.zoom={zoom}: must be at least 1")
-        if not 0 <= unpaired_fraction <= 1:
-            raise UserError(f"data.unpaired_fraction={unpaired_fraction}: must be between 0 and 1")
-        if unpaired_ramp < 0:
-            raise UserError(f"data.unpaired_ramp={unpaired_ramp}: must be at least 0")
-        if pairing not in PAIRINGS:
-            raise UserError(f"data.pairing={pairing}: is not known; use {', '.join(PAIRINGS)}")
         self.batch_size, self.size, self.pairs, self.seed, self.zoom = batch_size, size, pairs, seed, zoom
         self.unpaired_fraction, self.unpaired_ramp, self.pairing = unpaired_fraction, unpaired_ramp, pairing
         self.backbone = backbone
@@ -167,16 +154,16 @@ class PseudoPairData(pl.LightningDataModule):
         if not self.validation_paths:
             raise UserError("none of the photographs to validate with can be read and has colours; choose others")
         if self.unpaired_fraction:
-            self.partners = self.choose_partners()
+            self.partners, self.references = self.choose_partners()
         log.info(
             "training on %d photographs, validating on %d; grey ones are left out as they are drawn",
             len(self.training_paths),
             len(self.validation_paths),
         )
 
-    def choose_partners(self) -> Partners:
-        """Return what chooses the references of unpaired pairs."""
-        return partners_by(self.pairing, cast(Sequence[Path], self.training_paths), self.backbone)
+    def choose_partners(self) -> tuple[Partners, list[Path]]:
+        """Return what chooses the references of unpaired pairs, and the photographs that are references alone."""
+        return partners_by(self.pairing, cast(Sequence[Path], self.training_paths), self.backbone), []
 
     def order(self) -> Callable[[np.random.Generator], NDArray[np.int64]] | None:
         """Return what draws the order of an epoch; None for any order, each as likely."""
@@ -189,7 +176,38 @@ class PseudoPairData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Crop]:
         """Return the loader of this device's training crops."""
-        sampler = DrawnBatches(
+        if self.overfit:
+            return self._loader(self._crops(), batch_sampler=[self._first_batch()] * _OVERFIT_EPOCH)
+        sampler = self._batches()
+        sampler.skip, self.batches_had = self.batches_had, 0
+        return self._loader(self._crops(), batch_sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """Return the loaders of this device's share of the validation crops, and of the pairs given to validate."""
+        if self.overfit:
+            return self._loader(self._crops(), batch_sampler=[self._first_batch()])
+        crops = FixedCrops(self.validation_paths, self.size, self.seed)
+        loaders = [self._loader(self._share(crops), batch_size=self.batch_size)]
+        if self.validation_pairs:
+            given = FixedPairs(self.validation_pairs, self.size)
+            loaders.append(self._loader(self._share(given), batch_size=self.batch_size))
+        return loaders if self.validation_pairs else loaders[0]
+
+    def validates(self, loader: int) -> bool:
+        """Return whether this device has pictures of its own in a validation loader.
+
+        With more devices than pictures some have none. They are given another's, so that all devices take part in what
+        follows a validation, and must not count it.
+        """
+        pictures = len(self.validation_pairs) if loader else len(self.validation_paths)
+        return self.overfit or self._place()[0] < pictures
+
+    def _share(self, dataset: Any) -> Subset[Any]:
+        rank, devices = self._place()
+        return Subset(dataset, range(rank, len(dataset), devices) or [rank % len(dataset)])
+
+    def _batches(self) -> DrawnBatches:
+        return DrawnBatches(
             len(self.training_paths),
             self.batch_size,
             self.seed,
@@ -198,28 +216,13 @@ class PseudoPairData(pl.LightningDataModule):
             unpaired=self.unpaired,
             order=self.order(),
         )
-        sampler.skip, self.batches_had = self.batches_had, 0
+
+    def _first_batch(self) -> list[Draw]:
+        return next(iter(self._batches()))
+
+    def _crops(self) -> TrainingCrops:
         paths = [*self.training_paths, *self.references] if self.references else self.training_paths
-        crops = TrainingCrops(paths, self.size, self.zoom, self.partners, len(self.training_paths))
-        if self.overfit:
-            return self._loader(crops, batch_sampler=[next(iter(sampler))] * _OVERFIT_EPOCH)
-        return self._loader(crops, batch_sampler=sampler)
-
-    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """Return the loaders of this device's share of the validation crops, and of the pairs given to validate."""
-        if self.overfit:
-            training = self.train_dataloader()
-            return self._loader(training.dataset, batch_sampler=[next(iter(cast(Any, training.batch_sampler)))])
-        crops = FixedCrops(self.validation_paths, self.size, self.seed)
-        loaders = [self._loader(self._share(crops), batch_size=self.batch_size)]
-        if self.validation_pairs:
-            given = FixedPairs(self.validation_pairs, self.size)
-            loaders.append(self._loader(self._share(given), batch_size=self.batch_size))
-        return loaders if self.validation_pairs else loaders[0]
-
-    def _share(self, dataset: Any) -> Subset[Any]:
-        rank, devices = self._place()
-        return Subset(dataset, range(rank, len(dataset), devices))
+        return TrainingCrops(paths, self.size, self.zoom, self.partners, len(self.training_paths))
 
     def state_dict(self) -> dict[str, int]:
         """Return where in the epoch training is, for a checkpoint."""
@@ -285,10 +288,21 @@ class FolderData(PseudoPairData):
 
     def photographs(self) -> tuple[Sequence[Path], Sequence[Path]]:
         """Return the photographs of the folder, split."""
-        paths = list_images(self.root)
-        if self.validation_root is not None:
-            return paths, list_images(self.validation_root)
-        return split(paths, self.validation_count, self.seed, self.root)
+        return photographs_of(self.root, self.validation_root, self.validation_count, self.seed)
+
+
+def photographs_of(
+    root: Path, validation_root: Path | None, validation_count: int, seed: int
+) -> tuple[Sequence[Path], Sequence[Path]]:
+    """Return the photographs to train on and to validate with: of a folder each, or of one, split.
+
+    Raises:
+        UserError: a folder is missing or holds no image, or the only one holds a single image.
+    """
+    paths = list_images(root, natural=False)
+    if validation_root is not None:
+        return paths, list_images(validation_root, natural=False)
+    return split(paths, validation_count, seed, root)
 
 
 class PairsData(PseudoPairData):
@@ -310,19 +324,16 @@ class PairsData(PseudoPairData):
         targets = list(dict.fromkeys(target for target, _ in self.given))
         return split(targets, self.validation_count, self.seed, self.pairs_file)
 
-    def choose_partners(self) -> Partners:
-        """Return what looks a target's references up."""
+    def choose_partners(self) -> tuple[Partners, list[Path]]:
+        """Return what knows each target's references, and the photographs that are references alone."""
         targets = cast(Sequence[Path], self.training_paths)
         numbers = {path: number for number, path in enumerate(targets)}
         references: dict[Path, list[int]] = {path: [] for path in targets}
         for target, reference in self.given:
             if target not in references:
                 continue
-            if reference not in numbers:
-                numbers[reference] = len(numbers)
-                self.references.append(reference)
-            references[target].append(numbers[reference])
-        return GivenPartners([references[path] for path in targets])
+            references[target].append(numbers.setdefault(reference, len(numbers)))
+        return GivenPartners([references[path] for path in targets]), list(numbers)[len(targets) :]
 
 
 def split(
@@ -357,16 +368,12 @@ class ImageNetData(FolderData):
 
     def photographs(self) -> tuple[Sequence[Path], Sequence[Path]]:
         """Return the photographs of ``train/``, and of ``val/`` or a seeded split."""
-        root = self.root
-        if not (root / "train").is_dir():
-            raise UserError(f"{root}: has no folder train/; data.root must be ILSVRC's folder that holds train/<wnid>/")
-        if self.validation_root is None and (root / "val").is_dir():
-            self.validation_root = root / "val"
-        self.root = root / "train"
-        try:
-            return super().photographs()
-        finally:
-            self.root = root
+        if not (self.root / "train").is_dir():
+            raise UserError(
+                f"{self.root}: has no folder train/; data.root must be ILSVRC's folder that holds train/<wnid>/"
+            )
+        given = self.root / "val" if (self.root / "val").is_dir() else None
+        return photographs_of(self.root / "train", self.validation_root or given, self.validation_count, self.seed)
 
 
 class ShardData(PseudoPairData):
@@ -382,8 +389,6 @@ class ShardData(PseudoPairData):
 
     def __init__(self, root: str, validation_root: str | None = None, shuffle_shards: int = 0, **options: Any) -> None:
         super().__init__(**options)
-        if shuffle_shards < 0:
-            raise UserError(f"data.shuffle_shards={shuffle_shards}: must be at least 0")
         if self.unpaired_fraction and self.pairing == "nearest":
             raise UserError("data.pairing=nearest: needs a folder of photographs; with shards use class or random")
         self.root, self.validation_root = Path(root), Path(validation_root) if validation_root else None

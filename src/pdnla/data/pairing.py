@@ -1,6 +1,5 @@
 """Which other picture is the reference of an unpaired pair."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -118,57 +117,3 @@ def partners_by(pairing: str, paths: Sequence[Path], backbone: str = "efficientn
     if pairing == "class":
         return ClassPartners(paths)
     return NearestPartners(paths, backbone) if pairing == "nearest" else RandomPartners(len(paths))
-
-
-def read_pairs(file: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
-    """Read a file of pairs: a line ``target,reference`` each, and more columns that are not read.
-
-    Paths are relative to ``root``, or to the file's own folder. A first line ``target,reference`` is a heading.
-
-    Raises:
-        UserError: the file is missing or empty, a line has no two columns, or a picture is not there.
-    """
-    folder = root or file.parent
-    pairs = []
-    for number, row in _lines(file)[1]:
-        if len(row) < 2:
-            raise UserError(f"{file}, line {number}: has one column; give target,reference")
-        target, reference = (_picture(file, number, folder, cell) for cell in row[:2])
-        pairs.append((target, reference))
-    return pairs
-
-
-def read_results(file: Path) -> list[Path | None]:
-    """Read the column of a file of pairs that is headed ``published``: a result of each pair, None where it is empty.
-
-    Raises:
-        UserError: the file is missing or empty, or a picture is not there.
-    """
-    heading, lines = _lines(file)
-    if "published" not in heading:
-        return [None] * len(lines)
-    column = heading.index("published")
-    cells = ((number, row[column] if column < len(row) else "") for number, row in lines)
-    return [_picture(file, number, file.parent, cell) if cell else None for number, cell in cells]
-
-
-def _lines(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the heading of a file of pairs, empty if it has none, and its lines with their numbers."""
-    try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = [(i, [cell.strip() for cell in row]) for i, row in enumerate(csv.reader(lines), start=1) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file}: is no file of pairs ({error}); give lines of target,reference") from error
-    heading: list[str] = []
-    if rows and [cell.lower() for cell in rows[0][1][:2]] == ["target", "reference"]:
-        heading, rows = [cell.lower() for cell in rows[0][1]], rows[1:]
-    if not rows:
-        raise UserError(f"{file}: holds no pairs; give lines of target,reference")
-    return heading, rows
-
-
-def _picture(file: Path, line: int, folder: Path, cell: str) -> Path:
-    path = folder / cell
-    if not path.is_file():
-        raise UserError(f"{file}, line {line}: {path} is not there; paths are relative to {folder}")
-    return path

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pdnla.backbones import Backbone, load_backbone
 from pdnla.errors import UserError
-from pdnla.files import alone, cache_folder, replacing
+from pdnla.files import cache_folder, lock, replacing
 from pdnla.images import color
 from pdnla.images.io import read_image
 
@@ -95,11 +95,12 @@ def build_index(
     device: str | torch.device = "cpu",
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    left_out: Callable[[str], None] | None = None,
 ) -> Index:
     """Describe pictures, or take what was computed before of those that have not changed since.
 
     Of several processes that want the same index one computes it and the others wait for it. Pictures that cannot be
-    read are left out with a warning, and tried again the next time.
+    read are left out, and tried again the next time.
 
     Args:
         paths: the pictures.
@@ -107,22 +108,31 @@ def build_index(
         device: where.
         workers: processes that read pictures.
         progress: is told how many pictures are done, and of how many.
+        left_out: is told, in a sentence, of each picture that cannot be read; None: a warning in the log.
 
     Raises:
         UserError: the backbone cannot be had, or the index cannot be kept.
     """
     keys = [_key(path) for path in paths]
-    name = hashlib.sha256(str(Path(os.path.commonpath([str(p.absolute().parent) for p in paths]))).encode())
+    name = hashlib.sha256(os.fsencode(os.path.commonpath([p.absolute().parent for p in paths])))
     file = cache_folder() / f"index_{backbone}_{name.hexdigest()[:16]}.safetensors"
-    with alone(file.with_suffix(".lock")):
+    with lock(file.with_suffix(".lock")):
         known = _known(file)
         missing = [i for i, key in enumerate(keys) if key not in known]
         if missing:
             log.info("describing %d pictures, %d are known already", len(missing), len(paths) - len(missing))
-            found = _describe([paths[i] for i in missing], load_backbone(backbone), device, workers, progress)
+            described = _describe(
+                [paths[i] for i in missing],
+                load_backbone(backbone),
+                device,
+                workers,
+                progress or (lambda done, total: None),
+                left_out or (lambda sentence: log.warning("left out: %s", sentence)),
+            )
             before = len(known)
             try:
-                known.update((keys[i], vector) for i, vector in zip(missing, found, strict=True) if vector is not None)
+                vectors = zip(missing, described, strict=True)
+                known.update((keys[i], vector) for i, vector in vectors if vector is not None)
             finally:  # interrupted, it goes on from here the next time
                 if len(known) > before:
                     _keep(file, known)
@@ -135,7 +145,8 @@ def _describe(
     backbone: Backbone,
     device: str | torch.device,
     workers: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int], None],
+    left_out: Callable[[str], None],
 ) -> Iterator[Tensor | None]:
     """Yield the descriptor of each picture, or None for one that cannot be read."""
     workers = min(workers, len(paths) // _BATCH)
@@ -147,11 +158,10 @@ def _describe(
             vectors = descriptors(squares.to(device).float() / 255, backbone).cpu()
         for complaint, vector in zip(complaints, vectors, strict=True):
             if complaint:
-                log.warning("left out: %s", complaint)
+                left_out(complaint)
             yield None if complaint else vector
         done += len(squares)
-        if progress:
-            progress(done, len(paths))
+        progress(done, len(paths))
 
 
 def _keep(file: Path, known: dict[str, Tensor]) -> None:
@@ -162,8 +172,13 @@ def _keep(file: Path, known: dict[str, Tensor]) -> None:
 
 def _key(path: Path) -> str:
     """Return what a picture is known by: changed or moved, it is another."""
-    status = path.stat()
-    return f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}"
+    # One line of UTF-8, as the file's metadata must be.
+    name = os.fsencode(path.absolute()).decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    try:
+        status = path.stat()
+    except OSError:  # such as a link to nowhere; reading it says why it is left out
+        return f"{name}||"
+    return f"{name}|{status.st_size}|{status.st_mtime_ns}"
 
 
 def _known(file: Path) -> dict[str, Tensor]:

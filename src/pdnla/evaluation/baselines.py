@@ -88,9 +88,9 @@ def _surroundings(lightness: Tensor) -> NDArray[np.float32]:
     return np.stack(parts, axis=-1).astype(np.float32)
 
 
-Chroma = Callable[[Tensor, Tensor], Tensor]
+ChromaFunction = Callable[[Tensor, Tensor], Tensor]
 
-BASELINES: dict[str, Chroma] = {
+BASELINES: dict[str, ChromaFunction] = {
     function.__name__: function for function in (grey, mean_chroma, luminance_rank, patch_nearest)
 }
 """The functions by name."""
@@ -99,19 +99,23 @@ BASELINES: dict[str, Chroma] = {
 class Baseline(nn.Module):
     """Gives a function of luminance and reference the face of :class:`pdnla.PDNLA`."""
 
-    def __init__(self, chroma: Chroma) -> None:
+    def __init__(self, function: ChromaFunction) -> None:
         super().__init__()
-        self.chroma = chroma
+        self.function = function
 
     def encode_reference(self, reference: Tensor) -> tuple[Tensor]:
         """Return the reference in CIELAB, of sRGB in [-1, 1], ``(B, 3, H, W)``."""
         return (color.rgb_to_lab((reference + 1) / 2),)
 
-    def forward(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Colorization:
-        """Colour grey targets, sRGB in [-1, 1], ``(B, 3, H, W)``; ``mid`` and ``out`` are the same."""
+    def chroma(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Tensor:
+        """Return a* and b* of grey targets, sRGB in [-1, 1], ``(B, 3, H, W)``, as ``(B, 2, H, W)``."""
         (labs,) = reference if isinstance(reference, tuple) else self.encode_reference(reference)
         lightness = color.rgb_to_lab((target + 1) / 2)[:, 0]
         labs = labs.expand(len(target), -1, -1, -1)
-        chroma = torch.stack([self.chroma(*pair) for pair in zip(lightness, labs, strict=True)])
-        rgb = color.lab_to_rgb(torch.cat([lightness.unsqueeze(1), chroma], dim=1), clip=False)
+        return torch.stack([self.function(*pair) for pair in zip(lightness, labs, strict=True)])
+
+    def forward(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Colorization:
+        """Colour grey targets, sRGB in [-1, 1], ``(B, 3, H, W)``; ``mid`` and ``out`` are the same."""
+        lightness = color.rgb_to_lab((target + 1) / 2)[:, :1]
+        rgb = color.lab_to_rgb(torch.cat([lightness, self.chroma(target, reference)], dim=1), clip=False)
         return Colorization(rgb * 2 - 1, rgb * 2 - 1)

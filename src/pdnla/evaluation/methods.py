@@ -10,14 +10,13 @@ from torch import nn
 from pdnla.backbones import load_backbone
 from pdnla.errors import UserError
 from pdnla.evaluation.baselines import BASELINES, Baseline
+from pdnla.evaluation.protocols import TRUTH
 from pdnla.images.io import Picture
 from pdnla.inference.colorizer import Colorizer
 
 BASELINE_NAMES = (*BASELINES, "semantic_warp")
 BASELINE_SIZE = 256
 """Baselines that compare pixel with pixel see pictures of this size: larger ones would take minutes."""
-
-TRUTH = "truth"
 
 
 class Method:

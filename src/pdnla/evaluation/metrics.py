@@ -1,4 +1,6 @@
-"""How far a result's colours are from the truth's."""
+"""Measures of pictures: functions of sRGB in [0, 1], ``(B, 3, H, W)``, that return one value a picture, ``(B,)``."""
+
+import math
 
 import numpy as np
 import torch
@@ -11,11 +13,32 @@ from torchmetrics.functional.image import (
 
 from pdnla.images.color import rgb_to_lab
 
+SEEN_CHROMA = 8.0
+"""Chroma in CIELAB units above which a pixel counts as coloured."""
+
+STILL = 1.0
+"""L* of the target may change by so much between two frames where flicker is measured: less than can be seen."""
+
 
 def chroma_error(result: Tensor, truth: Tensor) -> Tensor:
     """Return the mean distance in the a*b* plane, ``(B,)``, of sRGB pictures in [0, 1], ``(B, 3, H, W)``."""
     difference = rgb_to_lab(result)[:, 1:] - rgb_to_lab(truth)[:, 1:]
     return difference.norm(dim=1).mean(dim=(1, 2))
+
+
+def chroma_error_over_grey(result: Tensor, truth: Tensor) -> Tensor:
+    """Return the chroma error over a grey result's, the truth's mean chroma, ``(B,)``: over 1, grey is better."""
+    return chroma_error(result, truth) / rgb_to_lab(truth)[:, 1:].norm(dim=1).mean(dim=(1, 2))
+
+
+def opposite_hue(result: Tensor, truth: Tensor) -> Tensor:
+    """Return how many pixels have a wrong hue that is seen, ``(B,)`` in percent.
+
+    Those whose chroma is over :data:`SEEN_CHROMA` in both pictures, and whose hues differ by more than 90 degrees.
+    """
+    ours, wanted = (rgb_to_lab(picture)[:, 1:] for picture in (result, truth))
+    seen = (ours.norm(dim=1) > SEEN_CHROMA) & (wanted.norm(dim=1) > SEEN_CHROMA)
+    return 100 * (seen & ((ours * wanted).sum(dim=1) < 0)).float().mean(dim=(1, 2))
 
 
 def ciede2000(result: Tensor, truth: Tensor) -> Tensor:
@@ -24,24 +47,14 @@ def ciede2000(result: Tensor, truth: Tensor) -> Tensor:
     return torch.from_numpy(np.asarray(deltaE_ciede2000(*labs)).mean(axis=(1, 2))).to(result)
 
 
-def fidelity(result: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """Return every measure against a known truth, each ``(B,)``.
+def psnr(result: Tensor, truth: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio in dB over the three channels, ``(B,)``, of sRGB in [0, 1]."""
+    return peak_signal_noise_ratio(result, truth, data_range=1.0, reduction="none", dim=(1, 2, 3))
 
-    Args:
-        result: sRGB in [0, 1], ``(B, 3, H, W)``.
-        truth: the same.
 
-    Returns:
-        ``psnr`` in dB, ``ssim`` (1 is best), ``ciede2000`` and ``chroma_error`` (0 is best, CIELAB units).
-    """
-    psnr = peak_signal_noise_ratio(result, truth, data_range=1.0, reduction="none", dim=(1, 2, 3))
-    ssim = structural_similarity_index_measure(result, truth, data_range=1.0, reduction="none")
-    return {
-        "psnr": psnr,
-        "ssim": ssim.reshape(-1),
-        "ciede2000": ciede2000(result, truth),
-        "chroma_error": chroma_error(result, truth),
-    }
+def ssim(result: Tensor, truth: Tensor) -> Tensor:
+    """Return the structural similarity, ``(B,)``, 1 is best, of sRGB pictures in [0, 1], ``(B, 3, H, W)``."""
+    return structural_similarity_index_measure(result, truth, data_range=1.0, reduction="none").reshape(-1)
 
 
 def histogram_intersection(result: Tensor, reference: Tensor, bins: int = 16) -> Tensor:
@@ -70,3 +83,36 @@ def colourfulness(image: Tensor) -> Tensor:
     opponents = torch.stack([red - green, (red + green) / 2 - blue])
     spread = opponents.var(dim=2, unbiased=False).sum(dim=0).sqrt()
     return spread + 0.3 * opponents.mean(dim=2).square().sum(dim=0).sqrt()
+
+
+def colourfulness_ratio(result: Tensor, reference: Tensor) -> Tensor:
+    """Return the result's colourfulness over the reference's, ``(B,)``; not a number where the reference is grey."""
+    colours = colourfulness(reference)
+    return torch.where(colours > 0, colourfulness(result) / colours, torch.nan)
+
+
+def luminance_error(result: Tensor, target: Tensor) -> Tensor:
+    """Return the mean absolute difference of two pictures' L*, ``(B,)``, of sRGB in [0, 1]."""
+    return (rgb_to_lab(result)[:, 0] - rgb_to_lab(target)[:, 0]).abs().mean(dim=(1, 2))
+
+
+def flicker(result: Tensor, before: Tensor, target: Tensor, target_before: Tensor) -> float:
+    """Return how much chroma changes between two frames where luminance does not.
+
+    The mean distance in the a*b* plane of ``result`` from ``before``, the result of the last frame, over the pixels
+    whose L* changes by less than :data:`STILL` between the targets.
+
+    Args:
+        result: sRGB in [0, 1], ``(1, 3, H, W)``.
+        before: the last frame's result.
+        target: what ``result`` colours.
+        target_before: the last frame's target.
+
+    Returns:
+        the distance, not a number where no pixel stays or the frames differ in size.
+    """
+    if result.shape != before.shape or target.shape[2:] != target_before.shape[2:]:
+        return math.nan
+    still = (rgb_to_lab(target)[:, 0] - rgb_to_lab(target_before)[:, 0]).abs() < STILL
+    change = (rgb_to_lab(result)[:, 1:] - rgb_to_lab(before)[:, 1:]).norm(dim=1)
+    return float(change[still].mean())

@@ -1,35 +1,40 @@
 "use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const rows = document.getElementById("rows");
-const inOrder = [...rows.children];
-const [order, measure, method] = ["order", "measure", "method"].map((id) => document.getElementById(id));
 
-const value = (row, name) => data.figures[row.dataset.number][name]?.[measure.value];
-
-function badness(number) {
-  const best = data.measures[measure.value].best;
-  return best === "high" ? -number : best === "low" ? number : Math.abs(number - 1);
+function badness(better, number) {
+  return better === "up" ? -number : better === "down" ? number : Math.abs(number - 1);
 }
 
-function arrange() {
-  const direction = Number(order.value);
-  const sorted = [...inOrder];
-  if (direction) {
-    const key = (row) => {
-      const number = value(row, method.value);
-      return number === undefined ? -Infinity : direction * badness(number); // without a figure: last
-    };
-    sorted.sort((a, b) => key(b) - key(a) || 0);
+for (const section of document.querySelectorAll("section:has(.rows)")) {
+  const data = JSON.parse(section.querySelector(".data").textContent);
+  const rows = section.querySelector(".rows");
+  const inOrder = [...rows.children];
+  const { order, measure, method } = section.querySelector("form").elements;
+  const value = (row, name) => data.figures[row.dataset.number][name]?.[measure.value];
+
+  function arrange() {
+    const direction = Number(order.value);
+    const { better, digits } = data.measures[measure.value];
+    const sorted = [...inOrder];
+    if (direction) {
+      const key = (row) => {
+        const number = value(row, method.value);
+        return number === undefined ? -Infinity : direction * badness(better, number); // without a figure: last
+      };
+      sorted.sort((a, b) => key(b) - key(a) || 0);
+    }
+    rows.replaceChildren(...sorted);
+    for (const figure of rows.querySelectorAll("figure:has(button)")) {
+      const number = value(figure.closest("article"), figure.querySelector("button").dataset.name);
+      figure.querySelector("b").textContent = number === undefined ? "" : number.toFixed(digits);
+    }
   }
-  rows.replaceChildren(...sorted);
-  const digits = data.measures[measure.value].digits;
-  for (const figure of rows.querySelectorAll("figure:has(button)")) {
-    const number = value(figure.closest("article"), figure.querySelector("button").dataset.name);
-    figure.querySelector("b").textContent = number === undefined ? "" : number.toFixed(digits);
-  }
+  for (const control of [order, measure, method]) control.addEventListener("change", arrange);
+  arrange();
+  rows.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) open(button.closest("article"), button.dataset.name);
+  });
 }
-for (const control of [order, measure, method]) control.addEventListener("change", arrange);
-arrange();
 
 const viewer = document.getElementById("viewer");
 const stage = viewer.querySelector(".stage");
@@ -63,10 +68,6 @@ function open(row, name) {
   if (!viewer.open) viewer.showModal();
 }
 
-rows.addEventListener("click", (event) => {
-  const button = event.target.closest("button");
-  if (button) open(button.closest("article"), button.dataset.name);
-});
 range.addEventListener("input", () => cut(range.value / 1000));
 for (const select of [left, right]) select.addEventListener("change", show);
 for (const kind of ["pointerdown", "pointermove"]) {

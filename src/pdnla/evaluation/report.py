@@ -3,89 +3,153 @@
 import base64
 import csv
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pdnla.evaluation.measures import MEASURES, badness, best
-from pdnla.evaluation.methods import TRUTH
-from pdnla.evaluation.protocols import spread
-from pdnla.evaluation.running import REFERENCE, TARGET, Evaluation, Record, kept
+from pdnla.evaluation.measures import MEASURES, Measure, best
+from pdnla.evaluation.protocols import TRUTH, spread
+from pdnla.evaluation.results import REFERENCE, TARGET, Evaluation, Record, kept
+from pdnla.evaluation.suite import Part
 from pdnla.files import replacing
 
-ARROWS = {"high": "↑", "low": "↓", "one": "→ 1"}
+ARROWS = {"up": "↑", "down": "↓", "one": "→ 1"}
 _POINTS = 100  # of each distribution that are drawn
 
 
+class Page(NamedTuple):
+    """How the page is made.
+
+    Attributes:
+        title: its heading.
+        remarks: short ones under the title.
+        settings: the configuration, as text.
+        pictures: folder of the small pictures that :func:`pdnla.evaluation.runner.evaluate` kept.
+        shown: so many cases at most of each part are shown in pictures.
+    """
+
+    title: str
+    remarks: Sequence[str]
+    settings: str
+    pictures: Path
+    shown: int
+
+
 def write_metrics(
-    evaluation: Evaluation, folder: Path, configuration: Mapping[str, Any], versions: Mapping[str, str]
+    evaluations: Mapping[str, Evaluation], folder: Path, configuration: Mapping[str, Any], versions: Mapping[str, str]
 ) -> None:
-    """Write the means and every picture's figures: ``metrics.json``, and ``metrics.csv`` with a row each and method."""
-    content = {
-        "versions": versions,
-        "configuration": configuration,
-        "pictures": len(evaluation.records),
-        "left_out": evaluation.left_out,
-        "means": {name: evaluation.means[name] for name in evaluation.methods},
-        "figures": {record.name: record.figures for record in evaluation.records},
-    }
+    """Write the means and every picture's figures: ``metrics.json``, and ``metrics.csv`` with a row each and method.
+
+    Of several parts, the first has them under ``parts``, and the second has a column ``part``.
+    """
+    content: dict[str, Any] = {"versions": versions, "configuration": configuration}
+    figures = {name: _content(evaluation) for name, evaluation in evaluations.items()}
+    several = len(evaluations) > 1
+    content |= {"parts": figures} if several else next(iter(figures.values()))
     with replacing(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    measures = _of_pictures(evaluation)
+    used = {measure for evaluation in evaluations.values() for measure in _of_pictures(evaluation)}
+    measures = [name for name in MEASURES if name in used]
     with (
         replacing(folder / "metrics.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["picture", "method", *measures])
-        for record in evaluation.records:
-            for name, figures in record.figures.items():
-                writer.writerow([record.name, name, *(figures.get(measure, "") for measure in measures)])
+        writer.writerow([*(["part"] if several else []), "picture", "method", *measures])
+        for part, evaluation in evaluations.items():
+            for record in evaluation.records:
+                for name, values in record.figures.items():
+                    row = [record.name, name, *(values.get(measure, "") for measure in measures)]
+                    writer.writerow([part, *row] if several else row)
 
 
-def write_page(
-    evaluation: Evaluation, file: Path, pictures: Path, count: int, title: str, remarks: Sequence[str], settings: str
-) -> None:
+def _content(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "pictures": len(evaluation.records),
+        "left_out": evaluation.left_out,
+        "means": {name: evaluation.summary[name] for name in evaluation.methods},
+        "figures": {record.name: record.figures for record in evaluation.records},
+    }
+
+
+def write_page(file: Path, evaluations: Mapping[str, Evaluation], parts: Mapping[str, Part], how: Page) -> None:
     """Write the page.
 
     Args:
-        evaluation: what it shows.
         file: where it goes.
-        pictures: folder of the small pictures that :func:`pdnla.evaluation.running.evaluate` kept.
-        count: so many cases at most are shown in pictures.
-        title: of the page.
-        remarks: short ones under the title.
-        settings: the configuration, as text.
+        evaluations: what it shows, by part.
+        parts: their headings.
+        how: all else.
     """
-    shown = choose(evaluation, count)
     own = files("pdnla.evaluation")
+    several = len(evaluations) > 1
     with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as page:
         page.write(
             "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n"
             "<meta name=viewport content='width=device-width'>\n"
-            f"<title>{escape(title)}</title>\n<style>\n{own.joinpath('page.css').read_text('utf-8')}</style>\n"
-            f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(remarks))}</p></header>\n<main>\n"
+            f"<title>{escape(how.title)}</title>\n<style>\n{own.joinpath('page.css').read_text('utf-8')}</style>\n"
+            f"<header><h1>{escape(how.title)}</h1><p>{escape(' · '.join(how.remarks))}</p></header>\n<main>\n"
         )
-        page.write(_means(evaluation))
-        page.write(_left_out(evaluation))
-        page.write(f"<details><summary>Configuration</summary><pre>{escape(settings)}</pre></details>\n")
-        page.write("<h2>Distributions</h2>\n<div class=plots>\n")
-        for measure in _of_pictures(evaluation):
-            page.write(_distribution(evaluation, measure))
-        page.write("</div>\n")
-        if shown:
-            page.write(_controls(evaluation, len(shown)))
-            columns = [TARGET, REFERENCE, *evaluation.methods]
-            for record in shown:  # one at a time: together they may be a hundred megabytes
-                page.write(_row(record, columns, pictures))
-            page.write(f"</div>\n{_VIEWER}")
-            page.write(f"<script type=application/json id=data>{_data(evaluation, shown)}</script>\n")
+        if several:
+            page.write(_links(parts))
+            page.write(_overview(overview(evaluations, parts), kinds(evaluations), parts))
+        page.write(f"<details><summary>Configuration</summary><pre>{escape(how.settings)}</pre></details>\n")
+        with_pictures = False
+        for name, evaluation in evaluations.items():
+            page.write(f"<section id='{escape(name)}'>\n")
+            if several:
+                page.write(f"<h2>{escape(parts[name].title)}</h2><p class=hint>{escape(parts[name].meaning)}</p>\n")
+            page.write(_means(evaluation))
+            page.write(_left_out(evaluation))
+            page.write(_distributions(evaluation, folded=several))
+            shown = choose(evaluation, how.shown)
+            if shown:
+                with_pictures = True
+                page.write(_controls(evaluation, len(shown), parts[name].overview[:1]))
+                others = (column for record in shown for column in record.columns)
+                columns = list(dict.fromkeys([TARGET, REFERENCE, *evaluation.methods, *others]))
+                for record in shown:  # one at a time: together they may be a hundred megabytes
+                    page.write(_row(record, columns, how.pictures / name))
+                page.write(f"</div>\n<script type=application/json class=data>{_data(evaluation, shown)}</script>\n")
+            page.write("</section>\n")
+        if with_pictures:
+            page.write(_VIEWER)
             page.write(f"<script>\n{own.joinpath('page.js').read_text('utf-8')}</script>\n")
         page.write("</main>\n</html>\n")
+
+
+class Column(NamedTuple):
+    """A measure of a part, for the table of all parts: each method's value as it is printed, and the best methods."""
+
+    part: str
+    measure: Measure
+    values: dict[str, str]
+    best: list[str]
+
+
+def kinds(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
+    """Return the kind of each method that any part has, in the order of tables."""
+    every: dict[str, str] = {}
+    for evaluation in evaluations.values():
+        every |= evaluation.methods
+    order = ("weights", "published", "baseline", "truth")
+    return dict(sorted(every.items(), key=lambda method: order.index(method[1])))
+
+
+def overview(evaluations: Mapping[str, Evaluation], parts: Mapping[str, Part]) -> list[Column]:
+    """Return the columns of the table of all parts: of each the measures of its overview, or all that it has."""
+    columns = []
+    for part, evaluation in evaluations.items():
+        wanted = parts[part].overview or evaluation.measures
+        for name in (name for name in wanted if name in evaluation.measures):
+            values = {method: printed(evaluation, method, name) for method in evaluation.methods}
+            columns.append(Column(part, MEASURES[name], values, ranked(evaluation, name)))
+    return columns
 
 
 def choose(evaluation: Evaluation, count: int) -> list[Record]:
@@ -100,7 +164,7 @@ def choose(evaluation: Evaluation, count: int) -> list[Record]:
     for measure in _of_pictures(evaluation):
         for method in evaluation.methods:
             values = [(record.figures.get(method, {}).get(measure), place) for place, record in enumerate(records)]
-            found = [(badness(measure, value), place) for value, place in values if value is not None]
+            found = [(MEASURES[measure].badness(value), place) for value, place in values if value is not None]
             if method != TRUTH:
                 orders.append([place for _, place in sorted(found, reverse=True)])
     for rank in range(len(records)):
@@ -111,14 +175,19 @@ def choose(evaluation: Evaluation, count: int) -> list[Record]:
 
 
 def ranked(evaluation: Evaluation, measure: str) -> list[str]:
-    """Return the methods whose mean of a measure is the best one; the truth does not compete."""
-    values = {name: means[measure] for name, means in evaluation.means.items() if name != TRUTH and measure in means}
+    """Return the methods whose value of a measure is the best one, none where it decides nothing alone.
+
+    The truth does not compete.
+    """
+    if not MEASURES[measure].decides:
+        return []
+    values = {name: means[measure] for name, means in evaluation.summary.items() if name != TRUTH and measure in means}
     return best(measure, values)
 
 
 def printed(evaluation: Evaluation, method: str, measure: str) -> str:
-    """Return a method's mean as it is printed, empty where there is none."""
-    value = evaluation.means[method].get(measure)
+    """Return a method's value over all cases as it is printed, empty where there is none."""
+    value = evaluation.summary[method].get(measure)
     return "" if value is None else f"{value:.{MEASURES[measure].digits}f}"
 
 
@@ -128,12 +197,40 @@ def _of_pictures(evaluation: Evaluation) -> list[str]:
     return [measure for measure in evaluation.measures if measure in found]
 
 
-def _means(evaluation: Evaluation) -> str:
-    head = "".join(
-        f"<th title='{escape(MEASURES[name].meaning)}'>{escape(MEASURES[name].label)} "
-        f"<small>{ARROWS[MEASURES[name].best]}</small></th>"
-        for name in evaluation.measures
+def _links(parts: Mapping[str, Part]) -> str:
+    links = "".join(f"<a href=#{escape(name)}>{escape(part.title)}</a>" for name, part in parts.items())
+    return f"<nav>{links}</nav>\n"
+
+
+def _overview(columns: Sequence[Column], kinds: Mapping[str, str], parts: Mapping[str, Part]) -> str:
+    counts = Counter(column.part for column in columns)
+    groups = "".join(f"<th colspan={count}>{escape(parts[part].title)}</th>" for part, count in counts.items())
+    head = "".join(_heading(column.measure, column.part != before) for before, column in _with_part_before(columns))
+    rows = []
+    for method, kind in kinds.items():
+        cells = ""
+        for before, column in _with_part_before(columns):
+            classes = " ".join(["best"] * (method in column.best) + ["first"] * (column.part != before))
+            cells += f"<td class='{classes}'>{column.values.get(method) or '–'}</td>"
+        rows.append(f"<tr class={kind}><th>{escape(method)}</th>{cells}</tr>\n")
+    return (
+        "<div class=wide><table class=overview>\n<thead>"
+        f"<tr class=groups><th></th>{groups}</tr><tr><th></th>{head}</tr></thead>\n"
+        f"<tbody>\n{''.join(rows)}</tbody></table></div>\n"
     )
+
+
+def _with_part_before(columns: Sequence[Column]) -> list[tuple[str | None, Column]]:
+    return list(zip([None, *(column.part for column in columns)], columns, strict=False))
+
+
+def _heading(measure: Measure, first: bool = False) -> str:
+    mark, arrow = " class=first" if first else "", ARROWS[measure.better]
+    return f"<th{mark} title='{escape(measure.meaning)}'>{escape(measure.label)} <small>{arrow}</small></th>"
+
+
+def _means(evaluation: Evaluation) -> str:
+    head = "".join(_heading(MEASURES[name]) for name in evaluation.measures)
     winners = {measure: ranked(evaluation, measure) for measure in evaluation.measures}
     rows = []
     for method in evaluation.methods:
@@ -158,6 +255,13 @@ def _left_out(evaluation: Evaluation) -> str:
         return ""
     lines = "".join(f"<li>{escape(line)}</li>" for line in evaluation.left_out)
     return f"<details><summary>{len(evaluation.left_out)} left out</summary><ul>{lines}</ul></details>\n"
+
+
+def _distributions(evaluation: Evaluation, folded: bool) -> str:
+    plots = "".join(_distribution(evaluation, measure) for measure in _of_pictures(evaluation))
+    if folded:
+        return f"<details><summary>Distributions</summary><div class=plots>\n{plots}</div></details>\n"
+    return f"<h2>Distributions</h2>\n<div class=plots>\n{plots}</div>\n"
 
 
 _LABELS, _PLOT, _STEP, _TOP = 128, 320, 30, 26  # pixels: labels' and plot's width, a method's and the title's height
@@ -185,7 +289,7 @@ def _distribution(evaluation: Evaluation, measure: str) -> str:
     bottom = _TOP + _STEP * len(values)
     parts = [
         f"<svg viewBox='0 0 {_LABELS + _PLOT + 12} {bottom + 22}' role=img><title>{escape(measure)}</title>"
-        f"<text class=name x=0 y=13>{escape(MEASURES[measure].label)} {ARROWS[MEASURES[measure].best]}</text>"
+        f"<text class=name x=0 y=13>{escape(MEASURES[measure].label)} {ARROWS[MEASURES[measure].better]}</text>"
     ]
     for tick in _ticks(least, most):
         parts.append(
@@ -222,20 +326,21 @@ def _ticks(least: float, most: float) -> list[float]:
     return [round(i * step, 10) for i in range(first, int(np.floor(most / step)) + 1)]
 
 
-def _controls(evaluation: Evaluation, shown: int) -> str:
+def _controls(evaluation: Evaluation, shown: int, chosen: Sequence[str]) -> str:
     total = len(evaluation.records)
     count = f"{total}" if shown == total else f"{shown} of {total}: half spread evenly, half the worst by some measure"
     measures = "".join(
-        f"<option value={name}>{escape(MEASURES[name].label)}</option>" for name in _of_pictures(evaluation)
+        f"<option value={name}{' selected' * (name in chosen)}>{escape(MEASURES[name].label)}</option>"
+        for name in _of_pictures(evaluation)
     )
     methods = "".join(f"<option>{escape(name)}</option>" for name in evaluation.methods)
     return (
-        f"<h2>Pictures <small>{count}</small></h2>\n<form class=controls>"
-        "<label>order <select id=order><option value=0>as in the folder</option><option value=1>worst first</option>"
+        f"<h3>Pictures <small>{count}</small></h3>\n<form class=controls>"
+        "<label>order <select name=order><option value=0>as in the folder</option><option value=1>worst first</option>"
         "<option value=-1>best first</option></select></label> "
-        f"<label>by <select id=measure>{measures}</select></label> "
-        f"<label>of <select id=method>{methods}</select></label>"
-        "<span class=hint>Click a picture to compare it with the target.</span></form>\n<div id=rows>\n"
+        f"<label>by <select name=measure>{measures}</select></label> "
+        f"<label>of <select name=method>{methods}</select></label>"
+        "<span class=hint>Click a picture to compare it with the target.</span></form>\n<div class=rows>\n"
     )
 
 
@@ -258,7 +363,7 @@ def _data(evaluation: Evaluation, shown: Sequence[Record]) -> str:
     """Return what the page's script needs: measures, and the figures of the cases shown."""
     measures = {name: MEASURES[name] for name in _of_pictures(evaluation)}
     content = {
-        "measures": {name: {"best": measure.best, "digits": measure.digits} for name, measure in measures.items()},
+        "measures": {name: {"better": measure.better, "digits": measure.digits} for name, measure in measures.items()},
         "figures": {str(record.number): record.figures for record in shown},
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

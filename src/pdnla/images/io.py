@@ -6,26 +6,27 @@ No torch here: the commands import this module before they know whether there is
 import io
 import logging
 import os
+import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from pdnla.errors import UserError
 from pdnla.files import replacing
+from pdnla.images.profiles import colour_to_srgb, grey_to_srgb, read_profile
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib")
 """What the name of an image ends in, in lower case."""
 
 _READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB")
 _FORMATS = "PNG, JPEG, WebP, TIFF or BMP"
-_ROWS_AT_ONCE = 1 << 20  # pixels converted at a time, which bounds the memory of anything done row by row
 
 _logger = logging.getLogger(__name__)
 
@@ -156,17 +157,17 @@ def picture_from_pil(image: Image.Image, name: str = "image") -> Picture:
     if 0 in image.size:
         raise UserError(f"{name}: has no pixels ({image.width}×{image.height}); choose another image")
     image.load()
-    profile = _read_profile(image, name)
+    profile = read_profile(image, name)
     upright = _upright(image, name)
     alpha = _alpha(upright)
     if upright.mode.startswith(("I", "F")):
         colour = _grey_from_numbers(upright, image)
-        return Picture(_grey_to_srgb(colour, profile, name), alpha)
+        return Picture(grey_to_srgb(colour, profile, name), alpha)
     if upright.mode in ("1", "L", "LA", "La"):
         grey = upright.convert("LA") if upright.mode == "La" else upright
         grey = grey if grey.mode == "L" else grey.convert("L")
-        return Picture(_grey_to_srgb(grey, profile, name), alpha)
-    return Picture(_colour_to_srgb(_plain_colour(upright, name), profile, name), alpha)
+        return Picture(grey_to_srgb(grey, profile, name), alpha)
+    return Picture(colour_to_srgb(_plain_colour(upright, name), profile, name), alpha)
 
 
 def write_image(path: str | Path, image: Image.Image) -> None:
@@ -210,10 +211,17 @@ def check_writable_suffix(path: Path) -> str:
     return suffix
 
 
-def list_images(folder: str | Path) -> list[Path]:
+def list_images(folder: str | Path, left_out: Callable[[str], None] | None = None, natural: bool = True) -> list[Path]:
     """Return every image below ``folder``, sorted: files with one of :data:`IMAGE_SUFFIXES`, upper case too.
 
     Hidden files and folders are left out. Links to folders are followed, but not back to where they started.
+
+    Args:
+        folder: where to look.
+        left_out: is told, in a sentence, of each folder below that cannot be listed; the rest is listed. None: one
+            that cannot be listed is an error.
+        natural: sort numbers in names by value, as a person would. False: sort paths as text, the order from which
+            training and evaluation draw by seed.
 
     Raises:
         UserError: the folder is missing, is a file, cannot be listed, or holds no image.
@@ -223,25 +231,35 @@ def list_images(folder: str | Path) -> list[Path]:
         raise UserError(f"{folder}: there is no such folder; check the path")
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; name the folder with the images")
-    found = sorted(_walk(folder, frozenset()))
-    if not found:
+    images = sorted(_walk(folder, frozenset(), left_out), key=natural_order if natural else None)
+    if not images:
         raise UserError(f"{folder}: holds no image ({_FORMATS}); choose another folder")
-    return found
+    return images
 
 
-def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    above = above | {folder.resolve()}
+def natural_order(path: Path) -> tuple[list[list[str | int]], Path]:
+    """Return a key that sorts paths by their parts, and numbers in them by value: f2 comes before f10."""
+    parts = [re.split("([0-9]+)", part) for part in path.parts]
+    return [[int(piece) if place % 2 else piece for place, piece in enumerate(part)] for part in parts], path
+
+
+def _walk(folder: Path, above: frozenset[str], left_out: Callable[[str], None] | None) -> Iterator[Path]:
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
+        sentence = f"{folder}: cannot be listed ({error.strerror}); check its permissions"
+        if left_out is None or not above:
+            raise UserError(sentence) from error
+        left_out(sentence)
+        return
+    above = above | {os.path.realpath(folder)}
     for entry in entries:
         path = folder / entry.name
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            if path.resolve() not in above:
-                yield from _walk(path, above)
+        if os.path.isdir(path):  # noqa: PTH112 - the others raise at a link to itself
+            if os.path.realpath(path) not in above:
+                yield from _walk(path, above, left_out)
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             yield path
 
@@ -297,132 +315,3 @@ def _grey_from_numbers(image: Image.Image, source: Image.Image) -> Image.Image:
     if tags.get(262) == 0:  # TIFF's "white is zero", which Pillow undoes only up to 8 bits
         np.subtract(1, values, out=values)
     return Image.fromarray(values)
-
-
-def _read_profile(image: Image.Image, name: str) -> bytes | None:
-    profile = image.info.get("icc_profile")
-    if not profile:
-        return None
-    if not isinstance(profile, bytes) or len(profile) < 132 or profile[36:40] != b"acsp":
-        _warn_of_profile(name, "not an ICC profile")
-        return None
-    return profile
-
-
-def _warn_of_profile(name: str, reason: object) -> None:
-    _logger.warning("%s: its colour profile is broken (%s); its colours are taken as sRGB", name, reason)
-
-
-def _colour_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    if image.mode == "LAB":
-        source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-        return ImageCms.ImageCmsTransform(source, _srgb(), "LAB", "RGB").apply(image)
-    if profile is not None:
-        try:
-            transform = _to_srgb(profile, image.mode)
-            if image.mode != "RGB" or not _changes_nothing(transform):
-                return transform.apply(image)
-        except (ImageCms.PyCMSError, OSError, ValueError) as error:
-            _warn_of_profile(name, error)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _srgb() -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-
-
-def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
-    return ImageCms.ImageCmsTransform(
-        ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-        _srgb(),
-        mode,
-        "RGB",
-        intent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
-
-
-def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Return whether ``transform`` is sRGB to sRGB up to rounding, as for most files that carry a profile."""
-    levels = np.arange(0, 256, 17, dtype=np.uint8)
-    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)
-    converted = np.asarray(transform.apply(Image.fromarray(cube)))
-    return int(np.abs(converted.astype(int) - cube).max()) <= 1
-
-
-def _grey_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    """Bring a grey ``L`` or ``F`` picture from its profile's tone curve to that of sRGB.
-
-    Done here and not by ImageCms, which knows grey at 8 bits only.
-    """
-    if profile is None:
-        return image
-    try:
-        curve = _grey_curve(profile)
-    except (ValueError, struct.error) as error:
-        _warn_of_profile(name, error)
-        return image
-    steps = np.linspace(0, 1, len(curve))
-    if np.abs(curve - steps).max() < 0.5 / 255:
-        return image
-    if image.mode == "L":
-        table = np.interp(np.linspace(0, 1, 256), steps, curve)
-        return image.point([round(255 * value) for value in table])
-    values = np.array(image)
-    height = max(1, _ROWS_AT_ONCE // image.width)
-    for top in range(0, image.height, height):
-        values[top : top + height] = np.interp(values[top : top + height], steps, curve)
-    return Image.fromarray(values)
-
-
-def _grey_curve(profile: bytes) -> NDArray[np.float64]:
-    """Return the sRGB values of 4097 grey levels from 0 to 1 under a grey ICC profile (its ``kTRC`` tag).
-
-    Raises:
-        ValueError: it is no grey profile, or holds no curve that the ICC specification (10.6, 10.18) knows.
-        struct.error: it is truncated.
-    """
-    if profile[16:20] != b"GRAY":
-        raise ValueError("a profile of another kind of picture")
-    (count,) = struct.unpack_from(">I", profile, 128)
-    tags = [struct.unpack_from(">4sII", profile, 132 + 12 * index) for index in range(min(count, 100))]
-    start = next((offset for signature, offset, _ in tags if signature == b"kTRC"), None)
-    if start is None:
-        raise ValueError("no tone curve")
-    x = np.linspace(0, 1, 4097)
-    kind = profile[start : start + 4]
-    if kind == b"curv":
-        (length,) = struct.unpack_from(">I", profile, start + 8)
-        if length == 0:
-            luminance = x
-        elif length == 1:
-            (gamma,) = struct.unpack_from(">H", profile, start + 12)
-            luminance = x ** (gamma / 256)
-        else:
-            table = np.array(struct.unpack_from(f">{length}H", profile, start + 12)) / 65535
-            luminance = np.interp(x, np.linspace(0, 1, length), table)
-    elif kind == b"para":
-        luminance = _parametric_curve(profile, start, x)
-    else:
-        raise ValueError("an unknown kind of tone curve")
-    luminance = np.clip(luminance, 0, 1)
-    return np.where(luminance <= 0.0031308, 12.92 * luminance, 1.055 * luminance ** (1 / 2.4) - 0.055)
-
-
-def _parametric_curve(profile: bytes, start: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the parametric curve at ``start`` (ICC 10.18): (a·x + b)^g + e from d on, c·x + f below."""
-    (function,) = struct.unpack_from(">H", profile, start + 8)
-    names = {0: "g", 1: "gab", 2: "gabe", 3: "gabcd", 4: "gabcdef"}.get(function)
-    if names is None:
-        raise ValueError("an unknown kind of tone curve")
-    numbers = struct.unpack_from(f">{len(names)}i", profile, start + 12)
-    value = {"a": 1.0, "b": 0.0, "c": 0.0, "e": 0.0, "f": 0.0} | {
-        key: number / 65536 for key, number in zip(names, numbers, strict=True)
-    }
-    if function in (1, 2):
-        if value["a"] == 0:
-            raise ValueError("a tone curve without slope")
-        value["d"], value["f"] = -value["b"] / value["a"], value["e"]
-    power = np.maximum(value["a"] * x + value["b"], 0) ** value["g"] + value["e"]
-    curve: NDArray[np.float64] = np.where(x >= value.get("d", 0.0), power, value["c"] * x + value["f"])
-    return curve

@@ -1,4 +1,4 @@
-"""Reading and writing beside the work between them: pictures are decoded ahead of it and encoded behind it."""
+"""Threads that read before and write after the network: it never waits for a decoder, an encoder or a disk."""
 
 import threading
 from collections import deque
@@ -13,7 +13,7 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
-def ahead(
+def read_ahead(
     read: Callable[[_In], _Out],
     items: Iterable[_In],
     weigh: Callable[[_Out], int],
@@ -23,8 +23,8 @@ def ahead(
 ) -> Iterator[_Out]:
     """Yield ``read`` of each item in order, reading the next ones meanwhile.
 
-    What is read and not yet taken weighs at most ``limit`` and what each thread reads at the moment: what one item
-    weighs is known only when it is read.
+    What is read and not yet taken weighs at most ``limit``, plus what each thread is reading: the weight of an item is
+    known only when it has been read.
 
     Args:
         read: what threads do; what it raises is raised here in its turn, and ends the rest.
@@ -32,7 +32,7 @@ def ahead(
         weigh: says how much of the limit a result takes.
         limit: how much may wait.
         threads: how many read at a time.
-        most: results and reads under way, whatever they weigh.
+        most: results and reads in progress, whatever they weigh.
     """
     room = threading.Condition()
     waiting = wanted = 0
@@ -41,7 +41,7 @@ def ahead(
     def take(number: int, item: _In) -> tuple[_Out, int]:
         nonlocal waiting
         with room:
-            # The one that is asked for next is never kept waiting by later ones.
+            # The one that is asked for next never waits for later ones.
             room.wait_for(lambda: waiting < limit or number == wanted or stopped)
         result = read(item)
         weight = weigh(result)
@@ -74,27 +74,27 @@ def ahead(
             pool.shutdown(cancel_futures=True)
 
 
-class Behind(Generic[_In]):
-    """Does in threads what need not be waited for, such as writing, and gives back what is done, in order.
+class BackgroundWriter(Generic[_Out]):
+    """Runs work that nothing waits for, such as writing, in threads, and returns its results in order.
 
-    Leaving the block normally waits for all; leaving it by an exception lets go what has not begun.
+    Leaving the block normally waits for all work; leaving it by an exception drops what has not begun.
 
-    >>> with Behind(limit=64_000_000) as behind:
+    >>> with BackgroundWriter[Path](limit=64_000_000) as writer:
     ...     for picture in pictures:
-    ...         for done in behind.do(picture, lambda: write(picture), weight=pixels):
-    ...             print(done)
-    ...     for done in behind.rest():
-    ...         print(done)
+    ...         for path in writer.submit(lambda: write(picture), weight=pixels):
+    ...             print(path)
+    ...     for path in writer.finish():
+    ...         print(path)
 
     Args:
-        limit: how much may wait to be done, in the unit of the weights; beyond it, ``do`` waits.
+        limit: how much may be pending, in the unit of the weights; beyond it, ``submit`` waits.
         threads: how many work at a time.
     """
 
     def __init__(self, limit: int, threads: int = 2) -> None:
         self.limit = limit
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="write")
-        self._under_way: deque[tuple[_In, Future[object], int]] = deque()
+        self._pending: deque[tuple[Future[_Out], int]] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -104,29 +104,24 @@ class Behind(Generic[_In]):
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
 
-    def do(self, item: _In, work: Callable[[], object], weight: int) -> list[_In]:
-        """Begin ``work`` for ``item``, and return the items whose work is done since the last call.
+    def submit(self, work: Callable[[], _Out], weight: int) -> list[_Out]:
+        """Begin ``work``, and return the results of the work that has ended since the last call.
 
         Raises:
-            Exception: what the work of an earlier item raised.
+            Exception: what earlier work raised.
         """
-        done = self._done()
-        while self._under_way and sum(w for *_, w in self._under_way) + weight > self.limit:
-            done.append(self._oldest())
-        self._under_way.append((item, self._pool.submit(work), weight))
-        return done
+        results = []
+        while self._pending and self._pending[0][0].done():
+            results.append(self._oldest())
+        while self._pending and sum(pending for _, pending in self._pending) + weight > self.limit:
+            results.append(self._oldest())
+        self._pending.append((self._pool.submit(work), weight))
+        return results
 
-    def rest(self) -> list[_In]:
-        """Wait for all that is under way, and return its items."""
-        return [self._oldest() for _ in range(len(self._under_way))]
+    def finish(self) -> list[_Out]:
+        """Wait for all pending work, and return its results."""
+        return [self._oldest() for _ in range(len(self._pending))]
 
-    def _done(self) -> list[_In]:
-        done = []
-        while self._under_way and self._under_way[0][1].done():
-            done.append(self._oldest())
-        return done
-
-    def _oldest(self) -> _In:
-        item, future, _ = self._under_way.popleft()
-        future.result()
-        return item
+    def _oldest(self) -> _Out:
+        future, _ = self._pending.popleft()
+        return future.result()

@@ -1,30 +1,23 @@
 """Choosing references: of many pictures the one in colour that shows most of what a target shows."""
 
-import csv
+import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from pdnla.data.pairs_file import Choice, read_choices, write_choices
 from pdnla.data.photographs import open_colour
 from pdnla.data.retrieval import build_index
 from pdnla.errors import UserError
 from pdnla.files import replacing
+from pdnla.images.io import read_image
+from pdnla.inference.planning import REFERENCE_COPY, Album, Task
 
-COLUMNS = ("target", "reference", "score")
-"""The heading of a file of choices; the first two are those of :func:`pdnla.data.pairing.read_pairs`."""
-
-_LOOKED_AT = 64  # pixels of the shorter side that say whether a picture is in colour
-
-
-class Choice(NamedTuple):
-    """A target, the reference chosen for it, and the cosine of their descriptors, in [-1, 1]."""
-
-    target: Path
-    reference: Path
-    score: float
+_SIDE = 64  # pixels of the shorter side that say whether a picture is in colour
 
 
 def choose_references(
@@ -37,6 +30,7 @@ def choose_references(
     device: str | torch.device = "cpu",
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    left_out: Callable[[str], None] | None = None,
 ) -> list[Choice]:
     """Return for each target the ``count`` candidates most like it, best first, by what the luminance of both shows.
 
@@ -53,15 +47,16 @@ def choose_references(
         device: where.
         workers: processes that read pictures.
         progress: is told how many pictures are described, and of how many.
+        left_out: is told, in a sentence, of each picture that cannot be read; None: a warning in the log.
 
     Raises:
         UserError: the backbone cannot be had, or the index cannot be kept.
     """
-    offered = build_index(candidates, backbone, device, workers, progress)
+    offered = build_index(candidates, backbone, device, workers, progress, left_out)
     asked = offered
     if list(targets) != list(candidates):
-        asked = build_index(targets, backbone, device, workers, progress)
-    places = [path.resolve() for path in candidates]
+        asked = build_index(targets, backbone, device, workers, progress, left_out)
+    places = [os.path.realpath(path) for path in candidates]
     coloured: dict[int, bool] = {}
 
     def in_colour(number: int) -> bool:
@@ -73,53 +68,132 @@ def choose_references(
     for target, vector, readable in zip(targets, asked.vectors, asked.readable.tolist(), strict=True):
         if not readable:
             continue
-        own = target.resolve()
+        own = os.path.realpath(target)
         cosines = (offered.vectors @ vector).masked_fill(~offered.readable, -torch.inf)
-        found = 0
+        chosen = 0
         for number in cosines.argsort(descending=True).tolist():
             score = float(cosines[number])
-            if score < least or found == count:
+            if score < least or chosen == count:
                 break
             if score <= most and places[number] != own and in_colour(number):
                 choices.append(Choice(target, candidates[number], score))
-                found += 1
+                chosen += 1
     return choices
 
 
 def _in_colour(path: Path) -> bool:
     try:
-        return open_colour(path, _LOOKED_AT) is not None
+        return open_colour(path, _SIDE) is not None
     except UserError:
         return False
 
 
-def write_choices(file: Path, choices: Iterable[Choice]) -> None:
-    """Write choices as ``target,reference,score`` lines, which :func:`pdnla.data.pairing.read_pairs` reads.
+class Picked(NamedTuple):
+    """Tasks with the reference picked for each, and a sentence for each that there is none for."""
 
-    Paths are written relative to the file's folder.
+    tasks: list[Task]
+    left_out: list[str]
+
+
+def pick_references(
+    tasks: Sequence[Task],
+    candidates: Sequence[Path],
+    folder: Path,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+    left_out: Callable[[str], None],
+) -> Picked:
+    """Pick for each task, of the candidates, the picture in colour that is most like its target.
+
+    Args:
+        tasks: pictures to colour.
+        candidates: pictures to pick from.
+        folder: where they come from, to name in sentences.
+        device: where to compute.
+        progress: is told how many pictures are described, and of how many.
+        left_out: is told, in a sentence, of each candidate that cannot be read.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the backbone cannot be had, or the index cannot be kept.
     """
-    folder = file.absolute().parent
-    with replacing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(COLUMNS)
-        for target, reference, score in choices:
-            writer.writerow([*(os.path.relpath(path, folder) for path in (target, reference)), f"{score:.4f}"])
+    targets = [task.target for task in tasks]
+    unreadable = set[str]()  # a target is said to be so once, as a task that fails
+    choices = []
+    if candidates:
+        choices = choose_references(
+            targets, candidates, device=device, workers=2, progress=progress, left_out=unreadable.add
+        )
+    chosen = {choice.target: choice for choice in choices}
+    picked, failed = [], []
+    for task in tasks:
+        if task.target in chosen:
+            _, reference, score = chosen[task.target]
+            picked.append(task._replace(reference=reference, score=score))
+        else:
+            failed.append(_why_none(task.target, folder))
+    for sentence in sorted(unreadable.difference(failed)):
+        left_out(sentence)
+    return Picked(picked, failed)
 
 
-def read_choices(file: Path) -> list[Choice]:
-    """Return the choices that :func:`write_choices` wrote, whether or not the pictures are still there.
-
-    Raises:
-        UserError: the file holds something else.
-    """
+def _why_none(target: Path, folder: Path) -> str:
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            heading, *rows = csv.reader(lines)
-        if tuple(heading) != COLUMNS:
-            raise ValueError(f"its heading is not {','.join(COLUMNS)}")
-        return [Choice(file.parent / t, file.parent / r, float(score)) for t, r, score in rows]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{file}: holds no chosen references ({error}); move it away") from error
+        read_image(target)
+    except UserError as error:
+        return str(error)
+    return f"{target}: {folder} holds no other picture in colour that can be read; choose another with --pick-from"
+
+
+class ReferenceCopies:
+    """Copies of picked references beside the results, and a file of pairs that names them with their scores.
+
+    Beside ``a.png`` lies ``a_reference.jpg``. The file is ``references.csv`` in the folder of results, or
+    ``a_reference.csv`` for a single one; its lines about other targets, of earlier runs, stay.
+
+    Args:
+        album: what is coloured; a copy takes the place of none of its pictures.
+        overwrite: a copy takes the place of an earlier one.
+
+    Raises:
+        UserError: the file exists and is another one.
+    """
+
+    def __init__(self, album: Album, overwrite: bool) -> None:
+        self.overwrite = overwrite
+        self._taken = {os.path.realpath(path) for task in album.tasks for path in (task.target, task.result)}
+        single = album.tasks[0].result
+        self.file = (
+            album.folder / "references.csv" if album.folder else single.with_name(f"{single.stem}{REFERENCE_COPY}.csv")
+        )
+        earlier = read_choices(self.file) if self.file.exists() else []
+        self._choices = {_absolute(choice.target): choice for choice in earlier}
+
+    def add(self, task: Task) -> None:
+        """Copy a task's reference, and remember its line.
+
+        Raises:
+            UserError: the copy cannot be written.
+        """
+        assert task.score is not None
+        endings = itertools.chain([REFERENCE_COPY], (f"{REFERENCE_COPY}_{number}" for number in itertools.count(2)))
+        names = (f"{task.result.stem}{ending}{task.reference.suffix}" for ending in endings)
+        copy = next(path for path in map(task.result.with_name, names) if self._free(path))
+        with replacing(copy) as temporary:
+            shutil.copyfile(task.reference, temporary)
+        self._choices[_absolute(task.target)] = Choice(task.target, task.reference, task.score)
+
+    def _free(self, path: Path) -> bool:
+        return os.path.realpath(path) not in self._taken and (self.overwrite or not os.path.exists(path))  # noqa: PTH110 - Path.exists raises where a name is too long
+
+    def write(self) -> None:
+        """Write the file of pairs, if there is anything to write.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if self._choices:
+            write_choices(self.file, self._choices.values())
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - without following links, unlike resolve, and without "..", unlike absolute

@@ -1,4 +1,7 @@
-"""The supervision's terms, a file a term, and the hybrid loss that sums them by name and weight."""
+"""The supervision's terms, a file a term, and the hybrid loss that sums them by name and weight.
+
+A new term is a subclass of :class:`LossTerm` in a file of its own and an entry under ``terms`` in ``conf/loss``.
+"""
 
 from pdnla.losses.adversarial import AdversarialLoss
 from pdnla.losses.chroma import ChromaLoss
@@ -12,7 +15,7 @@ from pdnla.losses.hybrid import HybridLoss
 from pdnla.losses.perceptual import PerceptualLoss
 from pdnla.losses.pixel import PixelLoss
 from pdnla.losses.supervision import HeadCodes, Supervision
-from pdnla.losses.term import CriticTerm
+from pdnla.losses.term import CriticTerm, LossTerm
 from pdnla.losses.tv import TotalVariationLoss
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "HeadsLoss",
     "HistogramLoss",
     "HybridLoss",
+    "LossTerm",
     "PerceptualLoss",
     "PixelLoss",
     "Supervision",

@@ -1,4 +1,4 @@
-"""Whether the result looks like a photograph."""
+"""Adversarial loss: does the result look like a photograph?"""
 
 import torch
 from torch import Tensor
@@ -17,10 +17,13 @@ class AdversarialLoss(CriticTerm):
         critic: D.
         penalty: weight of R1 on photographs.
         penalty_every: steps between two penalties.
+        weight: of the term in the sum of all.
     """
 
-    def __init__(self, critic: ImageCritic, penalty: float = 10.0, penalty_every: int = 16) -> None:
-        super().__init__(critic, penalty, penalty_every)
+    def __init__(
+        self, critic: ImageCritic, penalty: float = 10.0, penalty_every: int = 16, *, weight: float = 1.0
+    ) -> None:
+        super().__init__(critic, penalty, penalty_every, weight)
 
     def forward(self, batch: Supervision) -> Tensor:
         """Return the network's loss, a scalar of at least 0."""

@@ -1,9 +1,10 @@
 """Distance of the results' chroma from the truth's."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdnla.images.color import rgb_to_lab
 from pdnla.losses.supervision import Supervision
+from pdnla.losses.term import LossTerm
 
 
 def chroma_distance(result: Tensor, truth: Tensor) -> Tensor:
@@ -12,17 +13,20 @@ def chroma_distance(result: Tensor, truth: Tensor) -> Tensor:
     return difference.abs().sum(dim=1).mean() / 100
 
 
-class ChromaLoss(nn.Module):
+class ChromaLoss(LossTerm):
     """Chroma distance of ``out``, and ``mid`` times that of ``mid``, from the truth.
 
     Chroma is all that a user keeps of the result, so it is asked for by name beside the pixels.
+
+    Args:
+        mid: weight of ``mid`` beside ``out``.
+        weight: of the term in the sum of all.
     """
 
     rows = "paired"
-    needs = ()
 
-    def __init__(self, mid: float = 0.5) -> None:
-        super().__init__()
+    def __init__(self, mid: float = 0.5, *, weight: float = 1.0) -> None:
+        super().__init__(weight)
         self.mid = mid
 
     def forward(self, batch: Supervision) -> Tensor:

@@ -1,16 +1,17 @@
-"""Whether each part of the result finds features like its own in the reference."""
+"""Contextual loss: are there features like those of each part of the result in the reference?"""
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pdnla.images.color import at_least_float32
 from pdnla.losses.supervision import Supervision
+from pdnla.losses.term import LossTerm
 
 
-def contextual_similarity(found: Tensor, reference: Tensor, bandwidth: float = 0.1) -> Tensor:
+def contextual_similarity(result: Tensor, reference: Tensor, bandwidth: float = 0.1) -> Tensor:
     """Return the mean over the result's positions of their largest affinity to one of the reference's, ``(B,)``.
 
     With features centred by the reference's mean and cosine distances ``d_ij``: ``d~_ij = d_ij / (min_k d_ik + 1e-5)``,
@@ -19,43 +20,46 @@ def contextual_similarity(found: Tensor, reference: Tensor, bandwidth: float = 0
     not all of the reference in the result.
 
     Args:
-        found: the result's feature map, ``(B, C, H, W)``.
+        result: the result's feature map, ``(B, C, H, W)``.
         reference: the reference's, ``(B, C, H', W')``.
         bandwidth: h.
 
     Returns:
         similarities in (0, 1], 1 where each position has one match far nearer than all others.
     """
-    found, reference = (at_least_float32(x).flatten(2) for x in (found, reference))
+    result, reference = (at_least_float32(x).flatten(2) for x in (result, reference))
     centre = reference.mean(dim=2, keepdim=True)
-    found, reference = functional.normalize(found - centre, dim=1), functional.normalize(reference - centre, dim=1)
-    distance = 1 - found.transpose(1, 2) @ reference
+    result, reference = functional.normalize(result - centre, dim=1), functional.normalize(reference - centre, dim=1)
+    distance = 1 - result.transpose(1, 2) @ reference
     relative = distance / (distance.amin(dim=2, keepdim=True) + 1e-5)
     return torch.softmax((1 - relative) / bandwidth, dim=2).amax(dim=2).mean(dim=1)
 
 
-class ContextualLoss(nn.Module):
+class ContextualLoss(LossTerm):
     """``-log`` of :func:`contextual_similarity` between ``out`` and the reference, weighted over feature levels.
 
     Args:
         levels: a weight for each of the backbone's feature maps, fine to coarse; those of weight 0 are not compared.
             The finest maps have so many positions that their affinities cost more than the rest of a step.
         bandwidth: h.
+        weight: of the term in the sum of all.
     """
 
     rows = "unpaired"
     needs = ("backbone",)
 
-    def __init__(self, levels: Sequence[float] = (0.0, 1.0, 1.0, 0.0), bandwidth: float = 0.1) -> None:
-        super().__init__()
+    def __init__(
+        self, levels: Sequence[float] = (0.0, 1.0, 1.0, 0.0), bandwidth: float = 0.1, *, weight: float = 1.0
+    ) -> None:
+        super().__init__(weight)
         self.levels, self.bandwidth = tuple(levels), bandwidth
 
     def forward(self, batch: Supervision) -> Tensor:
         """Return the loss, a scalar of at least 0."""
         total = torch.zeros((), device=batch.out.device)
         pairs = zip(self.levels, batch.features("out"), batch.features("reference"), strict=True)
-        for weight, found, reference in pairs:
+        for weight, result, reference in pairs:
             if weight:
-                similarity = contextual_similarity(found, reference, self.bandwidth)
+                similarity = contextual_similarity(result, reference, self.bandwidth)
                 total = total - weight * similarity.log().mean()
         return total / sum(self.levels)

@@ -1,4 +1,4 @@
-"""Whether the result's patches have colours of the reference's."""
+"""Patch co-occurrence loss: have the result's patches the colours of the reference's?"""
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,7 @@ class CooccurrenceLoss(CriticTerm):
         size: of the patches, in pixels.
         penalty: weight of R1 on the reference's patches.
         penalty_every: steps between two penalties.
+        weight: of the term in the sum of all.
     """
 
     rows = "unpaired"
@@ -65,8 +66,10 @@ class CooccurrenceLoss(CriticTerm):
         size: int = 32,
         penalty: float = 1.0,
         penalty_every: int = 16,
+        *,
+        weight: float = 1.0,
     ) -> None:
-        super().__init__(critic, penalty, penalty_every)
+        super().__init__(critic, penalty, penalty_every, weight)
         self.patches, self.reference_patches, self.size = patches, reference_patches, size
 
     def sees(self, size: int) -> int:
@@ -76,23 +79,24 @@ class CooccurrenceLoss(CriticTerm):
     def forward(self, batch: Supervision) -> Tensor:
         """Return the network's loss, a scalar of at least 0."""
         generator = torch.Generator().manual_seed(batch.seed)
-        found = random_patches(batch.out, self.patches, self.size, generator)
-        known = random_patches(batch.reference, self.reference_patches, self.size, generator)
+        result = random_patches(batch.out, self.patches, self.size, generator)
+        others = random_patches(batch.reference, self.reference_patches, self.size, generator)
         with frozen(self.critic):
-            return non_saturating(self.critic(found, known))
+            return non_saturating(self.critic(result, others))
 
     def critic_loss(self, batch: Supervision, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the critic's loss and its mean scores."""
         generator = torch.Generator().manual_seed(batch.seed)
-        found = random_patches(batch.out.detach(), self.patches, self.size, generator)
-        known = random_patches(batch.reference, self.reference_patches, self.size, generator)
+        result = random_patches(batch.out.detach(), self.patches, self.size, generator)
+        others = random_patches(batch.reference, self.reference_patches, self.size, generator)
         same = random_patches(batch.reference, self.patches, self.size, generator)
-        real, fake = self.critic(same, known), self.critic(found, known)
+        real, fake = self.critic(same, others), self.critic(result, others)
         loss = logistic(real, fake)
         if self.penalised(step):
             # A patch is a sample: its gradient alone, not that of the patches it is compared with.
-            loss = loss + self.gradient_penalty(
-                lambda flat: self.critic(flat.unflatten(0, same.shape[:2]), at_least_float32(known)), same.flatten(0, 1)
-            )
+            def score(flat: Tensor) -> Tensor:
+                return self.critic(flat.unflatten(0, same.shape[:2]), at_least_float32(others))
+
+            loss = loss + self.gradient_penalty(score, same.flatten(0, 1))
         with torch.no_grad():
             return loss, {"real": real.float().mean(), "fake": fake.float().mean()}

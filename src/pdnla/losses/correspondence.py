@@ -1,13 +1,14 @@
 """Distance of the result's chroma from what corresponds in the reference, where that is sure."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdnla.images.color import rgb_to_lab
 from pdnla.losses.supervision import Supervision
+from pdnla.losses.term import LossTerm
 from pdnla.network.correspondence import Carried, Correspondence
 
 
-class CorrespondenceLoss(nn.Module):
+class CorrespondenceLoss(LossTerm):
     """Mean of ``c (|Δa*| + |Δb*|) / 100`` between ``out``, and ``mid`` times that of ``mid``, and what is carried over.
 
     Where no truth is known, the reference's colours at the places that a frozen network finds alike stand in for it,
@@ -19,13 +20,14 @@ class CorrespondenceLoss(nn.Module):
         side: at how many pixels squared the pictures are matched; 448, as colouring does, takes over four times as
             long.
         mid: weight of ``mid`` beside ``out``.
+        weight: of the term in the sum of all.
     """
 
     rows = "unpaired"
     needs = ("backbone",)
 
-    def __init__(self, side: int = 224, mid: float = 0.5) -> None:
-        super().__init__()
+    def __init__(self, side: int = 224, mid: float = 0.5, *, weight: float = 1.0) -> None:
+        super().__init__(weight)
         self.side, self.mid = side, mid
 
     def forward(self, batch: Supervision) -> Tensor:

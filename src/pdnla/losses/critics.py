@@ -1,4 +1,4 @@
-"""Critics for training: is this a photograph, and are these colours from the same picture?"""
+"""Critics for training: of whole pictures, and of patches beside others."""
 
 from itertools import pairwise
 
@@ -106,6 +106,6 @@ class PatchCritic(nn.Module):
         Returns:
             scores ``(B, n)``.
         """
-        found = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
-        known = self.encode(reference.flatten(0, 1)).unflatten(0, reference.shape[:2]).mean(dim=1, keepdim=True)
-        return self.score(self.hidden(torch.cat([found, known.expand_as(found)], dim=-1))).squeeze(-1)
+        features = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
+        others = self.encode(reference.flatten(0, 1)).unflatten(0, reference.shape[:2]).mean(dim=1, keepdim=True)
+        return self.score(self.hidden(torch.cat([features, others.expand_as(features)], dim=-1))).squeeze(-1)

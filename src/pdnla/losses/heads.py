@@ -1,13 +1,14 @@
-"""What the encoders' training heads are for: the style of the reference, and two codes that share nothing."""
+"""Loss on the encoders' training heads: the reference's style, and codes of the two that are orthogonal."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pdnla.images.color import at_least_float32
 from pdnla.losses.supervision import Supervision
+from pdnla.losses.term import LossTerm
 
 
-class HeadsLoss(nn.Module):
+class HeadsLoss(LossTerm):
     """Gram distance between result and reference, and the cosine of the two encoders' codes of one picture.
 
     ``‖G_c(out) - G_c(reference)‖^2 / ‖G_c(reference)‖^2``, the style loss of Gatys et al. (CVPR 2016) on the colour
@@ -16,13 +17,13 @@ class HeadsLoss(nn.Module):
 
     Args:
         orthogonality: weight of the second part.
+        weight: of the term in the sum of all.
     """
 
-    rows = "all"
     needs = ("codes",)
 
-    def __init__(self, orthogonality: float = 1.0) -> None:
-        super().__init__()
+    def __init__(self, orthogonality: float = 1.0, *, weight: float = 1.0) -> None:
+        super().__init__(weight)
         self.orthogonality = orthogonality
 
     def forward(self, batch: Supervision) -> Tensor:

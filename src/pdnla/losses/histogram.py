@@ -1,15 +1,16 @@
 """Distance of the result's colours from the reference's, wherever they are."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdnla.images.color import rgb_to_lab
 from pdnla.losses.supervision import Supervision
+from pdnla.losses.term import LossTerm
 
 LIMIT = 100.0
 
 
-def chroma_histogram(image: Tensor, bins: int = 16) -> Tensor:
+def chroma_histogram(image: Tensor, bins: int) -> Tensor:
     """Return the soft histogram over a* and b* in [-100, 100], ``(B, bins, bins)``, each summing to 1.
 
     A pixel counts in a bin at distance d (in bins, on each axis) by ``1 / (1 + d^2)``: HistoGAN's inverse-quadratic
@@ -27,21 +28,25 @@ def chroma_histogram(image: Tensor, bins: int = 16) -> Tensor:
     return counts / counts.sum(dim=(1, 2), keepdim=True)
 
 
-def histogram_distance(image: Tensor, reference: Tensor, bins: int = 16) -> Tensor:
+def histogram_distance(image: Tensor, reference: Tensor, bins: int) -> Tensor:
     """Return the mean Hellinger distance ``‖sqrt(H) - sqrt(H_r)‖ / sqrt(2)`` of the histograms, in [0, 1]."""
-    found, wanted = chroma_histogram(image, bins), chroma_histogram(reference, bins)
-    squared = (found.sqrt() - wanted.sqrt()).square().sum(dim=(1, 2)) / 2
+    result, target = chroma_histogram(image, bins), chroma_histogram(reference, bins)
+    squared = (result.sqrt() - target.sqrt()).square().sum(dim=(1, 2)) / 2
     return (squared + 1e-12).sqrt().mean()  # the root alone has no gradient where both agree
 
 
-class HistogramLoss(nn.Module):
-    """:func:`histogram_distance` between ``out`` and the reference."""
+class HistogramLoss(LossTerm):
+    """:func:`histogram_distance` between ``out`` and the reference.
+
+    Args:
+        bins: on each axis.
+        weight: of the term in the sum of all.
+    """
 
     rows = "unpaired"
-    needs = ()
 
-    def __init__(self, bins: int = 16) -> None:
-        super().__init__()
+    def __init__(self, bins: int = 32, *, weight: float = 1.0) -> None:
+        super().__init__(weight)
         self.bins = bins
 
     def forward(self, batch: Supervision) -> Tensor:

@@ -2,23 +2,24 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pdnla.images.color import at_least_float32
 from pdnla.losses.supervision import Supervision
+from pdnla.losses.term import LossTerm
 
 
-def feature_distance(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+def feature_distance(result: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     """Return ``mean_l mean_p |x_lp / ‖x_lp‖ - y_lp / ‖y_lp‖|^2`` over levels l and their positions p, in [0, 4].
 
     The distance of LPIPS (Zhang et al., CVPR 2018) without its learned weights, and the mean over levels for the sum.
 
     Args:
-        found: feature maps, fine to coarse, each ``(B, C, H, W)``.
-        wanted: the same shapes.
+        result: feature maps, fine to coarse, each ``(B, C, H, W)``.
+        truth: the same shapes.
     """
-    levels = [(unit(x) - unit(y)).square().sum(dim=1).mean() for x, y in zip(found, wanted, strict=True)]
+    levels = [(unit(x) - unit(y)).square().sum(dim=1).mean() for x, y in zip(result, truth, strict=True)]
     return sum(levels[1:], levels[0]) / len(levels)
 
 
@@ -27,7 +28,7 @@ def unit(features: Tensor) -> Tensor:
     return functional.normalize(at_least_float32(features), dim=1)
 
 
-class PerceptualLoss(nn.Module):
+class PerceptualLoss(LossTerm):
     """:func:`feature_distance` of ``out`` from the truth, of pairs whose truth is known (Johnson et al., ECCV 2016)."""
 
     rows = "paired"

@@ -1,9 +1,10 @@
 """Distance of the results' pixels from the truth's."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdnla.losses.supervision import Supervision
+from pdnla.losses.term import LossTerm
 
 
 def charbonnier(result: Tensor, truth: Tensor, epsilon: float = 1e-3) -> Tensor:
@@ -15,14 +16,19 @@ def charbonnier(result: Tensor, truth: Tensor, epsilon: float = 1e-3) -> Tensor:
     return (torch.sqrt(difference.square() + epsilon**2) - epsilon).mean()
 
 
-class PixelLoss(nn.Module):
-    """Charbonnier distance of ``out``, and ``mid`` times that of ``mid``, from the truth (sRGB in [-1, 1])."""
+class PixelLoss(LossTerm):
+    """Charbonnier distance of ``out``, and ``mid`` times that of ``mid``, from the truth (sRGB in [-1, 1]).
+
+    Args:
+        mid: weight of ``mid`` beside ``out``.
+        epsilon: the difference under which the distance is quadratic.
+        weight: of the term in the sum of all.
+    """
 
     rows = "paired"
-    needs = ()
 
-    def __init__(self, mid: float = 0.5, epsilon: float = 1e-3) -> None:
-        super().__init__()
+    def __init__(self, mid: float = 0.5, epsilon: float = 1e-3, *, weight: float = 1.0) -> None:
+        super().__init__(weight)
         self.mid, self.epsilon = mid, epsilon
 
     def forward(self, batch: Supervision) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every term of the loss may look at."""
+"""The input of every term of the loss: a batch of pairs and the network's results."""
 
 from functools import cached_property
 from typing import NamedTuple
@@ -19,12 +19,12 @@ class HeadCodes(NamedTuple):
     result: Codes
 
     def rows(self, part: slice) -> "HeadCodes":
-        """Return some of the batch."""
+        """Return the codes of some pairs."""
         return HeadCodes(*(Codes(*(x[part] for x in codes)) for codes in self))
 
 
 class Supervision:
-    """A batch of pairs and what the network made of them, all sRGB in [-1, 1], ``(B, 3, H, W)``.
+    """A batch of pairs and the network's results, all sRGB in [-1, 1], ``(B, 3, H, W)``.
 
     Args:
         target: grey pictures.
@@ -34,9 +34,9 @@ class Supervision:
         mid: the network's result before refinement; it may leave the range.
         out: the network's result; it may leave the range.
         unpaired: the first so many pairs are unpaired.
-        seed: where randomness comes from, such as which patches a critic sees.
-        backbone: what compares features, if a term needs it.
-        codes: what the encoders' heads say, if a term needs it.
+        seed: of all randomness, such as which patches a critic sees.
+        backbone: the frozen network whose features are compared, if a term needs it.
+        codes: the codes of the encoders' heads, if a term needs them.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class Supervision:
 
     @property
     def needed_backbone(self) -> Backbone:
-        """What compares features, for a term that cannot do without.
+        """The frozen network, for a term that needs it.
 
         Raises:
             ValueError: there is none.
         """
         if self.backbone is None:
-            raise ValueError("a term compares features and there is no backbone to make them")
+            raise ValueError("a term needs the backbone and the supervision has none; list it in the term's needs")
         return self.backbone
 
     def features(self, picture: str) -> tuple[Tensor, ...]:

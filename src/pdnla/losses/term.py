@@ -1,7 +1,8 @@
-"""What the terms with a critic of their own share."""
+"""Base classes of the loss's terms, and what terms with a critic share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,22 +11,61 @@ from torch import Tensor, nn
 from pdnla.images.color import at_least_float32
 from pdnla.losses.supervision import Supervision
 
+Rows = Literal["all", "paired", "unpaired"]
+Need = Literal["backbone", "codes"]
 
-class CriticTerm(nn.Module):
-    """A term that learns to judge: a critic, its own loss, and what its judgement costs the network.
+
+class LossTerm(nn.Module):
+    """A term of the loss: a module from :class:`Supervision` to a scalar.
+
+    A subclass says which pairs it judges (``rows``) and what it needs beside the pictures (``needs``): the frozen
+    ``backbone``'s features, or the ``codes`` of the encoders' heads.
+
+    Args:
+        weight: of the term in the sum of all; a term of weight 0 is not computed.
+
+    Raises:
+        TypeError: a subclass is defined with ``rows`` or ``needs`` that do not exist.
+    """
+
+    rows: ClassVar[Rows] = "all"
+    needs: ClassVar[tuple[Need, ...]] = ()
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = float(weight)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.rows not in get_args(Rows):
+            raise TypeError(f"{cls.__name__}.rows is {cls.rows!r}; it must be one of {', '.join(get_args(Rows))}")
+        if not isinstance(cls.needs, tuple) or not set(cls.needs) <= set(get_args(Need)):
+            raise TypeError(f"{cls.__name__}.needs is {cls.needs!r}; it must be a tuple of {', '.join(get_args(Need))}")
+
+    def forward(self, batch: Supervision) -> Tensor:
+        """Return the term of the pairs that it judges, a scalar."""
+        raise NotImplementedError
+
+    def judged(self, batch: Supervision) -> Supervision:
+        """Return the pairs of a batch that the term judges."""
+        if self.rows == "paired":
+            return batch.paired
+        return batch.unpaired if self.rows == "unpaired" else batch
+
+
+class CriticTerm(LossTerm):
+    """A term with a critic that learns: the critic's own loss, and the network's loss under it.
 
     Args:
         critic: the critic.
         penalty: weight of R1 on the critic's loss.
         penalty_every: R1 is added on every so many steps, that many times as strong (lazy regularisation, Karras et
             al., CVPR 2020).
+        weight: of the term in the sum of all.
     """
 
-    rows = "all"
-    needs: tuple[str, ...] = ()
-
-    def __init__(self, critic: nn.Module, penalty: float, penalty_every: int) -> None:
-        super().__init__()
+    def __init__(self, critic: nn.Module, penalty: float, penalty_every: int, weight: float = 1.0) -> None:
+        super().__init__(weight)
         self.critic, self.penalty, self.penalty_every = critic, penalty, penalty_every
 
     def forward(self, batch: Supervision) -> Tensor:
@@ -33,14 +73,14 @@ class CriticTerm(nn.Module):
         raise NotImplementedError
 
     def critic_loss(self, batch: Supervision, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the critic's loss at a step, and its mean scores of what is real and what is not, for the log.
+        """Return the critic's loss at a step, and its mean scores of real and of fake input, for the log.
 
         The network's results must come without gradients.
         """
         raise NotImplementedError
 
     def sees(self, size: int) -> int:
-        """Return the side of what the critic is shown of pictures of ``size`` pixels squared."""
+        """Return the side of the critic's input for pictures of ``size``² pixels."""
         return size
 
     def penalised(self, step: int) -> bool:
@@ -61,7 +101,7 @@ class CriticTerm(nn.Module):
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Let what is computed inside send gradients through ``module`` and none to its weights."""
+    """Within the block, gradients go through ``module`` and none to its weights."""
     learning = [p for p in module.parameters() if p.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

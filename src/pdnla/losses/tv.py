@@ -1,9 +1,10 @@
 """Total variation of the result's chroma."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pdnla.images.color import rgb_to_lab
 from pdnla.losses.supervision import Supervision
+from pdnla.losses.term import LossTerm
 
 
 def chroma_variation(image: Tensor, guide: Tensor | None = None, edges: float = 10.0) -> Tensor:
@@ -29,18 +30,16 @@ def chroma_variation(image: Tensor, guide: Tensor | None = None, edges: float = 
     return total
 
 
-class TotalVariationLoss(nn.Module):
+class TotalVariationLoss(LossTerm):
     """:func:`chroma_variation` of ``out``: colours lie in patches, not in grains.
 
     Args:
         edges: the L* of the target's edges that chroma may follow at 1/e of the cost; None to charge all alike.
+        weight: of the term in the sum of all.
     """
 
-    rows = "all"
-    needs = ()
-
-    def __init__(self, edges: float | None = None) -> None:
-        super().__init__()
+    def __init__(self, edges: float | None = 10.0, *, weight: float = 1.0) -> None:
+        super().__init__(weight)
         self.edges = edges
 
     def forward(self, batch: Supervision) -> Tensor:

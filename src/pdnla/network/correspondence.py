@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.images.color import at_least_float32
+from pdnla.network.layers import at_least_float32
 
 SIDE = 448
 """Pictures are matched at about this many pixels squared: what the frozen network's features are best at."""
@@ -36,7 +36,7 @@ _TEXTURE = 0.3  # weight of the finest features beside the luminance, in the fin
 _STRANGE, _FAMILIAR = 0.28, 0.38  # mean best cosine of pictures that share nothing, and of those that share enough
 _DISAGREEMENT = 20.0  # deviation of the candidates' a*b* at which confidence falls to 1/e
 _LEAST = 1e-3  # confidence that is left to every spot, so that no window is without
-_SETTLING = 15  # side, in spots, of the windows in which stray colours give way
+_SMOOTHING = 15  # side, in spots, of the windows in which stray colours give way
 _STRAY = 12.0  # distance in a*b* from what a window says at which a spot's word counts 0.6
 _KEPT = 6.0  # and at which a confident spot keeps 0.6 of it
 _ROUNDS = 3
@@ -82,8 +82,8 @@ class Correspondence(nn.Module):
     ``-40 * d^2 + log(coarse)``, with d the distance between luminances, their local means and
     deviations at three scales, and finest features. Luminance is compared as Welsh et al. do, brought to one mean and
     deviation. What stands alone against its surroundings, as they are on its side of the edges, gives way to them
-    (:func:`settled`). Where hardly a cell finds its like, the reference is a wrong one, and the result stays close to
-    grey rather than taking on a tint.
+    (:func:`smooth_outliers`). Where hardly a cell finds its like, the reference is a wrong one, and the result stays
+    close to grey rather than taking on a tint.
 
     Args:
         backbone: maps sRGB in [-1, 1] to feature maps at four strides, such as 4, 8, 16 and 32;
@@ -131,18 +131,18 @@ class Correspondence(nn.Module):
             per_cell = CELL // FINE
             queries = F.unfold(self._looks(compared, features[0]), per_cell, stride=per_cell)
             queries = queries.unflatten(1, (-1, per_cell**2)).permute(0, 3, 2, 1)
-            found, shared = [], []
+            chroma, cosines = [], []
             for row in range(len(target)):
                 own = ReferenceSpots(*(part[row if len(part) > 1 else 0] for part in code))
                 places, cosine = self._carry(cells[row], shades[row], queries[row], own)
-                found.append(places)
-                shared.append(cosine)
-            belief = ((torch.stack(shared) - _STRANGE) / (_FAMILIAR - _STRANGE)).clamp(0, 1).view(-1, 1, 1, 1)
-            carried = torch.stack(found).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
+                chroma.append(places)
+                cosines.append(cosine)
+            belief = ((torch.stack(cosines) - _STRANGE) / (_FAMILIAR - _STRANGE)).clamp(0, 1).view(-1, 1, 1, 1)
+            carried = torch.stack(chroma).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
             spots = F.avg_pool2d(lightness, FINE)
             carried = F.fold(carried, spots.shape[-2:], per_cell, stride=per_cell)
             confidence = carried[:, 2:].clamp(0, 1)
-            carried = belief * torch.cat([settled(spots, carried[:, :2], confidence), confidence], dim=1)
+            carried = belief * torch.cat([smooth_outliers(spots, carried[:, :2], confidence), confidence], dim=1)
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
             return Carried(kornia.filters.guided_blur(full, carried[:, :2], 5, _EDGE), carried[:, 2:])
 
@@ -211,7 +211,7 @@ class Correspondence(nn.Module):
         return torch.cat([*looks, _TEXTURE * F.normalize(texture, dim=1)], dim=1)
 
 
-def settled(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Tensor:
+def smooth_outliers(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Tensor:
     """Return chroma in which spots that stand alone have given way to their surroundings, ``(B, 2, h, w)``.
 
     A guided filter (He et al. 2013), the regression of chroma on lightness in each window, in which a spot counts by
@@ -227,14 +227,14 @@ def settled(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Tensor:
     fit, squared = chroma, torch.zeros_like(confidence)
     for _ in range(_ROUNDS):
         seen = [weights, weights * lightness, weights * lightness**2, weights * chroma, weights * lightness * chroma]
-        total, light, light2, colour, product = _window_mean(torch.cat(seen, dim=1), _SETTLING).split(
+        total, light, light2, colour, product = _window_mean(torch.cat(seen, dim=1), _SMOOTHING).split(
             [1, 1, 1, 2, 2], dim=1
         )
         light, light2, colour, product = light / total, light2 / total, colour / total, product / total
         slope = (product - light * colour) / ((light2 - light**2).clamp(min=0) + _EDGE)
         offset = colour - slope * light
         fits = torch.cat([total * slope, total * offset, total], dim=1)
-        slopes, offsets, totals = _window_mean(fits, _SETTLING).split([2, 2, 1], dim=1)
+        slopes, offsets, totals = _window_mean(fits, _SMOOTHING).split([2, 2, 1], dim=1)
         fit = (slopes * lightness + offsets) / totals
         squared = (chroma - fit).square().sum(dim=1, keepdim=True)
         weights = (confidence * torch.exp(-squared / (2 * _STRAY**2))).clamp(min=_LEAST)

@@ -1,24 +1,28 @@
 """Stage 2: four levels of fusion and upsampling, coarse to fine, to I_mid."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pdnla.network.correspondence import ReferenceSpots
-from pdnla.network.fusion import PyramidDualModalFusion, ReferenceAttention, pyramid_average_pooling
-from pdnla.network.layers import EqualConv2d, Upsample, tanh_
+from pdnla.network.fusion import PyramidAveragePooling, PyramidDualModalFusion
+from pdnla.network.layers import EqualConv2d, Upsample
 
 
-class ReferenceCode(NamedTuple):
-    """Everything the network needs of a reference: its features f_c1..f_c4 and each PDMF level's share of them.
+@dataclass(frozen=True)
+class ReferenceCode:
+    """All that the network needs of a reference, which many targets may share.
 
-    ``spots`` is what semantic correspondence needs, in the networks that use it.
+    Attributes:
+        features: f_c1..f_c4, ``(B, 2^i w, H / 2^i, W / 2^i)``.
+        pooled: PAP of each, ``(B, S, 2^i w)``.
+        spots: what semantic correspondence needs, in the networks that use it.
     """
 
     features: tuple[Tensor, ...]
-    levels: tuple[ReferenceAttention, ...]
+    pooled: tuple[Tensor, ...]
     spots: ReferenceSpots | None = None
 
 
@@ -33,45 +37,36 @@ class Decoder(nn.Module):
         super().__init__()
         sources = [width << i for i in range(1, 5)]
         coarse_to_fine = sources[::-1]
+        self.pool = PyramidAveragePooling()
         self.fusions = nn.ModuleList(PyramidDualModalFusion(c, 2 * width, sources) for c in coarse_to_fine)
         self.upsamples = nn.ModuleList(Upsample(c, c // 2) for c in coarse_to_fine)
-        self.convs = nn.ModuleList(
-            EqualConv2d(c, c // 2, 3, padding=1, bias=False)
-            if c > sources[0]
-            else EqualConv2d(width, width, 3, padding=1)
-            for c in coarse_to_fine
-        )
+        # The last level has no skip to take in, and a bias.
+        convs = [EqualConv2d(c, c // 2, 3, padding=1, bias=False) for c in coarse_to_fine[:-1]]
+        self.convs = nn.ModuleList([*convs, EqualConv2d(width, width, 3, padding=1)])
         self.to_rgb = EqualConv2d(width, 3, 1, activate=False, exact=True)
 
-    @staticmethod
-    def _pool(features: Sequence[Tensor]) -> list[Tensor]:
-        """Pool each map once for all levels; the keys' and values' 1×1 projections pad it with a ring of zeros."""
-        return [pyramid_average_pooling(f, ring=1) for f in features]
+    def encode_reference(self, features: Sequence[Tensor]) -> ReferenceCode:
+        """Return what the four levels need of the reference, from its features f_c1..f_c4."""
+        return ReferenceCode(tuple(features), self.pooled(features))
 
-    def reference_levels(self, features: Sequence[Tensor]) -> Iterator[ReferenceAttention]:
-        """Make each level's share of the reference from its features f_c1..f_c4, coarse to fine, when asked for it."""
-        pooled = self._pool(features)
-        left = list(features)
-        del features  # so that a feature's memory is free once its level is done
-        for fusion in self.fusions:
-            yield cast(PyramidDualModalFusion, fusion).encode_reference(left.pop(), pooled)
+    def pooled(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return PAP of each feature map, ``(B, S, C_j)``.
 
-    def forward(
-        self, features: list[Tensor], reference: Iterable[ReferenceAttention]
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Map the target's features and the reference's levels to d1..d4 and I_mid, ``(B, 3, H, W)``.
-
-        Args:
-            features: f_g1..f_g4. The list is emptied and levels are not kept: at full size, the rest needs the memory.
-            reference: the levels, coarse to fine.
+        Keys and values are 1×1 convolutions of padding 1, and pooling commutes with a 1×1 convolution, so each map is
+        ringed with zeros and pooled once for all of them.
         """
-        pooled = self._pool(features)
-        levels = iter(reference)
-        x = features.pop()
+        return tuple(self.pool(feature, ring=1) for feature in features)
+
+    def forward(self, features: Sequence[Tensor], reference: ReferenceCode) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Map the target's features f_g1..f_g4 and the reference to d1..d4 and I_mid, ``(B, 3, H, W)``."""
+        pooled = self.pooled(features)
+        x = features[-1]
+        skips: list[Tensor | None] = [*reversed(features[:-1]), None]
+        levels = zip(self.fusions, self.upsamples, self.convs, reversed(reference.features), skips, strict=True)
         outputs = []
-        for fusion, upsample, conv in zip(self.fusions, self.upsamples, self.convs, strict=True):
-            x = upsample(fusion(x, pooled, next(levels)))
-            x = torch.cat([x, features.pop()], dim=1) if features else x
-            x = conv(tanh_(x))
+        for fusion, upsample, conv, r, skip in levels:
+            x = upsample(fusion(x, pooled, r, reference.pooled))
+            x = x if skip is None else torch.cat([x, skip], dim=1)
+            x = conv(torch.tanh(x))
             outputs.append(x)
         return tuple(outputs), self.to_rgb(x)

@@ -6,7 +6,7 @@ import kornia.filters
 import torch
 from torch import Tensor, nn
 
-from pdnla.network.layers import EqualConv2d, ResidualDown, tanh_
+from pdnla.network.layers import EqualConv2d, ResidualDown
 
 
 class Codes(NamedTuple):
@@ -16,16 +16,18 @@ class Codes(NamedTuple):
     gram: Tensor
 
 
-def edges(image: Tensor) -> Tensor:
-    """Return the Canny edge map, 0, 0.5 or 1, ``(B, 1, H, W)``, of an image in [-1, 1], ``(B, 3, H, W)``.
+class Edges(nn.Module):
+    """Canny's edge map, 0, 0.5 or 1, of an image in [-1, 1].
 
-    Thresholds make it a constant for gradients, and half precision would move them: it runs in float32.
+    Thresholds make it a constant for gradients, and half precision would move them: it runs in float32. It takes one
+    image at a time, because on CPUs a convolution rounds differently in a batch, which can turn an edge on or off.
     """
-    # On CPUs a convolution rounds differently in a batch, which can turn an edge on or off: one image at a time.
-    singly = image.is_cpu and not torch.compiler.is_compiling()
-    with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-        parts = image.float().split(1) if singly else [image.float()]
-        return torch.cat([kornia.filters.canny(part, hysteresis=False)[1] for part in parts]).to(image.dtype)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map ``(B, 3, H, W)`` to ``(B, 1, H, W)``."""
+        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+            maps = [kornia.filters.canny(one, hysteresis=False)[1] for one in image.float().split(1)]
+            return torch.cat(maps).to(image.dtype)
 
 
 class Encoder(nn.Module):
@@ -33,22 +35,28 @@ class Encoder(nn.Module):
 
     Args:
         width: channels of the first layer, w; feature map i has ``2^i w`` channels at ``1 / 2^i`` of the size.
-        hints: further channels of its input; none in the published network.
+        extra: further channels of its input; none in the published network.
     """
 
-    def __init__(self, width: int, hints: int = 0) -> None:
+    def __init__(self, width: int, extra: int = 0) -> None:
         super().__init__()
-        self.stem = EqualConv2d(4 + hints, width, 1, exact=True)
+        self.edges = Edges()
+        self.stem = EqualConv2d(4 + extra, width, 1, exact=True)
         self.blocks = nn.ModuleList(ResidualDown(width << i, width << (i + 1)) for i in range(4))
         self.head = nn.Conv2d(width << 4, width, 1)
 
-    def forward(self, image: Tensor, *hints: Tensor) -> tuple[Tensor, ...]:
-        """Map an image in [-1, 1], ``(B, 3, H, W)``, to its features f1..f4, ``(B, 2^i w, H / 2^i, W / 2^i)``."""
-        x = torch.cat([image, edges(image), *hints], dim=1).contiguous(memory_format=torch.channels_last)
-        first, *others = self.blocks
-        features = [tanh_(first(x, self.stem))]
-        for block in others:
-            features.append(tanh_(block(features[-1])))
+    def forward(self, image: Tensor, *extra: Tensor) -> tuple[Tensor, ...]:
+        """Map an image in [-1, 1], ``(B, 3, H, W)``, to its features f1..f4, ``(B, 2^i w, H / 2^i, W / 2^i)``.
+
+        Args:
+            image: the image.
+            extra: maps of the image's size with ``extra`` channels in all.
+        """
+        x = self.stem(torch.cat([image, self.edges(image), *extra], dim=1))
+        features = []
+        for block in self.blocks:
+            x = torch.tanh(block(x))
+            features.append(x)
         return tuple(features)
 
     def codes(self, deepest: Tensor) -> Codes:

@@ -1,15 +1,12 @@
 """PDNLA-Net: the three stages together."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from pdnla.network.construction import keeps_construction
 from pdnla.network.decoder import Decoder, ReferenceCode
 from pdnla.network.encoder import Codes, Encoder
-from pdnla.network.fusion import ReferenceAttention
 from pdnla.network.refiner import Refiner
 
 STRIDE = 16
@@ -50,23 +47,22 @@ class PDNLA(nn.Module):
     Args:
         channel: the published width c, an even number of at least 4. 32 is the published network (70.2 M
             parameters); 16 has 17.6 M, 8 has 4.4 M.
-        hints: channels that E_g sees beside the target; none in the published network.
+        extra: channels of E_g's input beyond the target and its edges; none in the published network.
 
     Raises:
         ValueError: ``channel`` is odd or under 4.
     """
 
-    def __init__(self, channel: int = 32, *, hints: int = 0) -> None:
+    def __init__(self, channel: int = 32, *, extra: int = 0) -> None:
         super().__init__()
         if channel < 4 or channel % 2:
             raise ValueError(f"channel must be an even number of at least 4, not {channel}")
         self.channel = channel
         width = 2 * channel
-        self.target_encoder = Encoder(width, hints)
+        self.target_encoder = Encoder(width, extra)
         self.reference_encoder = Encoder(width)
         self.decoder = Decoder(width)
         self.refiner = Refiner(channel)
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, target: Tensor, reference: Tensor | ReferenceCode) -> Colorization:
         """Colour ``target`` with the colours of what corresponds in ``reference``.
@@ -79,19 +75,19 @@ class PDNLA(nn.Module):
         Raises:
             ValueError: a height or width is not a multiple of 16, or a tensor is not ``(B, 3, H, W)``.
         """
-        check_picture(target, "target")
-        if isinstance(reference, ReferenceCode):
-            levels: Iterable[ReferenceAttention] = reference.levels
-        else:  # a level at a time: kept together, they are the larger part of the network's memory
-            check_picture(reference, "reference")
-            levels = self.decoder.reference_levels(self.reference_encoder(reference))
-        base, hints = self.beside(target, reference)
-        decoded, mid = self.decoder(list(self.target_encoder(target, *hints)), levels)
-        del levels, reference, hints  # at full size, refinement needs the memory
-        return Colorization(mid, self.refiner(base, mid, decoded))
+        return Colorization(*self.stages(target, reference)[-2:])
 
-    def beside(self, target: Tensor, reference: Tensor | ReferenceCode) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the picture that stage 3 refines and what E_g sees beside the target: here the target, and nothing."""
+    def stages(self, target: Tensor, reference: Tensor | ReferenceCode) -> Stages:
+        """Do what :meth:`forward` does and return every stage's result."""
+        check_picture(target, "target")
+        code = reference if isinstance(reference, ReferenceCode) else self.encode_reference(reference)
+        base, extra = self.extra_inputs(target, code)
+        features = self.target_encoder(target, *extra)
+        decoded, mid = self.decoder(features, code)
+        return Stages(features, code.features, decoded, mid, self.refiner(base, mid, decoded))
+
+    def extra_inputs(self, target: Tensor, reference: Tensor | ReferenceCode) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the picture that stage 3 refines, and E_g's extra input: here the target, and none."""
         return target, ()
 
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
@@ -101,17 +97,7 @@ class PDNLA(nn.Module):
             ValueError: a height or width is not a multiple of 16, or the tensor is not ``(B, 3, H, W)``.
         """
         check_picture(reference, "reference")
-        features = self.reference_encoder(reference)
-        return ReferenceCode(features, tuple(self.decoder.reference_levels(features)))
-
-    def stages(self, target: Tensor, reference: Tensor | ReferenceCode) -> Stages:
-        """Do what :meth:`forward` does, keep every stage's result and return them all."""
-        check_picture(target, "target")
-        code = reference if isinstance(reference, ReferenceCode) else self.encode_reference(reference)
-        base, hints = self.beside(target, code)
-        features = self.target_encoder(target, *hints)
-        decoded, mid = self.decoder(list(features), code.levels)
-        return Stages(features, code.features, decoded, mid, self.refiner(base, mid, decoded))
+        return self.decoder.encode_reference(self.reference_encoder(reference))
 
     def codes(self, stages: Stages) -> tuple[Codes, Codes]:
         """Return the training heads of the target's and the reference's encoder."""

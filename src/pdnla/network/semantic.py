@@ -1,5 +1,7 @@
 """Networks that begin with semantic correspondence instead of learning all correspondence themselves."""
 
+from dataclasses import replace
+
 import kornia.color
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,12 @@ class SemanticWarp(nn.Module):
         spots: ReferenceSpots = self.correspondence.encode_reference(reference)
         return spots
 
+    def chroma(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Tensor:
+        """Return a* and b* carried over to ``target``, ``(B, 2, H, W)``, before any are clipped to fit in sRGB."""
+        check_picture(target, "target")
+        carried: Carried = self.correspondence(target, reference)
+        return carried.chroma
+
     def forward(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Colorization:
         """Colour ``target`` as :class:`~pdnla.network.PDNLA` does; ``mid`` and ``out`` are the same picture."""
         check_picture(target, "target")
@@ -52,22 +60,22 @@ class SemanticPDNLA(PDNLA):
     """
 
     def __init__(self, backbone: nn.Module, channel: int = 8, side: int = SIDE) -> None:
-        super().__init__(channel, hints=3)
+        super().__init__(channel, extra=3)
         self.correspondence = Correspondence(backbone, side)
         nn.init.zeros_(self.refiner.to_rgb.weight)
 
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
         """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times."""
-        return super().encode_reference(reference)._replace(spots=self.correspondence.encode_reference(reference))
+        return replace(super().encode_reference(reference), spots=self.correspondence.encode_reference(reference))
 
-    def beside(self, target: Tensor, reference: Tensor | ReferenceCode) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def extra_inputs(self, target: Tensor, reference: Tensor | ReferenceCode) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the carried-over picture, and its a*, b* and confidence."""
         spots = reference.spots if isinstance(reference, ReferenceCode) else reference
         if spots is None:
             raise ValueError("the reference was encoded by a network without correspondence")
         carried: Carried = self.correspondence(target, spots)
-        hints = torch.cat([carried.chroma / _CHROMA, carried.confidence], dim=1).to(target.dtype)
-        return painted(target, carried), (hints,)
+        extra = torch.cat([carried.chroma / _CHROMA, carried.confidence], dim=1).to(target.dtype)
+        return painted(target, carried), (extra,)
 
 
 def painted(target: Tensor, carried: Carried) -> Tensor:

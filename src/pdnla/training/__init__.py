@@ -1,1 +1,1 @@
-"""Training: what `pdnla-train` runs, the Lightning module, the average of the weights, pictures of a run."""
+"""Training: the run behind `pdnla-train`, the Lightning module, its options, several devices, resuming, sweeps."""

@@ -1,36 +1,32 @@
-"""Several devices: the mean of their gradients, asked for by the training loop itself.
+"""Processes and devices: how many there are, which is the first, how they work together and end together.
 
-Lightning's DDP puts the whole module, critics included, into one wrapper that expects each backward pass to reach every
-parameter. A step with critics has several passes, each for some of them, and no flag of the wrapper tells a pass that
-leaves out a critic from one that forgets a layer. So there is no wrapper here: after its backward pass, each
-optimiser's gradients are averaged over the devices, and a parameter without one is an error that names it.
+Commands ask before they start, so torch is not imported before it is needed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping
+from typing import Any
 
-import torch
-import torch.distributed
-from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor, nn
-
-_BUCKET = 1 << 23  # numbers exchanged at a time
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Environment variables in which torchrun, Lightning and Slurm number the processes of a run."""
+COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+"""Environment variables in which torchrun and Slurm count them."""
 
 
-class AveragedGradients(DDPStrategy):
-    """Lightning's processes and devices of DDP, without its wrapper; see :func:`average_gradients`."""
+def processes() -> int:
+    """Return how many processes torchrun or srun started this command in, 1 without them."""
+    return max(int(os.environ.get(name, 1)) for name in COUNTS)
 
-    strategy_name = "averaged_gradients"
 
-    def configure_ddp(self) -> None:
-        """Start all devices from the first one's weights."""
-        assert self.model is not None
-        for tensor in self.model.state_dict().values():
-            if isinstance(tensor, Tensor):
-                torch.distributed.broadcast(tensor, 0)
+def is_first() -> bool:
+    """Return whether this is the first of a run's processes, however they were started."""
+    return not any(int(os.environ.get(name, 0)) for name in RANKS)
 
 
 def several_devices() -> bool:
-    """Return whether there is more than one device."""
+    """Return whether several devices work together now."""
+    import torch.distributed
+
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return False
     return torch.distributed.get_world_size() > 1
@@ -42,54 +38,32 @@ def end_together() -> None:
     The first one holds what all speak through: one that leaves later than it would be ended by an abort.
     """
     if several_devices():
+        import torch.distributed
+
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
-@torch.no_grad()
-def mean_over_devices(values: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
-    """Return the mean of each number over the devices, exchanged all at once; the names are the same on all."""
-    numbers = {name: torch.as_tensor(value, dtype=torch.float32) for name, value in values.items()}
-    if not several_devices():
-        return numbers
-    device = next((number.device for number in numbers.values() if number.device.type != "cpu"), None)
-    together = torch.stack([number.to(device) for number in numbers.values()])
-    torch.distributed.all_reduce(together)
-    return dict(zip(numbers, together / torch.distributed.get_world_size(), strict=True))
-
-
-@torch.no_grad()
-def average_gradients(parameters: Sequence[tuple[str, nn.Parameter]]) -> None:
-    """Replace each gradient by its mean over the devices.
+def trainer_strategy(trainer: Mapping[str, Any]) -> Any:
+    """Return Lightning's strategy: with several devices, the training loop itself averages their gradients.
 
     Args:
-        parameters: those that a backward pass has just reached, with their names, in the same order on every device.
+        trainer: the trainer's configuration: ``strategy``, ``devices``, ``num_nodes`` and ``accelerator``.
 
-    Raises:
-        RuntimeError: one of them has no gradient: it takes no part in the loss, and should not be learning.
+    Returns:
+        ``auto`` for one device, a strategy for several, or what ``strategy`` is if it is neither ``auto`` nor ``ddp``.
     """
-    idle = [name for name, parameter in parameters if parameter.grad is None]
-    if idle:
-        raise RuntimeError(f"{len(idle)} parameters take no part in the loss, such as {idle[0]}")
-    if not several_devices():
-        return
-    gradients = [parameter.grad for _, parameter in parameters if parameter.grad is not None]
-    for bucket in _buckets(gradients):
-        flat = torch.cat([gradient.flatten() for gradient in bucket])
-        torch.distributed.all_reduce(flat)
-        flat /= torch.distributed.get_world_size()
-        for gradient, mean in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+    strategy, devices, nodes = trainer["strategy"], str(trainer["devices"]), trainer["num_nodes"]
+    if strategy not in ("auto", "ddp"):
+        return strategy
+    if strategy == "auto" and nodes == 1:
+        if devices == "1":
+            return "auto"
+        if devices in ("auto", "-1"):
+            import torch
 
+            if trainer["accelerator"] == "cpu" or torch.cuda.device_count() < 2:
+                return "auto"
+    from pdnla.training.gradients import AveragedGradients
 
-def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    size = 0
-    for tensor in tensors:
-        bucket.append(tensor)
-        size += tensor.numel()
-        if size >= _BUCKET:
-            yield bucket
-            bucket, size = [], 0
-    if bucket:
-        yield bucket
+    return AveragedGradients()

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, which is what validation uses and what is published."""
+"""Exponential moving average of the weights, which validates and is published."""
 
 import copy
 

@@ -1,7 +1,6 @@
 """The Lightning module: PDNLA under hybrid supervision."""
 
 import math
-import resource
 import sys
 import time
 from collections import Counter
@@ -20,20 +19,23 @@ from pdnla.backbones import Backbone, load_backbone
 from pdnla.data.modules import Batch
 from pdnla.data.pseudo_pairs import Pairs
 from pdnla.errors import UserError
-from pdnla.evaluation.metrics import colourfulness, fidelity, histogram_intersection
+from pdnla.evaluation.measures import logged, measured
+from pdnla.fast import accelerate as accelerated
 from pdnla.images.color import at_least_float32, replace_luminance
 from pdnla.losses import HeadCodes, HybridLoss, Supervision
-from pdnla.losses.hybrid import judged_by
 from pdnla.models import describe
 from pdnla.network import PDNLA, Colorization
 from pdnla.network.layers import equalised_parameters
-from pdnla.training.distributed import average_gradients, mean_over_devices
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
+from pdnla.training.gradients import average_gradients, mean_over_devices
 
 LINE_EVERY = 50  # steps between two lines of progress where there is no progress bar
-MEASURES = ("psnr", "ssim", "ciede2000", "chroma_error")
 SHOWN = ("train/loss/total", "train/loss/pixel", "train/loss/chroma")  # on the progress bar
-PAIR_MEASURES = ("histogram_intersection", "colourfulness_ratio")
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
 
@@ -48,7 +50,8 @@ class ColorizationModule(pl.LightningModule):
         network: the network.
         loss: the supervision's terms.
         optimizer: makes the network's optimiser of a list of parameter groups.
-        steps: optimiser steps of the whole training, over which the learning rates fall.
+        steps: optimiser steps of the whole training, over which the learning rates fall; -1 for a training without an
+            end, in which they do not fall.
         critic_optimizer: makes each critic's optimiser; None where there are no critics.
         backbone: name of the frozen network that terms compare features by.
         warmup: steps over which the learning rates rise linearly at the start.
@@ -60,6 +63,7 @@ class ColorizationModule(pl.LightningModule):
         accumulate: parts of a batch that are computed one after the other: the memory of a part, the step of the whole.
         max_skipped: steps skipped in a row, because a loss or gradient was not finite, that end the run.
         compile: compile the network (``torch.compile``) for the training steps.
+        accelerate: put the fast modules in place of the network's and the critics' plain ones.
     """
 
     def __init__(
@@ -78,21 +82,19 @@ class ColorizationModule(pl.LightningModule):
         accumulate: int = 1,
         max_skipped: int = 10,
         compile: bool = False,
+        accelerate: bool = True,
     ) -> None:
         super().__init__()
-        for option, number in (("accumulate", accumulate), ("max_skipped", max_skipped)):
-            if number < 1:
-                raise UserError(f"schedule.{option}={number}: must be at least 1")
         # Generator and critics take their steps in turn, each with its own optimiser.
         self.automatic_optimization = False
-        self.network = network
+        self.network = accelerated(network) if accelerate else network
         if isinstance(network, PDNLA):
             for encoder in (network.target_encoder, network.reference_encoder):
                 encoder.head.requires_grad_(loss.needs("codes"))
         elif loss.needs("codes"):
             raise UserError("loss.terms: a term compares the training heads of PDNLA's encoders; leave it out")
         self.ema = cast(PDNLA, averaged_copy(network))
-        self.loss = loss
+        self.loss = accelerated(loss) if accelerate else loss
         self.make_optimizer, self.make_critic_optimizer = optimizer, critic_optimizer
         if loss.critics and critic_optimizer is None:
             raise ValueError(f"{', '.join(loss.critics)} learn and there is no critic_optimizer")
@@ -102,14 +104,16 @@ class ColorizationModule(pl.LightningModule):
         self.accumulate, self.max_skipped, self.compile_network = accumulate, max_skipped, compile
         self.counts: Counter[str] = Counter(grey=0, unreadable=0, skipped=0)
         self.skipped_in_a_row = 0
+        self.with_truth, self.with_reference = measured("validation", "truth"), measured("validation", "reference")
         self.validation = nn.ModuleDict(
-            {f"{who}_{name}": MeanMetric() for who in ("result", "grey") for name in MEASURES}
-            | {f"pairs_{name}": MeanMetric() for name in PAIR_MEASURES}
+            {f"{who}_{m.name}": MeanMetric("ignore") for who in ("result", "grey") for m in self.with_truth}
+            | {f"pairs_{m.name}": MeanMetric("ignore") for m in self.with_reference}
         )
         # Frozen and shared: neither in checkpoints nor among the module's parameters.
         self._frozen: list[Backbone] = [load_backbone(backbone)] if loss.needs("backbone") else []
         self._compiled: list[Callable[..., Colorization]] = []
         self._step_started = 0.0
+        self._measured: dict[str, Tensor | float] = {}  # in the last step, on this device
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what network it is, the counts of photographs left out and of steps skipped."""
@@ -117,11 +121,11 @@ class ColorizationModule(pl.LightningModule):
         checkpoint["counts"] = dict(self.counts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Go on from a checkpoint's counts."""
         self.counts.update(checkpoint.get("counts", {}))
 
     def on_fit_start(self) -> None:
-        """Bring the frozen network to the device and compile the other.
+        """Move the frozen network to the device, and compile the network that learns.
 
         Raises:
             UserError: no weights file could name the network, or the crops do not fit a critic.
@@ -162,8 +166,14 @@ class ColorizationModule(pl.LightningModule):
     def lr_factor(self, step: int) -> float:
         """Return the learning rate after ``step`` steps, as a part of its highest."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
-        fall = 1 - (1 - self.final_lr) * min(1.0, step / max(1, self.steps))
-        return rise * fall
+        if self.steps < 1:
+            return rise
+        return rise * (1 - (1 - self.final_lr) * min(1.0, step / self.steps))
+
+    def on_train_start(self) -> None:
+        """Say so if the learning rates will not fall."""
+        if self.steps < 1:
+            self.print(f"trainer.max_steps={self.steps}: without a last step, the learning rates do not fall")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Remember when the step began."""
@@ -189,7 +199,7 @@ class ColorizationModule(pl.LightningModule):
             judged.append(supervision.detached())
             for name, value in {**values, "total": total.detach()}.items():
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value
-        measured: dict[str, Any] = {f"train/loss/{name}": value for name, value in terms.items()}
+        measured: dict[str, Tensor | float] = {f"train/loss/{name}": value for name, value in terms.items()}
         measured["train/gradient_norm"] = norm = self._clipped_mean("network", self.network)
         if self._finite(norm, terms):
             measured["train/lr"] = optimizer.param_groups[0]["lr"]
@@ -208,11 +218,10 @@ class ColorizationModule(pl.LightningModule):
         measured |= {f"data/{kind}_left_out": float(self.counts[kind]) for kind in ("grey", "unreadable")}
         measured["train/skipped_steps"] = float(self.counts["skipped"])
         measured["data/unpaired"] = float(batch.unpaired)
-        for name, value in mean_over_devices(measured).items():
-            self.log(name, value, prog_bar=name in SHOWN)
+        self._measured = measured
 
     def supervise(self, batch: Batch) -> Supervision:
-        """Return the network's results on a batch, and all that the loss asks for."""
+        """Return the network's results on a batch, with all that the loss needs."""
         wide = torch.promote_types(self.dtype, torch.float32)
         pairs = Pairs(*(pictures.to(wide) for pictures in batch.pairs))
         target, reference = pairs.target.to(self.dtype), pairs.reference.to(self.dtype)
@@ -242,11 +251,11 @@ class ColorizationModule(pl.LightningModule):
         batch: Batch,
         step: int,
     ) -> dict[str, Tensor]:
-        """Take each critic's step; return what to log of them."""
+        """Take each critic's step; return its figures."""
         measured: dict[str, Tensor] = {}
         for (name, term), optimizer in zip(self.loss.critics.items(), optimizers, strict=True):
             optimizer.zero_grad(set_to_none=True)
-            parts = [part for part in (judged_by(term, whole) for whole in judged) if len(part)]
+            parts = [part for part in (term.judged(whole) for whole in judged) if len(part)]
             pairs = sum(len(part) for part in parts)
             for part in parts:
                 loss, scores = term.critic_loss(part, step)
@@ -288,17 +297,29 @@ class ColorizationModule(pl.LightningModule):
         return False
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log the speed of the step, this device's images per second."""
-        seconds = time.perf_counter() - self._step_started
-        speed = len(batch.pairs.target) / seconds
-        self.log("perf/images_per_second", speed)
-        self.log("perf/memory_gb", peak_memory(self.device))
-        if self.trainer.progress_bar_callback is None and self.global_step % LINE_EVERY == 0:
-            loss = float(self.trainer.callback_metrics["train/loss/total"])
-            self.print(f"step {self.global_step} of {self.steps}: loss {loss:.3f}, {speed:.1f} images/s")
+        """Log the step, on the steps that are logged: each figure's mean over the devices, and this device's speed.
+
+        Elsewhere the devices do not wait for each other's figures.
+        """
+        trainer = self.trainer
+        logs = (trainer.fit_loop.total_batch_idx + 1) % trainer.log_every_n_steps == 0 or trainer.should_stop
+        tells = trainer.progress_bar_callback is None and self.global_step % LINE_EVERY == 0
+        if not logs and not tells:
+            return
+        speed = len(batch.pairs.target) / (time.perf_counter() - self._step_started)
+        measured = mean_over_devices(self._measured)
+        if logs:
+            for name, value in measured.items():
+                self.log(name, value, prog_bar=name in SHOWN)
+            self.log("perf/images_per_second", speed)
+            self.log("perf/memory_gb", peak_memory(self.device))
+        if tells:
+            end = f" of {self.steps}" if self.steps > 0 else ""
+            loss = float(measured["train/loss/total"])
+            self.print(f"step {self.global_step}{end}: loss {loss:.3f}, {speed:.1f} images/s")
 
     def on_train_end(self) -> None:
-        """Say how many photographs were left out."""
+        """Say how many photographs were left out and how many steps skipped."""
         grey, unreadable, skipped = (self.counts[kind] for kind in ("grey", "unreadable", "skipped"))
         if grey or unreadable:
             self.print(f"left out while drawing: {grey} grey photographs, {unreadable} that could not be read")
@@ -309,52 +330,54 @@ class ColorizationModule(pl.LightningModule):
         """Measure the averaged network's results: against the truth, or pairs without one against their reference.
 
         Returns:
-            the results, ``out`` with the target's luminance, for who shows them.
+            the results, ``out`` with the target's luminance, for the callbacks that show them.
         """
         pairs = batch.pairs
+        # A device without validation pictures of its own is given another's, which it must not count.
+        weight = float(cast(Any, self.trainer).datamodule.validates(dataloader_idx))
         shown = self(pairs.target, pairs.reference)
         result = (shown.out + 1) / 2
         if dataloader_idx:
             reference = (pairs.reference + 1) / 2
-            found = {
-                "histogram_intersection": histogram_intersection(result, reference),
-                "colourfulness_ratio": colourfulness(result) / colourfulness(reference).clamp_min(1e-3),
-            }
-            for name, values in found.items():
-                cast(MeanMetric, self.validation[f"pairs_{name}"]).update(values)
+            for measure in self.with_reference:
+                cast(MeanMetric, self.validation[f"pairs_{measure.name}"]).update(measure(result, reference), weight)
             return shown
         truth = (pairs.truth + 1) / 2
         for who, picture in {"result": result, "grey": (pairs.target + 1) / 2}.items():
-            for name, values in fidelity(picture, truth).items():
-                cast(MeanMetric, self.validation[f"{who}_{name}"]).update(values)
+            for measure in self.with_truth:
+                cast(MeanMetric, self.validation[f"{who}_{measure.name}"]).update(measure(picture, truth), weight)
         return shown
 
     def on_validation_epoch_end(self) -> None:
-        """Log the measures; ``val/chroma_error_ratio`` is the result's chroma error over the grey result's."""
+        """Log the measures, of results and of grey ones, and what a measure is over grey's."""
         metrics = {name: cast(MeanMetric, metric) for name, metric in self.validation.items()}
         means = {name: metric.compute() for name, metric in metrics.items() if metric.update_called}
         for metric in metrics.values():
             metric.reset()
-        for name in PAIR_MEASURES:
-            if f"pairs_{name}" in means:
-                self.log(f"val/pairs/{name}", means[f"pairs_{name}"])
-        for name in MEASURES:
-            self.log(f"val/{name}", means[f"result_{name}"])
-            self.log(f"val/grey/{name}", means[f"grey_{name}"])
-        ratio = means["result_chroma_error"] / means["grey_chroma_error"]
-        self.log("val/chroma_error_ratio", ratio, prog_bar=True)
-        if self.trainer.is_global_zero and not self.trainer.sanity_checking and math.isfinite(float(ratio)):
+        for measure in self.with_reference:
+            if f"pairs_{measure.name}" in means:
+                self.log(f"val/pairs/{measure.name}", means[f"pairs_{measure.name}"])
+        for measure in self.with_truth:
+            value, grey = means[f"result_{measure.name}"], means[f"grey_{measure.name}"]
+            if measure.summary == "over_grey":
+                self.log(logged(measure.name), value / grey, prog_bar=True)
+            else:
+                self.log(logged(measure.name), value)
+                self.log(f"val/grey/{measure.name}", grey)
+        error, grey = means["result_chroma_error"], means["grey_chroma_error"]
+        if self.trainer.is_global_zero and not self.trainer.sanity_checking and math.isfinite(float(error / grey)):
             self.print(
-                f"step {self.global_step}: chroma error {means['result_chroma_error']:.2f},"
-                f" {100 * ratio:.0f}% of the grey result's {means['grey_chroma_error']:.2f};"
-                f" PSNR {means['result_psnr']:.1f} dB (grey {means['grey_psnr']:.1f})"
+                f"step {self.global_step}: chroma error {error:.2f}, {100 * error / grey:.0f}% of the grey result's"
+                f" {grey:.2f}; PSNR {means['result_psnr']:.1f} dB (grey {means['grey_psnr']:.1f})"
             )
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return the most memory that this process has had on its device so far, in GB."""
+    """Return the most memory that this process has had on its device so far, in GB; NaN where the system won't tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
+    if resource is None:
+        return math.nan
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 

@@ -1,4 +1,4 @@
-"""A picture of what a run has learned, at every validation."""
+"""Pictures of a run: the first results of every validation, in rows."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ COLUMNS = ("target", "reference", "mid", "out", "truth")
 
 
 class FirstResults(pl.Callback):
-    """Keeps the first pairs of each validation and what the network made of them.
+    """Keeps the first pairs of each validation and their results.
 
     ``shown`` holds a tensor for each of :data:`COLUMNS`, sRGB in [-1, 1], ``(rows, 3, H, W)``; it is empty between
     validations, and on all devices but the first.
@@ -42,13 +42,11 @@ class FirstResults(pl.Callback):
         if not trainer.is_global_zero or trainer.sanity_checking or dataloader_idx or missing <= 0:
             return
         target, reference, truth = batch.pairs
-        found = [part[:missing].float().cpu() for part in (target, reference, *outputs, truth)]
-        self.shown = (
-            tuple(torch.cat(parts) for parts in zip(self.shown, found, strict=True)) if self.shown else (*found,)
-        )
+        parts = [part[:missing].float().cpu() for part in (target, reference, *outputs, truth)]
+        self.shown = tuple(torch.cat(both) for both in zip(self.shown, parts, strict=True)) if self.shown else (*parts,)
 
     def take(self) -> tuple[Tensor, ...]:
-        """Return what is kept and keep it no longer."""
+        """Return the pictures that are kept, and forget them."""
         shown, self.shown = self.shown, ()
         return shown
 

@@ -1,4 +1,4 @@
-"""Being told to leave: SIGTERM saves the run and ends it with a status that says so."""
+"""Preemption: SIGTERM saves the run and ends it with status 143."""
 
 import signal
 from pathlib import Path
@@ -14,7 +14,7 @@ from pdnla.errors import Preempted
 class SaveOnTermination(pl.Callback):
     """On SIGTERM, as clusters and spot machines send it, finish the step, save ``last.ckpt`` and leave.
 
-    With several devices, one being told is enough.
+    With several devices, a signal to one of them is enough.
 
     Args:
         folder: where the checkpoint goes.
@@ -22,36 +22,36 @@ class SaveOnTermination(pl.Callback):
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
-        self.told = False
+        self.terminated = False
         self._before: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen, in place of Lightning, which would leave without saving."""
-        self._before = signal.signal(signal.SIGTERM, self._tell)
+        """Take the signal, in place of Lightning, which would leave without saving."""
+        self._before = signal.signal(signal.SIGTERM, self._terminate)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen no more."""
+        """Give the signal back."""
         self._restore()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Listen no more."""
+        """Give the signal back."""
         self._restore()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and leave if told to."""
-        told = self.told
+        """Save and leave after a signal."""
+        terminated = self.terminated
         if trainer.world_size > 1:
-            votes = torch.tensor(float(told), device=pl_module.device)
-            told = bool(trainer.strategy.reduce(votes, reduce_op="sum") > 0)
-        if told:
+            votes = torch.tensor(float(terminated), device=pl_module.device)
+            terminated = bool(trainer.strategy.reduce(votes, reduce_op="sum") > 0)
+        if terminated:
             checkpoint = self.folder / "last.ckpt"
             trainer.save_checkpoint(checkpoint)
             raise Preempted(checkpoint)
 
-    def _tell(self, number: int, frame: FrameType | None) -> None:
-        self.told = True
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self.terminated = True
 
     def _restore(self) -> None:
         if self._before is not None:

@@ -1,4 +1,4 @@
-"""What the validations of a run measured, and ending it early where other runs of its sweep did better."""
+"""Pruning: the best validation of a run, and an early end where other runs of its sweep do better."""
 
 import json
 import math
@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
+from pdnla.evaluation import measures
 from pdnla.files import replacing
 
-OBJECTIVE = "val/chroma_error"
+OBJECTIVE = measures.logged(measures.OBJECTIVE)
+_MEASURE = measures.MEASURES[measures.OBJECTIVE]
 FILE = "validations.json"
 
 
 class BestValidation(pl.Callback):
-    """Remember what the best validation measured, by ``val/chroma_error``, and what the last did.
+    """Keep the measures of the best validation, by the objective, and of the last one.
 
     Args:
         measures: the names that are remembered, as they are logged.
@@ -31,15 +33,15 @@ class BestValidation(pl.Callback):
         if trainer.sanity_checking:
             return
         self.last = {name: float(trainer.callback_metrics[name]) for name in self.measures}
-        error = self.last[OBJECTIVE]
-        if math.isfinite(error) and (not self.best or error < self.best[OBJECTIVE]):
+        value, badness = self.last[OBJECTIVE], _MEASURE.badness
+        if math.isfinite(value) and (not self.best or badness(value) < badness(self.best[OBJECTIVE])):
             self.step, self.best = trainer.global_step, self.last
 
 
 class PruneBadRuns(pl.Callback):
     """End a run that does worse than the other runs of its sweep did, by the median rule of Golovin et al. (2017).
 
-    A run ends at step s if its smallest ``val/chroma_error`` until then is larger than the median, over the runs that
+    A run ends at step s if its best value of the objective until then is worse than the median, over the runs that
     have ended unpruned, of each one's mean until then. Each run leaves its values in ``validations.json``, so that
     runs need share nothing but a file system. ``pruned`` tells whether this one was ended.
 
@@ -67,11 +69,12 @@ class PruneBadRuns(pl.Callback):
             median = self.median(step)
         median = trainer.strategy.broadcast(median)
         finite = [value for _, value in self.values if math.isfinite(value)]
-        best = min(finite, default=math.inf)
-        if median is not None and best > median and len(self.values) > self.warmup_validations:
+        best = min(finite, key=_MEASURE.badness, default=math.nan)
+        worse = median is not None and not _MEASURE.badness(best) <= _MEASURE.badness(median)  # not a number is worse
+        if worse and len(self.values) > self.warmup_validations:
             self.pruned = trainer.should_stop = True
             pl_module.print(
-                f"step {step}: pruned, its chroma error is {best:.2f} at best and the median of runs before it"
+                f"step {step}: pruned, its {_MEASURE.label} is {best:.2f} at best and the median of runs before it"
                 f" {median:.2f}"
             )
 

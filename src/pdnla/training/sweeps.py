@@ -1,51 +1,28 @@
-"""What the runs of a sweep leave: a ``result.json`` each, and one table of them all."""
+"""Sweeps: each run's ``result.json``, one table of them all, and a run that starts processes of its own."""
 
 import csv
 import json
-import os
+import math
+import signal
+import subprocess
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
-
-from pdnla.cli._hydra import Explained
-from pdnla.errors import UserError
+from pdnla.errors import Preempted, UserError
+from pdnla.evaluation import measures
 from pdnla.files import replacing
+from pdnla.training.distributed import is_first
 
-OBJECTIVE = "val/chroma_error"
-MEASURES = (OBJECTIVE, "val/chroma_error_ratio", "val/psnr")
+OBJECTIVE = measures.logged(measures.OBJECTIVE)
+MEASURES = measures.compared_in_sweeps()
 FILE = "result.json"
 STARTED, DONE, PRUNED, STOPPED = "started", "done", "pruned", "stopped"
 
 
-class SweepStart(Callback):
-    """Hydra's callback that remembers where the sweep under way writes; ``folder`` is None before one starts."""
-
-    folder: ClassVar[Path | None] = None
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember the folder.
-
-        Raises:
-            Explained: this is one of several processes, which would each start the sweep, or the folder has results.
-        """
-        if processes() > 1:
-            launchers = "leave out torchrun or srun: each run starts the processes of its trainer.devices itself"
-            raise Explained(UserError(f"-m: a sweep is started by one process and this is one of several; {launchers}"))
-        folder = Path(config.hydra.sweep.dir).absolute()
-        if read_results(folder):
-            raise Explained(UserError(f"hydra.sweep.dir={folder}: holds the results of a sweep; choose another folder"))
-        SweepStart.folder = folder
-
-
 @dataclass
 class Result:
-    """What came of one run.
+    """The result of one run.
 
     ``measures`` are those of the best validation, after ``step`` steps; ``objective`` is what a search minimises;
     ``status`` is ``started``, ``done``, ``pruned``, ``stopped`` (told to leave, can be resumed) or ``failed: REASON``;
@@ -59,13 +36,6 @@ class Result:
     step: int | None = None
     measures: dict[str, float] = field(default_factory=dict)
     objective: float | None = None
-
-    @classmethod
-    def of_this_run(cls) -> "Result":
-        """Return the result of the run that Hydra has just started."""
-        hydra = HydraConfig.get()
-        number = None if OmegaConf.is_missing(hydra.job, "num") else int(hydra.job.num)
-        return cls(number, list(hydra.overrides.task))
 
     @classmethod
     def read(cls, folder: Path) -> "Result":
@@ -84,38 +54,31 @@ class Result:
         return self.status.startswith(("failed", STARTED))
 
 
-def processes() -> int:
-    """Return how many processes torchrun or srun started this command in, 1 without them."""
-    return max(int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
-
-
-def is_first() -> bool:
-    """Return whether this is the first of a run's processes, however they were started."""
-    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    return not any(int(os.environ.get(name, 0)) for name in ranks)
-
-
 def read_results(folder: Path) -> list[Result]:
-    """Return the results of the runs in the folder of a sweep: the smallest objective first, failed runs last."""
+    """Return the results of the runs in the folder of a sweep: the best objective first, failed runs last."""
     results = [Result.read(file.parent) for file in folder.rglob(FILE)]
-    unmeasured = float("inf")
-    return sorted(results, key=lambda run: (run.failed, run.measures.get(OBJECTIVE, unmeasured), run.number or 0))
+    badness = measures.MEASURES[measures.OBJECTIVE].badness
+
+    def order(run: Result) -> tuple[bool, float, int]:
+        objective = run.measures.get(OBJECTIVE)
+        return run.failed, math.inf if objective is None else badness(objective), run.number or 0
+
+    return sorted(results, key=order)
 
 
-def conclude(folder: Path) -> list[Result]:
-    """Write ``results.csv`` and ``results.md`` in the folder of a sweep and print them; return the results.
+def write_tables(results: list[Result], folder: Path) -> tuple[list[str], list[list[str]]]:
+    """Write ``results.csv`` and ``results.md`` in the folder of a sweep.
 
-    Nothing is written where no run began. The first has a column for every override; the other two for those in which
-    the runs differ.
+    The first has a column for every override; the other for those in which the runs differ, and numbers to four digits.
+
+    Returns:
+        the header and the rows of the second.
     """
-    results = read_results(folder)
-    if not results:
-        return []
     overrides = [{key: value for key, _, value in (o.partition("=") for o in run.overrides)} for run in results]
     keys = list(dict.fromkeys(key for chosen in overrides for key in chosen))
     differing = [key for key in keys if len({chosen.get(key) for chosen in overrides}) > 1]
 
-    with replacing(folder / "results.csv") as temporary, temporary.open("w", newline="") as file:
+    with replacing(folder / "results.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(_header(keys))
         writer.writerows(_row(*run, keys, shortened=False) for run in zip(results, overrides, strict=True))
@@ -124,16 +87,8 @@ def conclude(folder: Path) -> list[Result]:
     rows = [_row(*run, differing, shortened=True) for run in zip(results, overrides, strict=True)]
     with replacing(folder / "results.md") as temporary:
         lines = [header, ["---"] * len(header), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
-        temporary.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
-
-    table = Table(*header, title=f"{folder}/results.csv, results.md", title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # nothing is folded that a file has room for
-    console.print(table)
-    return results
+        temporary.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines), encoding="utf-8")
+    return header, rows
 
 
 def _header(keys: list[str]) -> list[str]:
@@ -142,13 +97,13 @@ def _header(keys: list[str]) -> list[str]:
 
 def _row(run: Result, overrides: dict[str, str], keys: list[str], shortened: bool) -> list[str]:
     number = "{:.4g}" if shortened else "{}"
-    measures = [number.format(run.measures[name]) if name in run.measures else "" for name in MEASURES]
+    values = [number.format(run.measures[name]) if name in run.measures else "" for name in MEASURES]
     status = "failed: ended before its time" if run.status == STARTED else run.status
     chosen = [overrides.get(key, "") for key in keys]
     if shortened:
         chosen = [_shortened(value) for value in chosen]
     step = "" if run.step is None else str(run.step)
-    return [str(run.number), *chosen, *measures, step, f"{run.seconds:.0f}", status]
+    return [str(run.number), *chosen, *values, step, f"{run.seconds:.0f}", status]
 
 
 def _shortened(value: str) -> str:
@@ -157,3 +112,38 @@ def _shortened(value: str) -> str:
         return f"{float(value):.4g}" if "." in value else value
     except ValueError:
         return value
+
+
+def train_apart(result: Result, folder: Path) -> None:
+    """Train one run of a sweep by a command of its own, and take its result over.
+
+    Lightning starts the processes of further devices by the command line again, which must not be the sweep's; and it
+    kills them all, the first included, when one fails.
+
+    Args:
+        result: the run's, with its number and overrides.
+        folder: the run's.
+
+    Raises:
+        UserError: the run failed.
+        Preempted: it was told to leave.
+    """
+    own = [f'hydra.run.dir="{folder}"', "hydra.mode=RUN", f"hydra.job.num={result.number}"]
+    with subprocess.Popen([sys.executable, "-m", "pdnla.cli.train", *result.overrides, *own]) as command:
+        before = signal.signal(signal.SIGTERM, lambda *_: command.terminate())
+        try:
+            status = command.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if status == Preempted.status:
+        raise Preempted(folder / "last.ckpt")
+    left = Result.read(folder)
+    if left.failed:
+        reason = left.status.removeprefix("failed: ")
+        raise UserError(f"its processes ended with status {status}" if reason == STARTED else reason)
+    result.status, result.objective, result.step, result.measures = (
+        left.status,
+        left.objective,
+        left.step,
+        left.measures,
+    )

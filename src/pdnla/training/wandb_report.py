@@ -1,4 +1,4 @@
-"""What Weights & Biases is told of a run beside its numbers: tables of pictures, where pixels look, the weights."""
+"""The report to Weights & Biases beside the numbers: tables of pictures, attention maps, the best checkpoint."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pdnla.data.modules import Batch
-from pdnla.evaluation.metrics import chroma_error
+from pdnla.evaluation.measures import MEASURES, OBJECTIVE, logged, measured
 from pdnla.network import PDNLA
-from pdnla.network.attention_maps import where_pixels_look
+from pdnla.network.attention_maps import attention_maps
 from pdnla.training.module import ColorizationModule
 from pdnla.training.pictures import COLUMNS, FirstResults
 
@@ -26,10 +26,10 @@ _MARK = (1.0, 0.0, 1.0)
 class WandbReport(FirstResults):
     """Log to W&B, if the run has such a logger; nothing otherwise.
 
-    At every validation ``val/table`` (target, reference, mid, out, truth, chroma error: a row a pair) and
+    At every validation ``val/table`` (target, reference, mid, out, truth, the objective: a row a pair) and
     ``val/attention`` (for a few pixels of the target, marked, the reference under what they give to each place); at the
     start the composed configuration; at the end the best checkpoint as an artifact, whose aliases are its step and
-    chroma error.
+    objective.
 
     Args:
         folder: the run's, with its ``config.yaml``.
@@ -41,13 +41,14 @@ class WandbReport(FirstResults):
         self.folder = Path(folder)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the configuration, and say which measures are better when lower."""
+        """Log the configuration, and which measures are better when lower."""
         for logger in self._loggers(trainer):
             config = self.folder / "config.yaml"
             if config.is_file():
                 logger.experiment.config.update(yaml.safe_load(config.read_text()), allow_val_change=True)
-            logger.experiment.define_metric("val/chroma_error", summary="min")
-            logger.experiment.define_metric("val/psnr", summary="max")
+            for measure in measured("validation", "truth"):
+                summary = {"up": "max", "down": "min", "one": "last"}[measure.better]
+                logger.experiment.define_metric(logged(measure.name), summary=summary)
 
     def on_validation_batch_end(
         self,
@@ -58,7 +59,7 @@ class WandbReport(FirstResults):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first rows, if anybody is told of them."""
+        """Keep the first rows, if there is a W&B logger."""
         if self._loggers(trainer):
             super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
@@ -70,7 +71,7 @@ class WandbReport(FirstResults):
         import wandb
 
         target, reference, _, out, truth = shown
-        errors = chroma_error((out + 1) / 2, (truth + 1) / 2).tolist()
+        errors = MEASURES[OBJECTIVE]((out + 1) / 2, (truth + 1) / 2).tolist()
         rows = [
             [*(wandb.Image(as_pixels(picture)) for picture in pictures), error]
             for *pictures, error in zip(*shown, errors, strict=True)
@@ -80,7 +81,7 @@ class WandbReport(FirstResults):
         strips = attention_strips(network, target, reference) if isinstance(network, PDNLA) else []
         overlays = [wandb.Image(as_pixels(strip)) for strip in strips]
         for logger in self._loggers(trainer):
-            table = wandb.Table(columns=[*COLUMNS, "chroma_error"], data=rows)
+            table = wandb.Table(columns=[*COLUMNS, OBJECTIVE], data=rows)
             logger.log_metrics({"val/table": table, "val/attention": overlays}, step=trainer.global_step)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -104,11 +105,11 @@ class WandbReport(FirstResults):
             artifact = wandb.Artifact(
                 f"pdnla-{logger.experiment.id}",
                 type="model",
-                description="The checkpoint with the least chroma error; pdnla-colorize --weights reads it.",
-                metadata={"val/chroma_error": score, "last": measures},
+                description=f"The checkpoint of the best {MEASURES[OBJECTIVE].label}, for pdnla-colorize --weights.",
+                metadata={logged(OBJECTIVE): score, "last": measures},
             )
             artifact.add_file(best.best_model_path, name="best.ckpt")
-            aliases = ["best", f"chroma_error_{score:.2f}", f"step_{int(step) if step.isdigit() else step}"]
+            aliases = ["best", f"{OBJECTIVE}_{score:.2f}", f"step_{int(step) if step.isdigit() else step}"]
             logger.experiment.log_artifact(artifact, aliases=aliases)
 
     @staticmethod
@@ -137,7 +138,7 @@ def attention_strips(network: PDNLA, target: Tensor, reference: Tensor) -> Tenso
     """
     height, width = target.shape[2:]
     pixels = torch.tensor(PIXELS, device=target.device).expand(len(target), -1, -1)
-    maps = where_pixels_look(network, target, reference, pixels)
+    maps = attention_maps(network, target, reference, pixels)
     weight = maps / maps.amax(dim=(2, 3), keepdim=True)
     weight = functional.interpolate(weight, size=reference.shape[2:], mode="bilinear")
     marked = target.float().clone()

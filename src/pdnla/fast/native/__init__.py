@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pdnla.errors import UserError
-from pdnla.files import alone, cache_folder, replacing
+from pdnla.files import cache_folder, lock, replacing
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +38,50 @@ def usable(x: Tensor, weight: Tensor, stride: int = 1) -> bool:
     """Return whether :func:`conv3x3` can take a map ``(B, C, H, W)`` and a weight ``(O, C, 3, 3)``, and is worth it."""
     if not x.is_cpu or x.dtype not in _TYPES or weight.dtype not in _TYPES or weight.shape[2:] != (3, 3):
         return False
-    if x.stride(1) != 1 or x.shape[0] * x.shape[2] * x.shape[3] < _LEAST * stride**2:
+    if not torch.compiler.is_compiling() and x.stride(1) != 1:
         return False
-    library = _library(x.shape[1], weight.shape[0])
+    if x.shape[0] * x.shape[2] * x.shape[3] < _LEAST * stride**2:
+        return False
+    vectors = vectors_for(int(x.shape[1]), int(weight.shape[0]))
     # In half precision, torch's take no longer for narrow maps.
-    return library is not None and (x.dtype is torch.float32 or library is load_library())
+    return vectors == "wide" or (vectors == "narrow" and x.dtype is torch.float32)
+
+
+def vectors_for(inputs: int, outputs: int) -> str | None:
+    """Return which library has vectors that fit the channels, ``wide`` or ``narrow``, or None.
+
+    While torch compiles, which cannot follow how a library is loaded, only what is loaded counts.
+    """
+    if not torch.compiler.is_compiling():
+        load_libraries()
+    for name, lanes in _LANES.items():
+        if not (inputs % lanes or outputs % lanes):
+            return name
+    return None
+
+
+_LANES: dict[str, int] = {}
+"""Floating-point numbers in a vector of each library that is loaded."""
+
+
+def load_libraries() -> None:
+    """Load what can be had, compiling it if need be."""
+    wide = load_library()
+    if wide is not None and "wide" not in _LANES:
+        _LANES["wide"] = wide.lanes()
+        if wide.lanes() > _NARROW and (narrow := load_library(narrow=True)) is not None:
+            _LANES["narrow"] = narrow.lanes()
+
+
+def forget_libraries() -> None:
+    """Load anew at the next call."""
+    load_library.cache_clear()
+    _LANES.clear()
 
 
 def _library(inputs: int, outputs: int) -> Any:
-    """Return the library whose vectors fit the channels, or None."""
-    wide = load_library()
-    if wide is None or not (inputs % wide.lanes() or outputs % wide.lanes()):
-        return wide
-    return None if inputs % _NARROW or outputs % _NARROW else load_library(narrow=True)
+    """Return the library whose vectors fit the channels."""
+    return load_library(narrow=vectors_for(inputs, outputs) == "narrow")
 
 
 def conv3x3(
@@ -58,7 +90,7 @@ def conv3x3(
     bias: Tensor | None = None,
     *,
     stride: int = 1,
-    padding: tuple[int, int, int, int] = (1, 1, 1, 1),
+    padding: Sequence[int] = (1, 1, 1, 1),
     reflect: bool = False,
     slope: float = 1.0,
     add: Tensor | None = None,
@@ -85,7 +117,7 @@ def conv3x3(
     rows, columns = (height + above + below - 3) // stride + 1, (width + left + right - 3) // stride + 1
     result = torch.empty((batch, outputs, rows, columns), dtype=x.dtype, memory_format=torch.channels_last)
     if add is not None:
-        add = _beside(add, x.dtype)
+        add = channels_last(add.to(x.dtype))
     bias = None if bias is None else bias.float().contiguous()
     function = getattr(_library(inputs, outputs), f"convolve_{_TYPES[x.dtype]}_{_TYPES[weight.dtype]}")
     pointers = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in (x, weight, bias, add, result)]
@@ -95,7 +127,7 @@ def conv3x3(
 
 
 def weight_gradient3x3(
-    x: Tensor, gradient: Tensor, padding: tuple[int, int, int, int] = (1, 1, 1, 1), reflect: bool = False
+    x: Tensor, gradient: Tensor, padding: Sequence[int] = (1, 1, 1, 1), reflect: bool = False
 ) -> Tensor:
     """Return the gradient to the weight of a convolution of stride 1, ``(O, C, 3, 3)`` in float32.
 
@@ -105,7 +137,7 @@ def weight_gradient3x3(
         padding: as :func:`conv3x3` was given it.
         reflect: as :func:`conv3x3` was given it.
     """
-    gradient = _beside(gradient, x.dtype)
+    gradient = channels_last(gradient.to(x.dtype))
     shape = (gradient.shape[1], x.shape[1], 3, 3)
     result = torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last)
     function = getattr(_library(x.shape[1], gradient.shape[1]), f"weight_gradient_{_TYPES[x.dtype]}")
@@ -114,9 +146,8 @@ def weight_gradient3x3(
     return result
 
 
-def _beside(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bring a map to a type and to memory where its channels are next to each other, if it is not so."""
-    x = x.to(dtype)
+def channels_last(x: Tensor) -> Tensor:
+    """Return a map whose channels lie next to each other in memory, as it is if they do."""
     return x if x.stride(1) == 1 else x.contiguous(memory_format=torch.channels_last)
 
 
@@ -124,7 +155,7 @@ def _shape(
     x: Tensor,
     weight: Tensor,
     stride: int,
-    padding: tuple[int, int, int, int],
+    padding: Sequence[int],
     reflect: bool,
     result: Tensor,
     add: Tensor | None,
@@ -138,95 +169,6 @@ def _shape(
         numbers += [0, 0, 0] if tensor is None else [tensor.stride(0), tensor.stride(2), tensor.stride(3)]
     numbers += [*weight.stride(), threads or torch.get_num_threads()]
     return (ctypes.c_int64 * len(numbers))(*numbers)
-
-
-class Convolution3x3(torch.autograd.Function):
-    """:func:`conv3x3` of stride 1 with its gradients, all of them by this package's own convolutions.
-
-    A gradient of a gradient is torch's, of the same convolution done again.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        add: Tensor | None,
-        padding: tuple[int, int, int, int],
-        reflect: bool,
-        slope: float,
-        alpha: float,
-    ) -> Tensor:
-        """Return :func:`conv3x3`; of a slope other than 1 and a map to add, only one."""
-        result = conv3x3(x, weight, bias, padding=padding, reflect=reflect, slope=slope, add=add, alpha=alpha)
-        ctx.save_for_backward(x, weight, bias, None if slope == 1 else result)
-        ctx.options = padding, reflect, slope, alpha, None if add is None else add.dtype
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients to what :meth:`forward` was given."""
-        x, weight, bias, result = ctx.saved_tensors
-        padding, reflect, slope, alpha, add_type = ctx.options
-        to_x, to_weight, to_bias, to_add = ctx.needs_input_grad[:4]
-        on_add = (gradient * alpha).to(add_type) if to_add else None
-        found: list[Tensor | None]
-        if torch.is_grad_enabled():
-            given = (x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
-            again = plain3x3(*given, padding=padding, reflect=reflect, slope=slope)
-            wanted = [t if needed else None for t, needed in zip((x, weight, bias), ctx.needs_input_grad, strict=False)]
-            some = iter(torch.autograd.grad(again, [t for t in wanted if t is not None], gradient, create_graph=True))
-            found = [None if t is None else next(some) for t in wanted]
-        else:
-            if result is not None:
-                gradient = torch.ops.aten.leaky_relu_backward(gradient, result, slope, True)
-            gradient = _beside(gradient, x.dtype)
-            found = [
-                _input_gradient(gradient, weight, padding, reflect) if to_x else None,
-                weight_gradient3x3(x, gradient, padding, reflect).to(weight.dtype) if to_weight else None,
-                gradient.sum(dim=(0, 2, 3), dtype=bias.dtype) if to_bias else None,
-            ]
-        return *found, on_add, None, None, None, None
-
-
-def _input_gradient(gradient: Tensor, weight: Tensor, padding: tuple[int, int, int, int], reflect: bool) -> Tensor:
-    """Return the gradient to what was convolved: the convolution of the result's with the weight turned round."""
-    turned = weight.transpose(0, 1).flip(2, 3)
-    left, right, above, below = padding
-    if not reflect:
-        return conv3x3(gradient, turned, padding=(2 - left, 2 - right, 2 - above, 2 - below))
-    ringed = conv3x3(gradient, turned, padding=(2, 2, 2, 2))
-    height, width = ringed.shape[2:]
-    for axis, length, before, after in ((2, height, above, below), (3, width, left, right)):
-        if before:  # the row that was seen once more, beyond the border
-            ringed.select(axis, 2).add_(ringed.select(axis, 0))
-        if after:
-            ringed.select(axis, length - 3).add_(ringed.select(axis, length - 1))
-    return ringed[:, :, above : height - below, left : width - right]
-
-
-def plain3x3(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    stride: int = 1,
-    padding: tuple[int, int, int, int],
-    reflect: bool,
-    slope: float,
-    add: Tensor | None = None,
-    alpha: float = 1.0,
-) -> Tensor:
-    """Compute :func:`conv3x3` by torch's convolution."""
-    same = not reflect and len(set(padding)) == 1
-    if not same:
-        x = functional.pad(x, padding, mode="reflect" if reflect else "constant")
-    x = functional.conv2d(x, weight, bias, stride, padding[0] if same else 0)
-    if slope == 1:
-        return x if add is None else x.add_(add, alpha=alpha)
-    x = functional.leaky_relu(x, slope, inplace=True)  # which keeps its result for the gradient
-    return x if add is None else torch.add(x, add, alpha=alpha)
 
 
 def tanh_(x: Tensor) -> Tensor:
@@ -259,7 +201,8 @@ def load_library(narrow: bool = False) -> Any:
         library.lanes = functools.cache(library.lanes)
         _check(library)
     except (OSError, subprocess.SubprocessError, UserError, ArithmeticError) as error:
-        log.info("torch's convolutions are used, not this package's faster ones: %s", error)
+        # Once: the cache remembers None.
+        log.warning("the network takes longer with torch's convolutions than with this package's own: %s", error)
         return None
     return library
 
@@ -276,7 +219,7 @@ def _compiled(narrow: bool) -> Path:
     key = "\n".join([*command, version, _processor(), _SOURCE.read_text()])
     file = cache_folder() / "native" / f"convolution_{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not file.exists():
-        with alone(file.with_suffix(".lock")):
+        with lock(file.with_suffix(".lock")):
             if not file.exists():
                 with replacing(file) as temporary:
                     _run([*command, "-o", str(temporary)])

@@ -1,0 +1,111 @@
+"""Measure results by every entry of the table of measures."""
+
+import math
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pdnla.backbones import Backbone, load_backbone
+from pdnla.evaluation.measures import MEASURES, Figures, Measure, measured
+
+
+class View(NamedTuple):
+    """A picture as measures take it; see :class:`pdnla.evaluation.measures.Measure`.
+
+    Attributes:
+        picture: sRGB in [0, 1], ``(1, 3, H, W)``.
+        reduced: the same at a bounded size.
+        features: a frozen network's maps of ``reduced``, fine to coarse.
+    """
+
+    picture: Tensor
+    reduced: Tensor
+    features: tuple[Tensor, ...]
+
+
+class Scorer:
+    """Measures results with a frozen network loaded once.
+
+    Args:
+        device: where it computes.
+        available: measures whose weights do not come with the package and are there.
+        side: measures that take ``reduced`` or ``features`` see pictures of at most about ``side``² pixels.
+    """
+
+    def __init__(self, device: torch.device, available: Collection[str] = (), side: int = 256) -> None:
+        self.device, self.side = device, side
+        self.backbone: Backbone = load_backbone().to(device)
+        replaced = {MEASURES[name].stand_in for name in available}
+        self.measures = [
+            m for m in measured("evaluation") if (m.weights is None or m.name in available) and m.name not in replaced
+        ]
+
+    def view(self, picture: Tensor) -> View:
+        """Return a picture as measures take it, computed in float32 on the scorer's device."""
+        reduced = self._reduced(picture).to(self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            return View(picture, reduced, self.backbone(reduced * 2 - 1))
+
+    def figures(
+        self,
+        result: View,
+        target: View,
+        reference: View,
+        truth: View | None,
+        regions: Mapping[str, Tensor] | None = None,
+    ) -> Figures:
+        """Measure one result.
+
+        Args:
+            result: of the target's size.
+            target: grey, or a colour picture that counts as its luminance.
+            reference: of any size.
+            truth: of the target's size, or None.
+            regions: parts of the target by name, bool ``(H, W)``.
+        """
+        others = {"truth": truth, "reference": reference, "target": target}
+        figures: Figures = {}
+        for measure in self._against("truth", "reference", "target"):
+            other = others[measure.against]
+            pair = None if other is None else _region(measure, result, other, regions or {})
+            if pair is not None:
+                figures[measure.name] = float(measure(*pair))
+        return _finite(figures)
+
+    def change(self, result: Tensor, before: Tensor, target: Tensor, target_before: Tensor) -> Figures:
+        """Measure how a result follows that of the frame before."""
+        pictures = (result, before, target, target_before)
+        return _finite({measure.name: float(measure(*pictures)) for measure in self._against("frame")})
+
+    def vectors(self, picture: View) -> dict[str, Tensor]:
+        """Return what the measures of sets describe a picture by."""
+        return {measure.name: measure(getattr(picture, measure.takes)) for measure in self._against("set")}
+
+    def _against(self, *against: str) -> list[Measure]:
+        return [measure for measure in self.measures if measure.against in against]
+
+    def _reduced(self, picture: Tensor) -> Tensor:
+        height, width = picture.shape[2:]
+        scale = self.side / (height * width) ** 0.5
+        if scale >= 1:
+            return picture
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        return functional.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _region(measure: Measure, result: View, other: View, regions: Mapping[str, Tensor]) -> tuple[object, object] | None:
+    """Return what a measure compares, the pixels of its region in one row; None where the case has none of it."""
+    if measure.region is None:
+        return getattr(result, measure.takes), getattr(other, measure.takes)
+    region = regions.get(measure.region)
+    if region is None or not bool(region.any()):
+        return None
+    return result.picture[:, :, region].unsqueeze(2), other.picture[:, :, region].unsqueeze(2)
+
+
+def _finite(figures: Figures) -> Figures:
+    """Leave out what is not finite: the truth itself has no PSNR."""
+    return {name: value for name, value in figures.items() if math.isfinite(value)}

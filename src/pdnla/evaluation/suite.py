@@ -1,0 +1,127 @@
+"""Several protocols in one evaluation: other views, faces, warped pairs, partial references, published pairs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pdnla.errors import UserError
+from pdnla.evaluation.faces import Faces
+from pdnla.evaluation.protocols import GivenPairs, Joined, PartialPairs, Protocol, Sample, WarpedPairs
+
+
+class Part(NamedTuple):
+    """A protocol and how its figures are shown.
+
+    Attributes:
+        protocol: its cases.
+        title: heading of its table.
+        meaning: a sentence under it.
+        overview: the measures that the table of the whole suite has of it.
+    """
+
+    protocol: Protocol
+    title: str
+    meaning: str = ""
+    overview: tuple[str, ...] = ()
+
+
+class Suite:
+    """Everything that weights are judged by, in parts; one whose folder is not given is left out.
+
+    Args:
+        views: folder with ``target/``, ``reference/`` and ``truth/``: the reference is another photograph of the same
+            place; or several such folders.
+        faces: Caltech-101's folder ``Faces``.
+        photographs: folder of photographs, for warped pairs and partial references.
+        published: folder with ``target/``, ``reference/`` and ``published/``, the results of others; or several.
+        size: pictures of views and published pairs whose longer side has more pixels are reduced to as many.
+        square: side in pixels of warped pairs and partial references.
+        counts: how many cases of each part at most, spread evenly; one that is not named is taken whole.
+
+    Raises:
+        UserError: nothing is given, a folder is not what it should be, or counts name no part.
+    """
+
+    def __init__(
+        self,
+        views: str | Path | Sequence[str | Path] | None = None,
+        faces: str | Path | None = None,
+        photographs: str | Path | None = None,
+        published: str | Path | Sequence[str | Path] | None = None,
+        size: int = 384,
+        square: int = 256,
+        counts: Mapping[str, int | None] | None = None,
+    ) -> None:
+        counts = counts or {}
+        self.parts: dict[str, Part] = {}
+        if views is not None:
+            self.parts["views"] = Part(
+                Sample(_pairs(views, "views", size), counts.get("views")),
+                "Other views",
+                "The reference is another photograph of the same place; the target's own colours are known.",
+                ("ciede2000", "chroma_error_over_grey", "opposite_hue"),
+            )
+        if faces is not None:
+            self.parts["faces"] = Part(
+                Faces(faces, counts.get("faces")),
+                "Faces",
+                "The reference is another photograph of the same person, in another place.",
+                ("ciede2000_skin", "opposite_hue"),
+            )
+        if photographs is not None:
+            self.parts["warped"] = Part(
+                WarpedPairs(photographs, square, count=counts.get("warped")),
+                "Warped pairs",
+                "The reference is the photograph itself, mirrored and smoothly warped.",
+                ("psnr", "ciede2000", "colourfulness_ratio"),
+            )
+            self.parts["partial"] = Part(
+                PartialPairs(photographs, square, count=counts.get("partial")),
+                "Partial references",
+                "A third to two thirds of the warped photograph are replaced by another one; what is missing must "
+                "become plausible or neutral.",
+                ("ciede2000_shown", "ciede2000_missing", "chroma_error_over_grey_missing", "opposite_hue_missing"),
+            )
+        if published is not None:
+            self.parts["published"] = Part(
+                Sample(_pairs(published, "published", size), counts.get("published")),
+                "Published pairs",
+                "Pairs that others show, beside their own results. No truth is known: look at the pictures.",
+                ("his", "colourfulness_ratio"),
+            )
+        options = {"views": views, "faces": faces, "photographs": photographs, "published": published}
+        self.left_out = [name for name, folder in options.items() if folder is None]
+        if not self.parts:
+            choices = ", ".join(f"protocol.{name}=FOLDER" for name in options)
+            raise UserError(f"protocol=suite: there is nothing to evaluate; give some of {choices}")
+        unknown = set(counts) - {"views", "faces", "warped", "partial", "published"}
+        if unknown:
+            raise UserError(f"protocol.counts.{min(unknown)}: is no part of the suite")
+
+
+def parts_of(protocol: Protocol | Suite, name: str) -> dict[str, Part]:
+    """Return the parts of a suite, or a protocol as the only part."""
+    return protocol.parts if isinstance(protocol, Suite) else {name: Part(protocol, name)}
+
+
+def _pairs(folders: str | Path | Sequence[str | Path], option: str, size: int) -> Protocol:
+    """Return the pairs of a folder with a folder each of targets, references and truths or published results.
+
+    Raises:
+        UserError: one of the folders is missing.
+    """
+    roots = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+    last = "truth" if option == "views" else "published"
+    protocols: dict[str, Protocol] = {}
+    for root in roots:
+        for name in ("target", "reference", last):
+            if not (root / name).is_dir():
+                needed = f"it needs target/, reference/ and {last}/"
+                raise UserError(f"protocol.{option}={root}: has no folder {name}/; {needed}")
+        truths, published = (root / last, None) if option == "views" else (None, root / last)
+        protocols[root.name] = GivenPairs(
+            root / "target", root / "reference", truths=truths, published=published, size=size
+        )
+    if len(protocols) < len(roots):
+        raise UserError(f"protocol.{option}: two folders have the same name; rename one of them")
+    return Joined(protocols) if len(roots) > 1 else next(iter(protocols.values()))

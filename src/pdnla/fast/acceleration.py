@@ -1,0 +1,141 @@
+"""Putting the fast modules in place of the plain ones."""
+
+import copy
+import logging
+from collections.abc import Iterator
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import nn
+
+from pdnla.fast.decoder import FastDecoder
+from pdnla.fast.encoder import FastEdges, FastEncoder
+from pdnla.fast.fusion import (
+    FastBidirectionalNonLocalFusion,
+    FastModalBranch,
+    FastPyramidAveragePooling,
+    FastPyramidDualModalFusion,
+    FastPyramidNonLocalAttention,
+)
+from pdnla.fast.layers import FastConv2d, FastEqualConv2d, FastResidualDown, FastUpsample, Folding
+from pdnla.fast.pdnla import FastPDNLA, FastSemanticPDNLA
+from pdnla.fast.refiner import FastChannelAttentionBlock, FastColourisationBaseBlock, FastMerge, FastRefiner
+from pdnla.network.decoder import Decoder
+from pdnla.network.encoder import Edges, Encoder
+from pdnla.network.fusion import (
+    BidirectionalNonLocalFusion,
+    ModalBranch,
+    PyramidAveragePooling,
+    PyramidDualModalFusion,
+    PyramidNonLocalAttention,
+)
+from pdnla.network.layers import EqualConv2d, ResidualDown, Upsample
+from pdnla.network.pdnla import PDNLA
+from pdnla.network.refiner import ChannelAttentionBlock, ColourisationBaseBlock, Merge, Refiner
+from pdnla.network.semantic import SemanticPDNLA
+
+log = logging.getLogger(__name__)
+
+Network = TypeVar("Network", bound=nn.Module)
+
+TWINS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: FastConv2d,
+    EqualConv2d: FastEqualConv2d,
+    ResidualDown: FastResidualDown,
+    Upsample: FastUpsample,
+    Edges: FastEdges,
+    Encoder: FastEncoder,
+    PyramidAveragePooling: FastPyramidAveragePooling,
+    PyramidNonLocalAttention: FastPyramidNonLocalAttention,
+    BidirectionalNonLocalFusion: FastBidirectionalNonLocalFusion,
+    ModalBranch: FastModalBranch,
+    PyramidDualModalFusion: FastPyramidDualModalFusion,
+    Decoder: FastDecoder,
+    ChannelAttentionBlock: FastChannelAttentionBlock,
+    ColourisationBaseBlock: FastColourisationBaseBlock,
+    Merge: FastMerge,
+    Refiner: FastRefiner,
+    PDNLA: FastPDNLA,
+    SemanticPDNLA: FastSemanticPDNLA,
+}
+"""Each plain class and its fast one."""
+
+
+def accelerate(network: Network) -> Network:
+    """Put fast modules in place of a network's plain ones, which compute the same, and return the network.
+
+    The modules stay the same objects, with their parameters, hooks and names, and can be trained; they change their
+    class alone. A module is changed if its type is exactly a plain class of :mod:`pdnla.network` and if the children
+    that the fast class computes without calling them are of the expected kind. So a subclass stays as it is, with the
+    modules around it that would pass it over; a warning names them. Maps and weights become channels-last.
+
+    Args:
+        network: a network, a critic, or any module that has some of :mod:`pdnla.network`'s in it.
+    """
+    plain: dict[str, list[str]] = {}
+    for name, module in _inside_out(network):
+        fast = TWINS.get(type(module))
+        if fast is not None and _fits(module, fast):
+            module.__class__ = fast
+        elif fast is not FastConv2d and (fast is not None or _is_subclass(module)):
+            plain.setdefault(type(module).__name__, []).append(name or "the whole")
+    if plain:
+        others = {kind: f" and {len(names) - 1} more" if names[1:] else "" for kind, names in plain.items()}
+        named = ", ".join(f"{kind} ({names[0]}{others[kind]})" for kind, names in plain.items())
+        log.warning("computed as they are written, for want of a fast form: %s", named)
+    return network.to(memory_format=torch.channels_last)
+
+
+def for_inference(network: Network, dtype: torch.dtype = torch.float32, copied: bool = True) -> Network:
+    """Return an accelerated copy for inference alone, which computes the same from constants computed once.
+
+    Args:
+        network: the network.
+        dtype: what the weights of convolutions are kept in: that in which they will be computed.
+        copied: change nothing of ``network``; else it is what is changed and returned.
+
+    Returns:
+        A network that can be called and moved. It has no parameters to train or to save where it has constants.
+    """
+    network = accelerate(copy.deepcopy(network) if copied else network).eval().requires_grad_(False)
+    for module in list(network.modules()):  # parents first: they take constants from their children and drop them
+        if isinstance(module, Folding):
+            module.fold(dtype)
+        if type(module) in TWINS.values():
+            for child in _children(module):
+                if type(child) in (FastConv2d, nn.Conv2d, nn.Linear):
+                    child.to(dtype)
+    return network
+
+
+def _inside_out(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield all modules with their names, children before their parents."""
+    for child_name, child in module.named_children():
+        yield from _inside_out(child, f"{name}.{child_name}" if name else child_name)
+    yield name, module
+
+
+def _children(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield a module's children, and those of its lists for the lists."""
+    for child in module.children():
+        if type(child) is nn.ModuleList:
+            yield from child
+        else:
+            yield child
+
+
+def _fits(module: nn.Module, fast: type[nn.Module]) -> bool:
+    """Return whether a module's children are such that a fast class may compute without calling them."""
+    bypasses: dict[str, type[nn.Module]] = getattr(fast, "bypasses", {})
+    for name, expected in bypasses.items():
+        child = getattr(module, name)
+        for one in child if type(child) is nn.ModuleList else [child]:
+            if type(one) is not expected:
+                return False
+    fits: Any = getattr(fast, "fits", None)
+    return fits is None or cast(bool, fits(module))
+
+
+def _is_subclass(module: nn.Module) -> bool:
+    """Return whether a module's class is derived from a plain one that has a fast twin, and is none itself."""
+    return type(module) not in TWINS.values() and any(isinstance(module, c) for c in TWINS if c is not nn.Conv2d)

@@ -1,0 +1,38 @@
+"""The fast twins of the whole networks: a reference that is used once is never whole in memory."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from torch import Tensor
+
+from pdnla.fast.decoder import FastDecoder
+from pdnla.fast.fusion import ReferenceAttention
+from pdnla.fast.layers import Bypasses
+from pdnla.network.decoder import ReferenceCode
+from pdnla.network.pdnla import PDNLA, Colorization, check_picture
+from pdnla.network.semantic import SemanticPDNLA
+
+
+class FastPDNLA(PDNLA):
+    """PDNLA whose :meth:`forward` makes the reference a level at a time and frees what it has used."""
+
+    bypasses: ClassVar[Bypasses] = {"decoder": FastDecoder}
+    decoder: FastDecoder
+
+    def forward(self, target: Tensor, reference: Tensor | ReferenceCode) -> Colorization:
+        """Colour ``target`` with the colours of what corresponds in ``reference``."""
+        check_picture(target, "target")
+        levels: Iterable[ReferenceAttention]
+        if isinstance(reference, ReferenceCode):
+            levels = self.decoder.levels_of(reference)
+        else:  # a level at a time: kept together, they are the larger part of the network's memory
+            check_picture(reference, "reference")
+            levels = self.decoder.reference_levels(self.reference_encoder(reference))
+        base, extra = self.extra_inputs(target, reference)
+        decoded, mid = self.decoder.decode(list(self.target_encoder(target, *extra)), levels)
+        del levels, reference, extra  # at full size, refinement needs the memory
+        return Colorization(mid, self.refiner(base, mid, decoded))
+
+
+class FastSemanticPDNLA(FastPDNLA, SemanticPDNLA):
+    """SemanticPDNLA with :class:`FastPDNLA`'s :meth:`forward`."""

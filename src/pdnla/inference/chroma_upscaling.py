@@ -1,0 +1,87 @@
+"""Chroma from the network's working size to the full picture's, along the full picture's own edges."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_EPSILON = 1e-3  # of the guided filter: variance of L*/100 under which a neighbourhood counts as flat
+
+
+class ChromaPlane(NamedTuple):
+    """Chroma for every pixel of a picture: slope · L*/100 + offset, kept between a least and a most.
+
+    Attributes:
+        coefficients: slope, offset, least and most, each of a* and b*, on the working grid, ``(1, 8, h, w)``.
+        size: width and height of the picture.
+    """
+
+    coefficients: Tensor
+    size: tuple[int, int]
+
+    @classmethod
+    def fit(cls, lightness: Tensor, chroma: Tensor, size: tuple[int, int]) -> "ChromaPlane":
+        """Bring chroma from the working size to ``size``, guided by lightness where that is larger.
+
+        The slope is that of the fast guided filter (He and Sun 2015), the local regression of chroma on
+        lightness. The offset is not the paper's, whose window means smooth chroma, but the one under which
+        the working picture keeps its chroma exactly. Chroma stays within that of the neighbouring working
+        pixels, so that grain and sharp detail of the full picture call up no colour that is not there.
+
+        Args:
+            lightness: L* at the working size, ``(1, 1, h, w)``.
+            chroma: a* and b*, ``(1, 2, h, w)``.
+            size: width and height of the full picture. If neither is larger than the working size, chroma is
+                only resized, or left as it is.
+        """
+        height, width = min(chroma.shape[-2], size[1]), min(chroma.shape[-1], size[0])
+        if (height, width) != chroma.shape[-2:]:
+            lightness, chroma = _shrink(lightness, height, width), _shrink(chroma, height, width)
+        if (width, height) == size:
+            return cls(torch.cat([torch.zeros_like(chroma), chroma, chroma, chroma], dim=1), size)
+        guide = lightness / 100
+        guide_mean, chroma_mean = _window_mean(guide), _window_mean(chroma)
+        variance = (_window_mean(guide**2) - guide_mean**2).clamp(min=0)
+        covariance = _window_mean(guide * chroma) - guide_mean * chroma_mean
+        slope = _window_mean(covariance / (variance + _EPSILON))
+        offset = chroma - slope * guide
+        return cls(torch.cat([slope, offset, -_window_max(-chroma), _window_max(chroma)], dim=1), size)
+
+    def rows(self, top: int, bottom: int, lightness: Tensor) -> Tensor:
+        """Return a* and b* of the rows from ``top`` up to ``bottom``, ``(1, 2, bottom - top, W)``.
+
+        Args:
+            top: the first row.
+            bottom: the row after the last one.
+            lightness: L* of these rows at full size, ``(1, 1, bottom - top, W)``.
+        """
+        slope, offset, least, most = self._interpolate(top, bottom).chunk(4, dim=1)
+        return torch.addcmul(offset, slope, lightness / 100).clamp_(least, most)
+
+    def _interpolate(self, top: int, bottom: int) -> Tensor:
+        """Interpolate the coefficients between pixel centres: the same numbers however the rows are cut."""
+        height, (full_width, full_height) = self.coefficients.shape[-2], self.size
+        centres = torch.arange(top, bottom, device=self.coefficients.device) + 0.5
+        position = (centres * (height / full_height) - 0.5).clamp(0, height - 1)
+        above = position.floor().long()
+        below = (above + 1).clamp(max=height - 1)
+        weight = (position - above).unsqueeze(-1)
+        rows = torch.lerp(self.coefficients[:, :, above], self.coefficients[:, :, below], weight)
+        if rows.shape[-1] == full_width:
+            return rows
+        return functional.interpolate(rows, size=(bottom - top, full_width), mode="bilinear", align_corners=False)
+
+
+def _shrink(x: Tensor, height: int, width: int) -> Tensor:
+    return functional.interpolate(x, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _window_mean(x: Tensor) -> Tensor:
+    """Return the mean over each pixel and its neighbours, as far as they lie inside the picture."""
+    return functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _window_max(x: Tensor) -> Tensor:
+    """Return the largest value among each pixel and its neighbours."""
+    return functional.max_pool2d(x, 3, stride=1, padding=1)

@@ -1,0 +1,157 @@
+"""An album on several devices: a process each, with its own network and its share of the pictures.
+
+The share of a process follows from the list of all pictures, not from what is left of it, so that processes that begin
+at different moments, on one machine or on several, never take the same picture. Each does what has no result.
+"""
+
+import multiprocessing
+from collections.abc import Generator, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from pdnla.devices import choose_device
+from pdnla.errors import UserError
+from pdnla.inference.album import Settings
+from pdnla.inference.colorizer import Colorizer
+from pdnla.inference.pipeline import Outcome, colour_tasks
+from pdnla.inference.planning import Task
+from pdnla.memory import keep_freed_memory
+from pdnla.processes import Rank, become_child
+
+_PATIENCE = 30  # seconds that a process has for ending what it is at
+
+
+def choose_devices(device: str, count: int, rank: Rank) -> list[torch.device]:
+    """Return the device of each of ``count`` processes, those of a launched process ``rank`` of several.
+
+    Args:
+        device: ``auto`` (CUDA devices if there are any, else the CPU), ``cpu``, ``cuda``, or one such as ``cuda:1``.
+        count: how many processes.
+        rank: whose they are: processes on one machine begin at different CUDA devices.
+
+    Raises:
+        UserError: there are fewer CUDA devices, or the device is not there.
+    """
+    chosen = choose_device(device)
+    if chosen.type != "cuda" or chosen.index is not None:
+        if count > 1 and chosen.type != "cpu":
+            raise UserError(f"--device {device}: is one device; use --device cuda with --devices {count}")
+        return [chosen] * count
+    available = torch.cuda.device_count()
+    if count > available:
+        raise UserError(f"--devices {count}: this machine has {available} CUDA device(s); use at most as many")
+    return [torch.device("cuda", (rank.local * count + number) % available) for number in range(count)]
+
+
+def colour_shares(
+    shares: Sequence[Sequence[Task]], devices: Sequence[torch.device], settings: Settings, reference: Path | None
+) -> Generator[Outcome, None, None]:
+    """Colour a share of tasks on each device and yield the outcome of each task, as they come.
+
+    One share is coloured in this process; several are, in a process each.
+
+    Args:
+        shares: what each device does.
+        devices: as many as shares.
+        settings: how.
+        reference: the one reference of all tasks; None: each has its own.
+
+    Raises:
+        UserError: weights or the one reference cannot be read, or a process was killed.
+        DiskFullError: there is no room for a result.
+        ChildProcessError: a process ended by a fault of ours; its traceback is on stderr.
+    """
+    work = [(list(tasks), device) for tasks, device in zip(shares, devices, strict=True) if tasks]
+    if len(work) == 1:
+        ((tasks, device),) = work
+        yield from _colour(tasks, device, settings, reference)
+        return
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor threads' locks
+    threads = max(1, torch.get_num_threads() // max(1, len(work)))
+    children: dict[Connection, tuple[BaseProcess, list[Task]]] = {}
+    try:
+        for tasks, device in work:
+            receiver, sender = context.Pipe(duplex=False)
+            child = context.Process(target=_serve, args=(sender, tasks, device, settings, reference, threads))
+            child.start()
+            sender.close()
+            children[receiver] = child, tasks
+        yield from _outcomes(children)
+    finally:
+        _end(child for child, _ in children.values())
+
+
+def _outcomes(children: dict[Connection, tuple[BaseProcess, list[Task]]]) -> Iterator[Outcome]:
+    """Yield what the processes report until all have ended."""
+    running = dict(children)
+    while running:
+        for connection in wait(list(running)):
+            assert isinstance(connection, Connection)
+            child, tasks = running[connection]
+            try:
+                message = connection.recv()
+            except EOFError:
+                del running[connection]
+                child.join()
+                _check(child)
+                continue
+            if isinstance(message, UserError):
+                raise message
+            number, failure = message
+            yield Outcome(tasks[number], failure)
+
+
+def _check(child: BaseProcess) -> None:
+    """Raise what a process's exit status says."""
+    status = child.exitcode or 0
+    if status < 0:
+        raise UserError(
+            f"a process was killed (signal {-status}), perhaps for want of memory; the same command goes on where it"
+            " was, with fewer --devices or a smaller --batch-size"
+        )
+    if status:
+        raise ChildProcessError("a process ended by a fault, which is above")
+
+
+def _end(children: Iterator[BaseProcess]) -> None:
+    """End the processes that still run: they finish the file they write."""
+    running = [child for child in children if child.is_alive()]
+    for child in running:
+        child.terminate()
+    for child in running:
+        child.join(_PATIENCE)
+        if child.is_alive():
+            child.kill()
+            child.join()
+
+
+def _serve(
+    connection: Connection,
+    tasks: Sequence[Task],
+    device: torch.device,
+    settings: Settings,
+    reference: Path | None,
+    threads: int,
+) -> None:
+    """Colour tasks in a process of their own: report the number of each that is done and why it failed, if it did."""
+    become_child()
+    torch.set_num_threads(threads)
+    numbers = {task.result: number for number, task in enumerate(tasks)}
+    try:
+        for task, failure in _colour(tasks, device, settings, reference):
+            connection.send((numbers[task.result], failure))
+    except UserError as error:
+        connection.send(error)
+    connection.close()
+
+
+def _colour(
+    tasks: Sequence[Task], device: torch.device, settings: Settings, reference: Path | None
+) -> Iterator[Outcome]:
+    if device.type == "cpu":
+        keep_freed_memory()
+    colorizer = Colorizer(settings.weights, device, settings.precision, settings.size, settings.compile)
+    yield from colour_tasks(colorizer, tasks, settings.batch_size, reference)

@@ -1,0 +1,239 @@
+"""What is to be coloured after which reference, and where each result goes; nothing is decoded or written here.
+
+No torch here: the commands import this before they know whether there is anything to compute.
+"""
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pdnla.errors import UserError
+from pdnla.images.io import Openable, check_writable_suffix, list_images
+from pdnla.inference.matching import Matches, match
+
+RESULT = "_colorized"
+"""End of a result's name, where the user gives none."""
+PAIRS_SUFFIXES = (".csv", ".tsv", ".txt")
+"""What the name of a file of pairs ends in, in lower case."""
+REFERENCE_COPY = "_reference"
+"""End of the name of a reference's copy."""
+
+
+class Task(NamedTuple):
+    """One picture to colour.
+
+    Attributes:
+        name: what to call it.
+        target: where it is.
+        reference: where its colours come from.
+        result: where it goes.
+        score: how like the target a reference is that was picked, a cosine.
+        source: what to open instead of ``target``, which is then a file of many pictures.
+    """
+
+    name: str
+    target: Path
+    reference: Path
+    result: Path
+    score: float | None = None
+    source: Openable | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether its result exists."""
+        return os.path.exists(self.result)  # noqa: PTH110 - Path.exists raises where a name is too long
+
+
+class Album(NamedTuple):
+    """Pictures to colour together.
+
+    Attributes:
+        tasks: the pictures, always in the same order.
+        failures: a sentence for each target, or folder of them, that cannot be coloured.
+        remark: what the user should know of how references were found.
+        folder: where the results go; None for the result of a single picture.
+        candidates: where references are to be picked, the pictures to pick from.
+        left_out: a sentence for each folder of references that cannot be listed.
+    """
+
+    tasks: list[Task]
+    failures: list[str]
+    remark: str | None = None
+    folder: Path | None = None
+    candidates: Sequence[Path] = ()
+    left_out: Sequence[str] = ()
+
+    def share(self, number: int, count: int) -> "Album":
+        """Return what process ``number`` of ``count`` does: every ``count``-th task; the first also tells the rest."""
+        if number:
+            return self._replace(tasks=self.tasks[number::count], failures=[], remark=None, left_out=())
+        return self._replace(tasks=self.tasks[::count])
+
+
+def plan_album(target: Path, reference: Path | None, out: str | Path | None, pick: bool = False) -> Album:
+    """Pair targets with references and name the results.
+
+    Args:
+        target: a picture; a folder of pictures, or of shards; or, if there is no ``reference``, a file of pairs.
+        reference: a picture, or a folder of them, but for shards.
+        out: where the result or results go; a trailing ``/`` says that it is a folder. None: beside the target.
+        pick: references are to be picked from the folder ``reference`` by what they show, not matched by name.
+
+    Raises:
+        UserError: a path is missing or empty, no reference can be told for any target, or a result would take
+            the place of a target or a reference.
+    """
+    for path in (target, reference):
+        if path is not None and not path.exists():
+            raise UserError(f"{path}: there is no such file or folder; check the path")
+    if reference is None:
+        return _plan_pairs(target, _results_folder(target, out))
+    if (target / "plan.json").is_file():
+        if pick or not reference.is_file():
+            raise UserError(f"{reference}: must be one picture where the targets are shards")
+        return _plan_shards(target, reference, _results_folder(target, out))
+    return _plan_pictures(target, reference, out, pick)
+
+
+def _plan_pictures(target: Path, reference: Path, out: str | Path | None, pick: bool) -> Album:
+    failures: list[str] = []
+    left_out: list[str] = []
+    if target.is_dir():
+        folder = _results_folder(target, out)
+        for path in (target, reference):
+            if _same(folder, path):
+                raise UserError(f"{folder}: is where the pictures come from; choose another folder with -o")
+        targets = _images(target, (folder, reference), failures)
+        results = [folder / name for name in result_names([path.relative_to(target) for path in targets])]
+        names = [str(path.relative_to(target)) for path in targets]
+    else:
+        folder = target
+        targets, results, names = [target], [_single_result(target, out)], [target.name]
+    matches = Matches([reference] * len(targets), None)
+    candidates: list[Path] = []
+    if pick:
+        candidates = _candidates(_images(reference, (folder,), left_out), results)
+    elif reference.is_dir():
+        matches = match(target, targets, reference, _images(reference, (folder, target), left_out))
+    tasks = []
+    for name, path, guide, result in zip(names, targets, matches.references, results, strict=True):
+        if isinstance(guide, Path):
+            tasks.append(Task(name, path, guide, result))
+        else:
+            failures.append(f"{path}: {guide}")
+    _check_results(tasks)
+    return Album(tasks, failures, matches.remark, folder if target.is_dir() else None, candidates, left_out)
+
+
+def is_pairs_file(path: Path) -> bool:
+    """Return whether a path, by its name, is a file of pairs, which names targets and references."""
+    return path.suffix.lower() in PAIRS_SUFFIXES and not path.is_dir()
+
+
+def _plan_pairs(file: Path, out: Path) -> Album:
+    """Name the results of a file of pairs by the targets' places below the folder they share."""
+    from pdnla.data.pairs_file import read_pairs
+
+    pairs = read_pairs(file)
+    targets = [Path(os.path.abspath(target)) for target, _ in pairs]  # noqa: PTH100 - without ".."
+    top = Path(os.path.commonpath([target.parent for target in targets]))
+    names = [target.relative_to(top) for target in targets]
+    tasks = [
+        Task(str(name), target, reference, out / result)
+        for name, (target, reference), result in zip(names, pairs, result_names(names), strict=True)
+    ]
+    _check_results(tasks)
+    return Album(tasks, [], folder=out)
+
+
+def _plan_shards(root: Path, reference: Path, out: Path) -> Album:
+    """Name the results of the photographs in shards: a folder a shard, in it the photographs' keys."""
+    from pdnla.data.shards import Shards, shard_path
+
+    if Path(os.path.realpath(reference)).is_relative_to(os.path.realpath(out)):
+        raise UserError(f"{reference}: lies among the results; choose another place for these with -o")
+    tasks = []
+    for sample in Shards(root):
+        result = out / f"{sample.shard:06d}" / f"{sample.key}.png"
+        tasks.append(Task(str(sample), shard_path(root, sample.shard), reference, result, source=sample))
+    return Album(tasks, [], folder=out)
+
+
+def _check_results(tasks: Sequence[Task]) -> None:
+    """Raise UserError if a result would take the place of a target or a reference."""
+    inputs = {os.path.realpath(path) for task in tasks for path in (task.target, task.reference)}
+    for task in tasks:
+        if os.path.realpath(task.result) in inputs:
+            raise UserError(f"{task.result}: is a picture to work from; choose another place with -o")
+
+
+def _candidates(images: Sequence[Path], results: Sequence[Path]) -> list[Path]:
+    """Return the pictures to pick from: no results and no copies of references, of this run or another."""
+    written = {os.path.realpath(path) for path in results}
+    copied = {str(Path(path).with_name(f"{Path(path).stem}{REFERENCE_COPY}")) for path in written}
+    candidates = []
+    for path in images:
+        place = os.path.realpath(path)
+        if RESULT not in path.stem and place not in written and str(Path(place).with_suffix("")) not in copied:
+            candidates.append(path)
+    return candidates
+
+
+def result_names(targets: Sequence[Path]) -> list[Path]:
+    """Return a PNG's name for each relative path, all different even where upper and lower case are one.
+
+    It is the target's with the suffix .png; targets that differ in their suffix only keep it (a.jpg.png).
+    """
+    wanted = [path.with_suffix(".png") for path in targets]
+    count = Counter(str(path).casefold() for path in wanted)
+    taken = {name for name, times in count.items() if times == 1}
+    names = []
+    for path, name in zip(targets, wanted, strict=True):
+        if count[str(name).casefold()] > 1:
+            endings = itertools.chain([".png"], (f"_{number}.png" for number in itertools.count(2)))
+            tries = (path.with_name(path.name + ending) for ending in endings)
+            name = next(free for free in tries if str(free).casefold() not in taken)
+            taken.add(str(name).casefold())
+        names.append(name)
+    return names
+
+
+def _images(folder: Path, without: Sequence[Path], left_out: list[str]) -> list[Path]:
+    """Return the images below ``folder`` but not those below the folders in ``without`` that lie in it."""
+    top = Path(os.path.realpath(folder))
+    inner = [Path(os.path.realpath(path)) for path in without]
+    inner = [path for path in inner if path != top and path.is_relative_to(top) and path.is_dir()]
+    images = list_images(folder, left_out.append)
+    kept = [path for path in images if not any(Path(os.path.realpath(path)).is_relative_to(other) for other in inner)]
+    if not kept:
+        raise UserError(f"{folder}: holds no image of its own; choose another folder")
+    return kept
+
+
+def _results_folder(target: Path, out: str | Path | None) -> Path:
+    """Return where the results of many pictures go: ``out``, or a folder beside them."""
+    if out is None:
+        target = target if target.name not in ("", "..") else target.resolve()
+        return target.with_name(f"{target.name if target.is_dir() else target.stem}{RESULT}")
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; many results need a folder")
+    return folder
+
+
+def _single_result(target: Path, out: str | Path | None) -> Path:
+    name = f"{target.stem}{RESULT}.png"
+    if out is None:
+        return target.with_name(name)
+    path = Path(out)
+    if path.is_dir() or str(out).endswith(("/", os.sep)):
+        return path / name
+    check_writable_suffix(path)
+    return path
+
+
+def _same(path: Path, other: Path) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)

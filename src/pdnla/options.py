@@ -1,0 +1,135 @@
+"""Rules of options: their types and ranges, checked before anything starts."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from pdnla.errors import UserError
+
+
+class Rule(NamedTuple):
+    """What a value must be, as the end of a sentence, and whether one is; ``a | b`` allows either."""
+
+    must: str
+    holds: Callable[[Any], bool]
+
+    def __or__(self, other: "Rule") -> "Rule":
+        return Rule(f"{self.must}, or {other.must}", lambda value: self.holds(value) or other.holds(value))
+
+
+NULL = Rule("null", lambda value: value is None)
+FLAG = Rule("true or false", lambda value: isinstance(value, bool))
+TEXT = Rule("text", lambda value: isinstance(value, str) and value != "")
+DURATION = Rule(
+    "a time as DAYS:HOURS:MINUTES:SECONDS, such as 00:08:00:00",
+    lambda value: isinstance(value, str) and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value) is not None,
+)
+
+
+def whole(least: int | None = None, most: int | None = None) -> Rule:
+    """Return the rule of a whole number in a range, its ends included."""
+    return Rule(
+        f"a whole number{_range(least, most)}",
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and _within(value, least, most),
+    )
+
+
+def number(least: float | None = None, most: float | None = None) -> Rule:
+    """Return the rule of a finite number in a range, its ends included."""
+    return Rule(f"a number{_range(least, most)}", lambda value: _is_number(value) and _within(value, least, most))
+
+
+def above(limit: float) -> Rule:
+    """Return the rule of a finite number larger than ``limit``."""
+    return Rule(f"a number above {limit:g}", lambda value: _is_number(value) and value > limit)
+
+
+def word(*words: object) -> Rule:
+    """Return the rule of one of a few values."""
+    return Rule(_either([str(value) for value in words]), lambda value: not isinstance(value, bool) and value in words)
+
+
+def list_of(rule: Rule, count: int | None = None) -> Rule:
+    """Return the rule of a list, of so many values if ``count`` says so."""
+    many = "" if count is None else f"{count} of them, "
+    return Rule(
+        f"a list [...], {many}each {rule.must}",
+        lambda value: (
+            isinstance(value, list) and count in (None, len(value)) and all(rule.holds(element) for element in value)
+        ),
+    )
+
+
+def check_options(config: DictConfig, rules: Mapping[str, Rule]) -> None:
+    """Check the options of a composed configuration.
+
+    Args:
+        config: the configuration.
+        rules: by dotted name; ``*`` stands for any one part of it. An option without a rule is not checked, and one
+            whose value is a mapping with ``_target_`` is an object of the user's.
+
+    Raises:
+        UserError: a value is not what its rule says.
+        MissingMandatoryValue: an option without a default is not given.
+    """
+    options = cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    patterns = [(name.split("."), rule) for name, rule in rules.items()]
+    for path, value in walk(options):
+        rule = next((rule for pattern, rule in patterns if matches(pattern, path)), None)
+        if rule is None or (isinstance(value, Mapping) and "_target_" in value) or rule.holds(value):
+            continue
+        raise UserError(f"{'.'.join(path)}={shown(value)}: must be {rule.must}")
+
+
+def walk(options: Mapping[str, Any], parents: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """Return the name, in parts, and the value of every option, mappings before what they hold."""
+    named = []
+    for key, value in options.items():
+        path = (*parents, str(key))
+        named.append((path, value))
+        if isinstance(value, Mapping):
+            named += walk(value, path)
+    return named
+
+
+def matches(pattern: list[str], path: tuple[str, ...]) -> bool:
+    """Return whether a rule's name, in parts, is that of an option."""
+    return len(pattern) == len(path) and all(p in ("*", q) for p, q in zip(pattern, path, strict=True))
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is typed on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(shown(element) for element in value)}]"
+    return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _within(value: float, least: float | None, most: float | None) -> bool:
+    return (least is None or value >= least) and (most is None or value <= most)
+
+
+def _range(least: float | None, most: float | None) -> str:
+    if least is not None and most is not None:
+        return f" from {_figure(least)} to {_figure(most)}"
+    if least is not None:
+        return f" of at least {_figure(least)}"
+    return "" if most is None else f" of at most {_figure(most)}"
+
+
+def _figure(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def _either(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

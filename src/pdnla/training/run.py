@@ -1,0 +1,141 @@
+"""The training run: what ``pdnla-train`` does with a composed configuration."""
+
+import logging
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import RichProgressBar, Timer
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from pdnla.configuration import record
+from pdnla.devices import choose_device, choose_precision
+from pdnla.errors import Preempted, UserError
+from pdnla.training import sweeps
+from pdnla.training.distributed import end_together, is_first, trainer_strategy
+from pdnla.training.module import ColorizationModule
+from pdnla.training.pruning import BestValidation, PruneBadRuns
+from pdnla.training.resuming import keep_metrics, resume_from, start_from
+from pdnla.training.sweeps import Result
+
+log = logging.getLogger(__name__)
+
+SHARED_MEMORY = re.compile(r"shared memory\(shm\)|out of shared memory|</torch_|Bus error")
+"""What torch's messages say where /dev/shm is too small for its worker processes; it has no exception for that."""
+
+
+def train_network(config: DictConfig, result: Result) -> None:
+    """Train as ``config`` says, and tell ``result`` what came of it.
+
+    Everything is written under ``trainer.default_root_dir``.
+
+    Raises:
+        UserError: the configuration asks for what is not there.
+        Preempted: the run was told to leave.
+    """
+    folder = Path(config.trainer.default_root_dir)
+    if is_first():
+        keep_metrics(folder)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    network = instantiate(config.model)
+    start_from(config.weights, network)
+    checkpoint = resume_from(config.ckpt_path, network, seconds(config.trainer.max_time))
+    data = instantiate(config.data, backbone=config.backbone)
+    module = ColorizationModule(
+        network,
+        instantiate(config.loss),
+        instantiate(config.optim),
+        steps=config.trainer.max_steps,
+        critic_optimizer=instantiate(config.critic_optim),
+        backbone=config.backbone,
+        **config.schedule,
+    )
+    loggers = [instantiate(logger) for logger in config.logger.values()]
+    callbacks = [instantiate(callback) for callback in config.callbacks.values() if callback is not None]
+    progress = config.trainer.enable_progress_bar and sys.stderr.isatty()
+    validations = BestValidation(sweeps.MEASURES)
+    trainer: pl.Trainer = instantiate(
+        config.trainer,
+        logger=loggers or False,
+        callbacks=[*callbacks, *([RichProgressBar(leave=True)] if progress else []), validations],
+        precision=trainer_precision(config.trainer.precision, config.trainer.accelerator),
+        strategy=trainer_strategy(config.trainer),
+        enable_progress_bar=progress,
+    )
+    if trainer.is_global_zero:
+        record(config, folder)
+    log.info("writing to %s", folder)
+    try:
+        fit(trainer, module, data, checkpoint)
+    finally:
+        close(trainer.loggers)
+        result.step, result.measures = validations.step, validations.best
+    if trainer.checkpoint_callback is not None:
+        trainer.save_checkpoint(folder / "last.ckpt")
+    end_together()
+    pruned = any(isinstance(callback, PruneBadRuns) and callback.pruned for callback in callbacks)
+    result.status = sweeps.PRUNED if pruned else sweeps.DONE
+    result.objective = (validations.last if pruned else validations.best).get(sweeps.OBJECTIVE)
+    if out_of_time(trainer):
+        log.info(
+            "trainer.max_time=%s is over after %d of trainer.max_steps=%s steps; to go on, give it more and resume"
+            " with ckpt_path=%s",
+            *(config.trainer.max_time, trainer.global_step, config.trainer.max_steps, folder / "last.ckpt"),
+        )
+    log.info("the run is in %s", folder)
+
+
+def fit(trainer: pl.Trainer, module: ColorizationModule, data: pl.LightningDataModule, checkpoint: str | None) -> None:
+    """Train, from a checkpoint if there is one.
+
+    Raises:
+        UserError: the processes that read have too little shared memory.
+        Preempted: the run was told to leave.
+    """
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    except Preempted as leaving:
+        log.warning("%s; resume with ckpt_path=%s", leaving, leaving.checkpoint)
+        raise
+    except (RuntimeError, OSError) as error:
+        if SHARED_MEMORY.search(str(error)):
+            raise UserError(
+                "data.workers: the processes that read photographs have too little shared memory (/dev/shm) for their"
+                " batches; give the machine or container more, such as docker run --shm-size=2g, or set data.workers=0"
+            ) from error
+        raise
+
+
+def close(loggers: Iterable[Logger]) -> None:
+    """End W&B's run, or the next run of a sweep would go on writing to it."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
+
+
+def seconds(duration: str | None) -> float | None:
+    """Return ``DAYS:HOURS:MINUTES:SECONDS`` in seconds."""
+    if duration is None:
+        return None
+    days, hours, minutes, rest = (int(part) for part in duration.split(":"))
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + rest)
+
+
+def out_of_time(trainer: pl.Trainer) -> bool:
+    """Return whether ``trainer.max_time`` is over."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
+    return any((timer.time_remaining() or 0.0) <= 0 for timer in timers)
+
+
+def trainer_precision(precision: str, accelerator: str) -> Any:
+    """Return Lightning's name of a precision; ``auto`` is bfloat16 where the hardware has it."""
+    if str(precision) != "auto":
+        return precision
+    device = choose_device("cpu" if accelerator == "cpu" else "auto")
+    return "bf16-mixed" if choose_precision("auto", device) == torch.bfloat16 else "32-true"
