@@ -280,8 +280,8 @@ def table(title: str, figures: dict[str, Figures], images: int) -> list[str]:
             speed = f"{plain.seconds / measured.seconds:.2f}"
             whole, own = f"{measured.peak / plain.peak:.2f}", f"{measured.own / plain.own:.2f}"
         lines.append(
-            f"| {name} | {measured.seconds:.3f} | {images / measured.seconds:.2f} | {speed} | {measured.peak:.2f} | {whole}"
-            f" | {measured.own:.2f} | {own} |"
+            f"| {name} | {measured.seconds:.3f} | {images / measured.seconds:.2f} | {speed}"
+            f" | {measured.peak:.2f} | {whole} | {measured.own:.2f} | {own} |"
         )
     return [*lines, ""]
 
@@ -444,8 +444,8 @@ def measure_files(options: argparse.Namespace, folder: Path) -> tuple[dict[str, 
     for channel in options.channels:
         rates = measured[str(channel)] = file_rates(channel, options.rounds, folder / str(channel))
         lines.append(
-            f"| {channel} | {rates['network_only']:.2f} | {rates['files']:.2f} | {100 * rates['files'] / rates['network_only']:.0f}%"
-            f" | {rates['kept'] / rates['encoded']:.2f} |"
+            f"| {channel} | {rates['network_only']:.2f} | {rates['files']:.2f}"
+            f" | {100 * rates['files'] / rates['network_only']:.0f}% | {rates['kept'] / rates['encoded']:.2f} |"
         )
     return measured, [*lines, ""]
 
