@@ -52,7 +52,7 @@ def start_child(child: BaseProcess) -> None:
     try:
         child.start()
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
 
 
 def become_child(on_interrupt: signal.Handlers = signal.SIG_IGN) -> None:
