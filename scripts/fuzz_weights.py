@@ -3,8 +3,8 @@
     python scripts/fuzz_weights.py --files 500 --seed 0
 
 Kinds: our safetensors, our training checkpoint, the authors' published checkpoint, a pickle of torch's older format,
-and ONNX. Each file is read, and colours a small picture if it can, in a process of its
-own with limited memory and time. `.pt2` files are left out: they hold machine code, which loading runs.
+and ONNX. Each file is read, and colours a small picture if it can, in a process of its own with limited memory and
+time. `.pt2` files are left out: they hold machine code, which loading runs.
 """
 
 import argparse
