@@ -2,6 +2,7 @@
 
 import re
 
+from pdnla.evaluation.measures import measured
 from pdnla.options import DURATION, FLAG, NULL, TEXT, Rule, above, list_of, number, whole, word
 
 _PATH = TEXT
@@ -40,6 +41,7 @@ OPTIONS: dict[str, Rule] = {
     "schedule.accumulate": whole(1),
     "schedule.max_skipped": whole(1),
     "schedule.compile": FLAG,
+    "schedule.accelerate": FLAG,
     # conf/model
     "model.channel": whole(1),
     "model.side": whole(1),
@@ -111,6 +113,7 @@ OPTIONS: dict[str, Rule] = {
     "callbacks.*.dirpath": _PATH,
     "callbacks.*.folder": _PATH,
     "callbacks.*.filename": TEXT,
+    "callbacks.*.measure": word(*(measure.name for measure in measured("validation", "truth"))),
     "callbacks.*.auto_insert_metric_name": FLAG,
     "callbacks.*.enable_version_counter": FLAG,
     "callbacks.*.monitor": TEXT,
