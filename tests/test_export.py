@@ -131,7 +131,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_left(net: PDNLA, tmp_
     for network, name, precision, sentence in (
         (SemanticWarp(load_backbone()), "a.onnx", "float32", "semantic_warp cannot be exported"),
         (net, "a.engine", "float32", "must end in .onnx or .pt2"),
-        (net, "a.onnx", "bfloat16", "ONNX Runtime computes in it nowhere"),
+        (net, "a.onnx", "bfloat16", "ONNX Runtime does not support it"),
     ):
         with pytest.raises(UserError, match=sentence):
             export(network, tmp_path / name, precision)
@@ -168,5 +168,5 @@ def test_files_that_hold_no_network_get_one_sentence(name: str, tmp_path: Path) 
 
 
 def test_an_exported_network_cannot_be_trained(onnx_file: Path) -> None:
-    with pytest.raises(UserError, match="is an exported network, which can colour and nothing else"):
+    with pytest.raises(UserError, match="is an exported network, which can only colour"):
         load_network(onnx_file)

@@ -358,7 +358,7 @@ def test_bad_usage_is_one_sentence_and_status_2(command: Command) -> None:
     refused(command("a.png", "r.png", "--size", 8), "--size")
     refused(command("a.png", "r.png", "--size", 10_000), "--size")
     refused(command("a.png", "r.png", "--precision", "float8"), "--precision", "bfloat16")
-    refused(command("a.png", "r.png", "--device", "cuda:99"), "cuda:99 is not there")
+    refused(command("a.png", "r.png", "--device", "cuda:99"), "cuda:99 is not available")
     refused(command("a.png", "r.png", "--nonsense"), "--nonsense")
     refused(command("a.png"), "REFERENCE")
     refused(
@@ -451,7 +451,7 @@ def test_help_shows_an_example() -> None:
 
 
 def test_run_turns_what_the_user_can_mend_into_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    run = importlib.import_module("pdnla.cli._run").run
+    run = importlib.import_module("pdnla.cli.command").run
 
     def mistake() -> int:
         raise UserError("one\nsentence")

@@ -42,7 +42,7 @@ def test_weights_become_a_file_named_after_them_and_half_precision_stays_near(
         (["pdnla_tiny", "-o", "a.onnx", "--format", "pt2"], "a.onnx: ends in .onnx and --format is pt2"),
         (["text.pt", "-o", "old.onnx"], "old.onnx: exists already; add --overwrite"),
         (["default"], "semantic_warp cannot be exported"),
-        (["pdnla_tiny", "--precision", "bfloat16"], "--precision bfloat16: ONNX Runtime computes in it nowhere"),
+        (["pdnla_tiny", "--precision", "bfloat16"], "--precision bfloat16: ONNX Runtime does not support it"),
         (["pdnla_tiny", "--format", "tflite"], "see pdnla-export --help"),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdnla.cli import _progress as progress
+from pdnla.cli import progress
 from pdnla.cli.colorize import main
 from pdnla.cli.pairs import main as pairs
 from pdnla.cli.prepare import main as prepare

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from pdnla.training.distributed import is_first, processes
+from pdnla.processes import is_first, process_count
 from pdnla.training.sweeps import read_results, write_tables
 
 Train = Callable[[list[str]], int]
@@ -117,7 +117,7 @@ def test_a_sweep_does_not_write_over_another(tmp_path: Path, train: Train, capfd
     earlier.parent.mkdir(parents=True)
     earlier.write_text('{"number": 0, "overrides": ["seed=0"]}')
     assert train(["-m", *FAST, "seed=0,1"]) == 2
-    assert "holds the results of a sweep; choose another folder" in capfd.readouterr().err
+    assert "already holds the results of a sweep; choose another folder" in capfd.readouterr().err
     assert not (tmp_path / "sweep" / "1").exists()
 
 
@@ -196,7 +196,7 @@ def test_a_sweep_is_not_started_by_several_processes(
     variable: str, train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, "2")
-    assert processes() == 2
+    assert process_count() == 2
     assert train(["-m", *FAST, "seed=0,1"]) == 2
     assert "leave out torchrun or srun" in capfd.readouterr().err
 
@@ -222,7 +222,7 @@ def test_a_killed_run_is_told_in_the_table(tmp_path: Path) -> None:
     results = read_results(tmp_path / "sweep")
     assert [result.failed for result in results] == [True]
     write_tables(results, tmp_path / "sweep")
-    assert "failed: ended before its time" in (tmp_path / "sweep" / "results.md").read_text()
+    assert "failed: killed" in (tmp_path / "sweep" / "results.md").read_text()
     assert rows(tmp_path)[0]["name"] == "a|b"
 
 

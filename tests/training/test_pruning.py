@@ -51,7 +51,9 @@ def test_the_best_value_so_far_is_held_against_the_median_of_means(sweep: Path, 
     validate(callback, trainer, 10, best)
     said = validate(callback, trainer, 20, 50.0)
     assert callback.pruned is trainer.should_stop is ended
-    assert said == (["step 20: pruned, its chroma error is 9.10 at best and the median of runs before it 9.00"] * ended)
+    assert said == (
+        ["step 20: pruned, its chroma error is 9.10 at best and the median of the other runs is 9.00"] * ended
+    )
 
 
 def test_a_run_is_not_ended_in_its_first_validations(sweep: Path) -> None:
