@@ -127,7 +127,7 @@ def test_what_its_class_would_not_make_again_is_not_saved(tmp_path: Path) -> Non
 
 
 def test_names_are_of_one_class_and_arguments_have_names() -> None:
-    with pytest.raises(ValueError, match=r"the model pdnla is pdnla\.network\.pdnla\.PDNLA already"):
+    with pytest.raises(ValueError, match=r"the model pdnla is already pdnla\.network\.pdnla\.PDNLA"):
         register("pdnla")(Tint)
 
     class Nameless(nn.Module):

@@ -213,11 +213,13 @@ def test_weights_that_cannot_be_had_are_done_without_or_asked_for_in_one_sentenc
     with caplog.at_level(logging.INFO):
         assert available({"lpips": "auto", "fid": False}) == frozenset()
     assert "no weights for lpips: lpd_efficientnet is measured instead (no route to host)" in caplog.text
-    with pytest.raises(UserError, match=r"measures.fid=true: its weights cannot be had \(no route to host\)"):
+    with pytest.raises(UserError, match=r"measures.fid=true: its weights are not available \(no route to host\)"):
         available({"fid": True})
     with pytest.raises(UserError, match=r"measures.lpips=maybe: must be auto, true or false"):
         available({"lpips": "maybe"})
-    with pytest.raises(UserError, match=r"measures.psnr: is no measure that can be left out; choose from lpips, fid"):
+    with pytest.raises(
+        UserError, match=r"measures.psnr: is not a measure with weights of its own; choose from lpips, fid"
+    ):
         available({"psnr": True})
 
 

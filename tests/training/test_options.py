@@ -43,7 +43,7 @@ def check(option: str, value: Any) -> None:
         ("schedule.compile", 1, "schedule.compile=1: must be true or false"),
         ("loss.weights.tv", -1, "loss.weights.tv=-1: must be a number of at least 0"),
         ("loss.terms.tv.weight", "x", "loss.terms.tv.weight=x: must be a number of at least 0"),
-        ("trainer.precision", "16-mixed", "16-bit floats would need their gradients scaled"),
+        ("trainer.precision", "16-mixed", "float16 would need gradient scaling"),
         (
             "trainer.devices",
             0,
