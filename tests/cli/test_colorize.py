@@ -584,5 +584,5 @@ def test_one_way_to_say_the_reference(command: Command) -> None:
     refused(command("a.png", "--pick-from", "many/r.png"), "is a file; name a folder")
     refused(command("a.png", "--pick-from", "nowhere"), "nowhere: there is no such file or folder")
     Path("a_colorized_reference.csv").write_text("other")
-    refused(command("a.png", "--pick-from", "many", "--keep-reference"), "holds no chosen references")
+    refused(command("a.png", "--pick-from", "many", "--keep-reference"), "does not hold chosen references")
     assert files() == ["a.png", "a_colorized_reference.csv", "many/r.png"]

@@ -135,7 +135,7 @@ def test_other_options_or_photographs_are_refused_until_told_to_begin_anew(
     assert prepare(monkeypatch, folder, out) == 0
     kept = contents(out)
     assert prepare(monkeypatch, folder, out, "--size", 32) == 2
-    assert "was begun with --size 0; give that again, choose another folder, or add --overwrite" in error(capsys)
+    assert "was begun with --size 0; repeat that, choose another folder, or add --overwrite" in error(capsys)
     assert command(monkeypatch, folder, out, "--shard-size", 2) == 2
     assert "was begun with --shard-size 1" in error(capsys)
     (folder / "class0/2.png").unlink()

@@ -206,7 +206,7 @@ def test_wrong_files_of_pairs_are_one_sentence(album: Path, lines: list[str], se
 
 
 def test_a_missing_file_of_pairs_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.csv: is no file of pairs"):
+    with pytest.raises(UserError, match=r"none\.csv: is not a pairs file"):
         read_pairs(tmp_path / "none.csv")
 
 

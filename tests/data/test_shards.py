@@ -17,7 +17,7 @@ from PIL import Image
 from pdnla import UserError
 from pdnla.data.modules import ShardData
 from pdnla.data.photographs import Draw, DrawnBatches, TrainingCrops
-from pdnla.data.preparing import Job, begin, plan_shards, write_shard
+from pdnla.data.preparing import ShardJob, begin, plan_shards, write_shard
 from pdnla.data.pseudo_pairs import PseudoPairs
 from pdnla.data.shards import Shards, window_order
 from pdnla.images.io import list_images
@@ -46,7 +46,7 @@ def write(folder: Path, out: Path, shards: int = 5, size: int = 0) -> Path:
     (job,) = plan.jobs  # a megabyte holds all
     parts = np.array_split(np.arange(len(job.paths)), shards)
     jobs = [
-        Job(folder, out, number, [job.paths[i] for i in part], [job.classes[i] for i in part], size)
+        ShardJob(folder, out, number, [job.paths[i] for i in part], [job.classes[i] for i in part], size)
         for number, part in enumerate(parts)
     ]
     plan.record["shards"] = shards

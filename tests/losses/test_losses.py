@@ -134,5 +134,5 @@ def test_rows_and_needs_that_do_not_exist_are_refused_where_the_term_is_defined(
 
 
 def test_a_module_that_is_no_term_is_refused_by_its_name() -> None:
-    with pytest.raises(TypeError, match=r"loss\.terms\.mine: Identity is no subclass of LossTerm"):
+    with pytest.raises(TypeError, match=r"loss\.terms\.mine: Identity is not a subclass of LossTerm"):
         HybridLoss({"mine": torch.nn.Identity()}, {"mine": 1.0})  # type: ignore[dict-item]

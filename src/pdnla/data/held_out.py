@@ -1,7 +1,7 @@
-"""People that no training may use, because faces are measured on them.
+"""People who must not be used in training, because the evaluation measures faces on them.
 
-In ``Faces`` of Caltech-101, runs of consecutive numbers show one person in different places. ``Faces_easy`` has the
-same photographs, cropped, under the same numbers.
+In ``Faces`` of Caltech-101, consecutive numbers show one person in different places. ``Faces_easy`` holds crops of the
+same photographs under the same numbers.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ PEOPLE = (
     range(393, 398),
     range(418, 434),
 )
-"""Ten people, each by the numbers of all photographs of them."""
+"""Ten people, each as the numbers of all photographs of that person."""
 
 _FOLDERS = ("Faces", "Faces_easy")
 

@@ -43,7 +43,7 @@ class Page(NamedTuple):
 def write_metrics(
     evaluations: Mapping[str, Evaluation], folder: Path, configuration: Mapping[str, Any], versions: Mapping[str, str]
 ) -> None:
-    """Write the means and each picture's values: ``metrics.json``, and ``metrics.csv`` with a row per picture and method.
+    """Write the means and all values: ``metrics.json``, and ``metrics.csv`` with a row per picture and method.
 
     With several parts, ``metrics.json`` has them under ``parts``, and ``metrics.csv`` has a column ``part``.
     """
