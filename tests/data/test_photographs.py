@@ -173,8 +173,8 @@ def test_what_cannot_train_is_said_before_training(folder: Path, tmp_path: Path)
         (tmp_path / "broken" / f"{i}.jpg").write_bytes(b"no image")
     save(tmp_path / "single" / "one.png", (200, 60, 60))
     for root, options, sentence in [
-        ("greys", {}, "can be read and has colours; choose another data.root"),
-        ("broken", {}, "can be read and has colours; choose another data.root"),
+        ("greys", {}, "is a readable colour photograph; choose another data.root"),
+        ("broken", {}, "is a readable colour photograph; choose another data.root"),
         ("empty", {}, "holds no image"),
         ("absent", {}, "there is no such folder"),
         ("single", {}, "holds a single photograph"),

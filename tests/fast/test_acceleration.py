@@ -273,7 +273,7 @@ def test_an_edited_network_trains_colours_and_says_what_stays_plain(
     with caplog.at_level(logging.WARNING):
         fast = accelerate(copy.deepcopy(plain))
     assert len(caplog.messages) == 1
-    for part in [*EDITS[edit], f"{edit.__name__} (the whole)"]:
+    for part in [*EDITS[edit], f"{edit.__name__} (the whole network)"]:
         assert part in caplog.messages[0]
 
     target, reference = photograph(2, 1, 32, 48, 1).double(), photograph(2, 3, 48, 32, 2).double()

@@ -263,4 +263,4 @@ def test_the_library_is_compiled_once_and_a_wrong_one_is_not_used(
     monkeypatch.setattr(native.ctypes, "CDLL", Wrong)
     with caplog.at_level(logging.INFO):
         assert native.load_library() is None
-    assert "is wrong by" in caplog.text
+    assert "has an error of" in caplog.text
