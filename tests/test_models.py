@@ -204,6 +204,6 @@ def test_what_differs_is_said_in_one_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["pdnla_tiny", "default"])
 def test_what_comes_with_the_package_is_of_registered_models(model: str) -> None:
-    found = read_weights(model).description
-    assert found.model == {"pdnla_tiny": "pdnla", "default": "semantic_warp"}[model]
-    assert found.arguments == ({"channel": 8} if model == "pdnla_tiny" else {})
+    actual = read_weights(model).description
+    assert actual.model == {"pdnla_tiny": "pdnla", "default": "semantic_warp"}[model]
+    assert actual.arguments == ({"channel": 8} if model == "pdnla_tiny" else {})

@@ -96,11 +96,11 @@ def files(folder: str | Path = ".") -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
 
 
-def refused(done: Done, *said: str) -> None:
+def refused(done: Done, *output: str) -> None:
     assert done.status == 2
     assert done.err.startswith("pdnla-colorize: ")
     assert done.err.count("\n") == 1
-    for words in said:
+    for words in output:
         assert words in done.err
 
 

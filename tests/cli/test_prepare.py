@@ -75,9 +75,9 @@ def test_every_readable_colour_photograph_is_in_a_shard_once_and_the_others_are_
     assert reasons["class1/broken.png"].startswith("is truncated or damaged")
     assert reasons["class1/nowhere.jpg"] == "cannot be read: No such file or directory"
     assert reasons["class1/text.jpg"] == "is not an image that can be read; convert it to PNG, JPEG, WebP, TIFF or BMP"
-    said = capsys.readouterr().out
-    assert "wrote 1/4 shard 0: " in said
-    assert "22 photographs in 4 shards, 0 of which existed before; 4 left out (1 grey, 3 unreadable)" in said
+    output = capsys.readouterr().out
+    assert "wrote 1/4 shard 0: " in output
+    assert "22 photographs in 4 shards, 0 of which existed before; 4 left out (1 grey, 3 unreadable)" in output
 
 
 def test_several_processes_write_the_same_bytes_as_one(

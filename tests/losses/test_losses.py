@@ -36,8 +36,8 @@ def test_pixel_loss_counts_mid_by_its_weight() -> None:
 
 
 def test_chroma_distance_of_two_known_colours() -> None:
-    found = chroma_distance(patch(60, 10, -20), patch(60, -5, 12))
-    assert found.item() == pytest.approx((15 + 32) / 100, rel=1e-3)
+    actual = chroma_distance(patch(60, 10, -20), patch(60, -5, 12))
+    assert actual.item() == pytest.approx((15 + 32) / 100, rel=1e-3)
 
 
 def test_chroma_distance_does_not_see_lightness() -> None:

@@ -86,11 +86,11 @@ def losses(folder: Path) -> dict[int, dict[str, str]]:
 def state(folder: Path) -> dict[str, torch.Tensor]:
     content = torch.load(folder / "last.ckpt", weights_only=True)
     assert content["global_step"] == STEPS
-    found = dict(content["state_dict"])
+    actual = dict(content["state_dict"])
     for number, optimizer in enumerate(content["optimizer_states"]):
         for parameter, values in optimizer["state"].items():
-            found |= {f"optimizer{number}.{parameter}.{name}": value for name, value in values.items()}
-    return found
+            actual |= {f"optimizer{number}.{parameter}.{name}": value for name, value in values.items()}
+    return actual
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ class Interrupted(NamedTuple):
     killed: Path
     terminated: Path
     ended: Path
-    said: str
+    message: str
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +125,9 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     run = start(terminated, f"ckpt_path={killed}", "callbacks.last.every_n_train_steps=1")
     wait_for(terminated / "last.ckpt", run)
     run.send_signal(signal.SIGTERM)
-    said = finish(run, status=143)
+    message = finish(run, status=143)
     finish(start(ended, f"ckpt_path={terminated / 'last.ckpt'}"))
-    return Interrupted(killed, terminated, ended, said)
+    return Interrupted(killed, terminated, ended, message)
 
 
 def step_of(folder: Path) -> int:
@@ -139,9 +139,9 @@ def test_a_run_killed_and_told_to_leave_ends_to_the_bit_as_one_never_stopped(
     whole: Path, interrupted: Interrupted
 ) -> None:
     assert 0 < step_of(interrupted.killed) < step_of(interrupted.terminated) < STEPS
-    expected, found = state(whole), state(interrupted.ended)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    expected, actual = state(whole), state(interrupted.ended)
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(value, actual[name]) for name, value in expected.items())
     rows, all_rows = losses(interrupted.ended), losses(whole)
     assert rows
     for step, row in rows.items():
@@ -150,8 +150,8 @@ def test_a_run_killed_and_told_to_leave_ends_to_the_bit_as_one_never_stopped(
 
 @pytest.mark.slow
 def test_a_run_told_to_leave_saves_and_says_how_to_go_on(interrupted: Interrupted) -> None:
-    assert f"resume with ckpt_path={interrupted.terminated / 'last.ckpt'}" in interrupted.said
-    assert "Traceback" not in interrupted.said
+    assert f"resume with ckpt_path={interrupted.terminated / 'last.ckpt'}" in interrupted.message
+    assert "Traceback" not in interrupted.message
     assert json.loads((interrupted.terminated / "result.json").read_text())["status"] == "stopped"
 
 
