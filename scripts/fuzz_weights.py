@@ -1,4 +1,4 @@
-"""Damage weights files and read them: each is read or refused with one sentence, and no payload is executed.
+"""Damage weights files in many ways and read them: each is read or refused in one sentence, and no payload runs.
 
     python scripts/fuzz_weights.py --files 500 --seed 0
 
@@ -34,22 +34,22 @@ from pdnla.published import published_names, published_shape
 from pdnla.weights import load_network, save_weights
 
 KINDS = ("safetensors", "checkpoint", "published", "old_pickle", "onnx")
-SECONDS, MEMORY = 20, 3 << 30  # limits for one file: time, and memory beyond the process's own
+SECONDS, MEMORY = 20, 3 << 30  # of a file: the limit, and what may be added to the process
 RAN = "ran"  # the file that a payload writes
 GOOD = ("read", "refused")
 
 
 class Result(NamedTuple):
-    """The result of a file: an outcome, its message, seconds, and MB beyond the process's own."""
+    """What came of a file: an outcome, what was said, seconds and MB beyond the process's own."""
 
     outcome: str
-    output: str
+    said: str
     seconds: float
     megabytes: float
 
 
 class Payload:
-    """An object whose unpickling calls a function."""
+    """An object whose unpickling calls something."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.called = (function, arguments)
@@ -58,11 +58,11 @@ class Payload:
         return self.called
 
 
-# --- intact small files
+# --- whole files, small
 
 
 def whole_files(kinds: Sequence[str]) -> dict[str, bytes]:
-    """Return an intact file of each kind."""
+    """Return a sound file of each of the kinds."""
     torch.manual_seed(0)
     network = PDNLA(4)
     state = network.state_dict()
@@ -93,7 +93,7 @@ def saved(content: Any, old: bool = False) -> bytes:
     return file.getvalue()
 
 
-# --- damage to bytes
+# --- damages of bytes
 
 
 def truncated(data: bytearray, chance: random.Random) -> bytearray:
@@ -139,7 +139,7 @@ def cut_out(data: bytearray, chance: random.Random) -> bytearray:
 BYTES = (truncated, flipped, start_flipped, end_flipped, zeroed, inserted, cut_out)
 
 
-# --- damage that leaves the container intact
+# --- damages that leave the container sound
 
 ODD = (
     None,
@@ -164,7 +164,7 @@ ODD = (
 
 
 def odd_safetensors(data: bytearray, chance: random.Random) -> bytearray:
-    """Change a value in the header's JSON: a shape, a type, offsets, or metadata."""
+    """Change something in the header's JSON: a shape, a type, offsets, or what the metadata say."""
     (length,) = struct.unpack("<Q", data[:8])
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     about = header["__metadata__"]
@@ -212,7 +212,7 @@ def payload(chance: random.Random) -> Payload:
 
 
 def odd_tensor(chance: random.Random) -> Any:
-    """Return an object that is not a weight: another kind of tensor, or a small one that claims to be large."""
+    """Return what is no weight of any network: another kind of tensor, or a small one that claims to be large."""
     makers: tuple[Callable[[], Any], ...] = (
         lambda: torch.zeros(1).expand(10**12),
         lambda: torch.zeros(1, dtype=torch.float16).expand(10**6, 10**6),
@@ -229,7 +229,7 @@ def odd_tensor(chance: random.Random) -> Any:
 
 
 def odd_pickle(data: bytearray, chance: random.Random) -> bytearray:
-    """Change the contents of a pickle: a name, a tensor or the description of the network, or add a payload."""
+    """Change something in what a pickle holds: a name, a tensor, what it says of the network, or add a payload."""
     with torch.serialization.safe_globals([argparse.Namespace]):
         content: dict[Any, Any] = torch.load(io.BytesIO(data), weights_only=True)
     inner = "PDNLA_ema" if "PDNLA_ema" in content else "state_dict"
@@ -249,8 +249,8 @@ def odd_pickle(data: bytearray, chance: random.Random) -> bytearray:
         case 4:
             content["model"] = chance.choice(ODD)
         case 5:
-            output = content.get("model") or {}
-            content["model"] = {**output, chance.choice(("model", "arguments", "module")): chance.choice(ODD)}
+            said = content.get("model") or {}
+            content["model"] = {**said, chance.choice(("model", "arguments", "module")): chance.choice(ODD)}
         case 6:
             content["model"] = {"model": "pdnla", "arguments": {"channel": chance.choice(ODD)}, "module": ""}
         case 7:
@@ -261,7 +261,7 @@ def odd_pickle(data: bytearray, chance: random.Random) -> bytearray:
 
 
 def with_payload(data: bytearray, chance: random.Random) -> bytearray:
-    """Put an object that executes code into a pickle, in torch's formats or a plain one."""
+    """Put an object that runs code somewhere in a pickle: in torch's formats, or in a plain one."""
     with torch.serialization.safe_globals([argparse.Namespace]):
         content: dict[Any, Any] = torch.load(io.BytesIO(data), weights_only=True)
     inner = "PDNLA_ema" if "PDNLA_ema" in content else "state_dict"
@@ -272,7 +272,7 @@ def with_payload(data: bytearray, chance: random.Random) -> bytearray:
 
 
 def damages(kind: str) -> list[Callable[[bytearray, random.Random], bytearray]]:
-    """Return the kinds of damage for a kind of file; more promising ones occur several times."""
+    """Return what can be done to a file of a kind, what is likelier to find something more often."""
     if kind == "safetensors":
         return [*BYTES, *[odd_safetensors] * 5]
     if kind == "onnx":
@@ -280,11 +280,11 @@ def damages(kind: str) -> list[Callable[[bytearray, random.Random], bytearray]]:
     return [*BYTES, *[odd_pickle] * 5, with_payload, with_payload]
 
 
-# --- reading in a separate process
+# --- reading in a process of its own
 
 
 def use(file: Path) -> None:
-    """Read a file like the commands, and colour a small picture."""
+    """Read a file as the commands do and colour a small picture."""
     pictures = torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32)
     network = load_exported(file) if file.suffix == ".onnx" else load_network(file)
     with torch.inference_mode():
@@ -292,15 +292,15 @@ def use(file: Path) -> None:
 
 
 def attempt(file: Path, seconds: int = SECONDS, memory: int = MEMORY) -> Result:
-    """Use a file in a forked process with limits, and exit."""
+    """Use a file in a forked process with limits; it ends there whatever happens."""
     began = time.monotonic()
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(readable)
         os.write(writable, f"{memory_of(1)}\n".encode())
-        output = outcome(file, seconds, memory)
-        os.write(writable, output.encode(errors="backslashreplace")[:4000])
+        said = outcome(file, seconds, memory)
+        os.write(writable, said.encode(errors="backslashreplace")[:4000])
         os._exit(0)
     os.close(writable)
     with os.fdopen(readable, "rb") as pipe:
@@ -309,8 +309,8 @@ def attempt(file: Path, seconds: int = SECONDS, memory: int = MEMORY) -> Result:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         text = "took too long\n" if number in (signal.SIGALRM, signal.SIGXCPU) else f"died of signal {number}\n"
-    kind, _, output = text.partition("\n")
-    return Result(kind, output, time.monotonic() - began, usage.ru_maxrss / 1024 - int(before) / 2**20)
+    kind, _, said = text.partition("\n")
+    return Result(kind, said, time.monotonic() - began, usage.ru_maxrss / 1024 - int(before) / 2**20)
 
 
 def memory_of(column: int) -> int:
@@ -319,7 +319,7 @@ def memory_of(column: int) -> int:
 
 
 def outcome(file: Path, seconds: int, memory: int) -> str:
-    """Return the outcome of a file and its message, separated by a line end."""
+    """Return what happens to a file, and what is said of it after a line's end."""
     os.chdir(file.parent)  # where a payload would write
     torch.set_num_threads(1)  # the parent's threads are not in this process
     limit = memory_of(0) + memory
@@ -333,9 +333,9 @@ def outcome(file: Path, seconds: int, memory: int) -> str:
     try:
         use(file)
     except UserError as error:
-        output = str(error)
-        sound = output.isprintable() and len(output) < 1200 and file.name in output
-        return f"refused\n{output}" if sound else f"no plain sentence\n{output!r}"
+        said = str(error)
+        sound = said.isprintable() and len(said) < 1200 and file.name in said
+        return f"refused\n{said}" if sound else f"no plain sentence\n{said!r}"
     except MemoryError as error:
         return f"out of memory\n{error!r}"
     except BaseException as error:
@@ -344,9 +344,9 @@ def outcome(file: Path, seconds: int, memory: int) -> str:
 
 
 def campaign(files: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS) -> dict[tuple[str, str], list[Result]]:
-    """Damage and read a number of files, of each kind in turn; return the results by kind and damage."""
+    """Damage and read so many files, of each kind in turn; return what came of them by kind and damage."""
     whole, chance = whole_files(kinds), random.Random(seed)
-    outcomes_by_damage: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
+    found: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
     for number in range(files):
         kind = list(whole)[number % len(whole)]
         damage = chance.choice(damages(kind))
@@ -360,16 +360,16 @@ def campaign(files: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS) 
             kept = folder / f"bad_{number}{file.suffix}"
             file.rename(kept)
             print(f"{kept.name}: {kind}, {damage.__name__}: {result.outcome}: {result.said[:300]}", flush=True)
-        outcomes_by_damage[kind, damage.__name__].append(result)
-    return outcomes_by_damage
+        found[kind, damage.__name__].append(result)
+    return found
 
 
-def table(outcomes_by_damage: dict[tuple[str, str], list[Result]]) -> str:
+def table(found: dict[tuple[str, str], list[Result]]) -> str:
     """Return the outcomes in Markdown."""
-    outcomes = [*GOOD, *sorted({r.outcome for results in outcomes_by_damage.values() for r in results} - set(GOOD))]
+    outcomes = [*GOOD, *sorted({r.outcome for results in found.values() for r in results} - set(GOOD))]
     lines = [f"| kind | damage | files | {' | '.join(outcomes)} | seconds, at most | MB, at most |"]
     lines.append("|" + " --- |" * (len(outcomes) + 5))
-    for (kind, damage), results in sorted(outcomes_by_damage.items()):
+    for (kind, damage), results in sorted(found.items()):
         counts = collections.Counter(result.outcome for result in results)
         numbers = " | ".join(str(counts[name]) for name in outcomes)
         worst = f"{max(r.seconds for r in results):.1f} | {max(r.megabytes for r in results):.0f}"
@@ -389,9 +389,9 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        outcomes_by_damage = campaign(options.files, options.seed, folder.resolve(), options.kinds)
-    print(table(outcomes_by_damage))
-    return int(any(result.outcome not in GOOD for results in outcomes_by_damage.values() for result in results))
+        found = campaign(options.files, options.seed, folder.resolve(), options.kinds)
+    print(table(found))
+    return int(any(result.outcome not in GOOD for results in found.values() for result in results))
 
 
 if __name__ == "__main__":

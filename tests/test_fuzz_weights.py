@@ -12,11 +12,11 @@ from pdnla import UserError
 
 
 def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
-    actual = campaign(16, 1, tmp_path, KINDS[:4])
-    results = [result for results in actual.values() for result in results]
+    found = campaign(16, 1, tmp_path, KINDS[:4])
+    results = [result for results in found.values() for result in results]
     assert len(results) == 16
     assert {result.outcome for result in results} == set(GOOD)
-    assert "| kind | damage | files | read | refused | seconds, at most | MB, at most |" in table(actual)
+    assert "| kind | damage | files | read | refused | seconds, at most | MB, at most |" in table(found)
 
 
 @pytest.mark.parametrize(
@@ -43,5 +43,5 @@ def test_a_payload_that_runs_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyP
     content = saved({"x": Payload(exec, "open('ran', 'w').close()")})
     monkeypatch.setattr("fuzz_weights.damages", lambda _: [lambda *_: bytearray(content)])
     monkeypatch.setattr("fuzz_weights.load_network", lambda file: torch.load(file, weights_only=False))
-    actual = campaign(3, 0, tmp_path, KINDS[:4])
-    assert {result.outcome for results in actual.values() for result in results} == {"payload ran"}
+    found = campaign(3, 0, tmp_path, KINDS[:4])
+    assert {result.outcome for results in found.values() for result in results} == {"payload ran"}
