@@ -82,7 +82,7 @@ def open_colour(photograph: Photograph, side: int) -> Image.Image | None:
 
 
 def is_grey(rgb: Image.Image) -> bool:
-    """Return whether a picture's mean chroma is below :data:`GREY_CHROMA`."""
+    """Return whether a picture's mean chroma is under :data:`GREY_CHROMA`."""
     lab = rgb2lab(np.asarray(rgb.resize((32, 32), Image.Resampling.BOX)))
     return float(np.hypot(lab[..., 1], lab[..., 2]).mean()) < GREY_CHROMA
 
