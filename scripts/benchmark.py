@@ -260,13 +260,13 @@ def best_rate(dtype: torch.dtype) -> float:
 @torch.inference_mode()
 def operations(channel: int, size: int) -> dict[str, float]:
     """Multiplications and additions for one picture: as published and as the accelerated network computes it."""
-    found = {}
+    measured = {}
     for name, module in (("published", published(PDNLA(channel))), ("pdnla", for_inference(PDNLA(channel)))):
         # Counted are torch's own convolutions.
         with FlopCounterMode(display=False) as counter, patch.object(native, "vectors_for", lambda *channels: None):
             module(*pictures(1, size))
-        found[name] = float(counter.get_total_flops())
-    return found
+        measured[name] = float(counter.get_total_flops())
+    return measured
 
 
 def table(title: str, figures: dict[str, Figures], images: int) -> list[str]:
@@ -274,14 +274,14 @@ def table(title: str, figures: dict[str, Figures], images: int) -> list[str]:
     lines.append("| variant | seconds | images/s | times as fast | peak GB | of plain | beyond torch, GB | of plain |")
     lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
     plain = figures.get("plain float32")
-    for name, found in figures.items():
+    for name, measured in figures.items():
         speed, whole, own = ("–", "–", "–")
         if plain is not None:
-            speed = f"{plain.seconds / found.seconds:.2f}"
-            whole, own = f"{found.peak / plain.peak:.2f}", f"{found.own / plain.own:.2f}"
+            speed = f"{plain.seconds / measured.seconds:.2f}"
+            whole, own = f"{measured.peak / plain.peak:.2f}", f"{measured.own / plain.own:.2f}"
         lines.append(
-            f"| {name} | {found.seconds:.3f} | {images / found.seconds:.2f} | {speed} | {found.peak:.2f} | {whole}"
-            f" | {found.own:.2f} | {own} |"
+            f"| {name} | {measured.seconds:.3f} | {images / measured.seconds:.2f} | {speed}"
+            f" | {measured.peak:.2f} | {whole} | {measured.own:.2f} | {own} |"
         )
     return [*lines, ""]
 
@@ -292,7 +292,7 @@ def measure_network(options: argparse.Namespace, folder: Path) -> tuple[dict[str
     rates = {name: best_rate(dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
     variants = [v for v in (*EAGER, *COMPILED, *EXPORTED) if wanted(v, options.variants)]
     files = export_all(variants, folder)
-    found: dict[str, Any] = {"operations": counted, "best_convolution": rates, "runs": []}
+    measured: dict[str, Any] = {"operations": counted, "best_convolution": rates, "runs": []}
     lines: list[str] = []
     for channel in options.channels:
         for size in options.sizes:
@@ -302,11 +302,11 @@ def measure_network(options: argparse.Namespace, folder: Path) -> tuple[dict[str
             some = [v for v in variants if (main or v in EAGER) and not (as_written(v) and size > BIGGEST_PLAIN)]
             rounds = options.rounds if size <= MAIN_SIZE else 1
             figures = take_turns("colouring", some, channel, size, rounds, files)
-            found["runs"].append({"channel": channel, "size": size, "figures": as_json(figures)})
+            measured["runs"].append({"channel": channel, "size": size, "figures": as_json(figures)})
             lines += table(f"One {size}×{size} picture, channel {channel}", figures, 1)
             if main:
                 lines += limit(counted, rates, figures)
-    return found, lines
+    return measured, lines
 
 
 def limit(counted: dict[str, float], rates: dict[str, float], figures: dict[str, Figures]) -> list[str]:
@@ -395,7 +395,7 @@ def measure_profile(options: argparse.Namespace, folder: Path) -> tuple[dict[str
     if DEVICE.type != "cpu":
         return {}, []
     target, reference = pictures(1, MAIN_SIZE)
-    found: dict[str, dict[str, float]] = {}
+    measured: dict[str, dict[str, float]] = {}
     for variant in [v for v in EAGER if v.startswith("pdnla") and wanted(v, options.variants)]:
         net = for_inference(network(variant, MAIN_CHANNEL), precision_of(variant), copied=False)
         runs = []
@@ -413,16 +413,16 @@ def measure_profile(options: argparse.Namespace, folder: Path) -> tuple[dict[str
                 net(target, reference)
             if turn:
                 runs.append(clock.seconds)
-        found[variant] = {kind: statistics.median(run[kind] for run in runs) for kind in runs[0]}
-    variants = list(found)
+        measured[variant] = {kind: statistics.median(run[kind] for run in runs) for kind in runs[0]}
+    variants = list(measured)
     lines = [f"**Where the time goes**, one {MAIN_SIZE}×{MAIN_SIZE} picture, channel {MAIN_CHANNEL}, seconds", ""]
     lines += ["| | " + " | ".join(variants) + " |", "| --- |" + " --- |" * len(variants)]
-    for kind in sorted({k for run in found.values() for k in run}, key=lambda k: -found[variants[0]].get(k, 0)):
+    for kind in sorted({k for run in measured.values() for k in run}, key=lambda k: -measured[variants[0]].get(k, 0)):
         parts = (
-            f"{run.get(kind, 0):.3f} ({100 * run.get(kind, 0) / sum(run.values()):.0f}%)" for run in found.values()
+            f"{run.get(kind, 0):.3f} ({100 * run.get(kind, 0) / sum(run.values()):.0f}%)" for run in measured.values()
         )
         lines.append(f"| {kind} | " + " | ".join(parts) + " |")
-    return found, [*lines, ""]
+    return measured, [*lines, ""]
 
 
 def measure_training(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
@@ -440,14 +440,14 @@ def measure_files(options: argparse.Namespace, folder: Path) -> tuple[dict[str, 
         "| channel | the network alone | files to files | of the network's | reference kept, times as fast |",
         "| --- | --- | --- | --- | --- |",
     ]
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for channel in options.channels:
-        rates = found[str(channel)] = file_rates(channel, options.rounds, folder / str(channel))
+        rates = measured[str(channel)] = file_rates(channel, options.rounds, folder / str(channel))
         lines.append(
-            f"| {channel} | {rates['alone']:.2f} | {rates['files']:.2f} | {100 * rates['files'] / rates['alone']:.0f}%"
-            f" | {rates['kept'] / rates['encoded']:.2f} |"
+            f"| {channel} | {rates['network_only']:.2f} | {rates['files']:.2f}"
+            f" | {100 * rates['files'] / rates['network_only']:.0f}% | {rates['kept'] / rates['encoded']:.2f} |"
         )
-    return found, [*lines, ""]
+    return measured, [*lines, ""]
 
 
 def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
@@ -474,10 +474,15 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
     paths = sorted((folder / "targets").iterdir())
     grey = (network_input(Picture(Image.open(paths[0])), colorizer.size, grey=True) * 2 - 1).to(colorizer.device)
 
-    def alone() -> None:
-        with torch.inference_mode(), colorizer._precision():
+    half = torch.autocast(colorizer.device.type, torch.bfloat16, enabled=colorizer.dtype is torch.bfloat16)
+    colours = (network_input(guide, colorizer.size, grey=False) * 2 - 1).to(colorizer.device)
+    with torch.inference_mode(), half:
+        code = colorizer.network.encode_reference(colours)
+
+    def network_only() -> None:
+        with torch.inference_mode(), half:
             for _ in paths:
-                colorizer.network(grey, colorizer._code).out.sum().item()
+                colorizer.network(grey, code).out.sum().item()
 
     def kept() -> None:
         for path in paths:
@@ -494,7 +499,7 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
         assert [outcome.failure for outcome in outcomes] == [None] * count
         shutil.rmtree(results)
 
-    jobs = (alone, kept, encoded, files)
+    jobs = (network_only, kept, encoded, files)
     seconds: dict[str, list[float]] = {job.__name__: [] for job in jobs}
     for turn in range(rounds + 1):
         for job in jobs:
@@ -554,15 +559,15 @@ def main() -> None:
         work(lambda: JOBS[options.job](options.variant, options.channel, options.size, options.file))
         return
     machine = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    found: dict[str, Any] = {"machine": machine, "command": " ".join(["python", *sys.argv])}
+    measured: dict[str, Any] = {"machine": machine, "command": " ".join(["python", *sys.argv])}
     lines = [machine, ""]
     for part in options.only or PARTS:
         with temporary_folder() as folder:
-            found[part], own = PARTS[part](options, folder)
+            measured[part], own = PARTS[part](options, folder)
         lines += own
         if options.out:  # after each part: the next may take half an hour, and be stopped
             options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / "performance.json").write_text(json.dumps(found, indent=2) + "\n")
+            (options.out / "performance.json").write_text(json.dumps(measured, indent=2) + "\n")
             (options.out / "performance.md").write_text("\n".join(lines))
     print("\n".join(lines))
 

@@ -3,8 +3,8 @@
     python scripts/fuzz_weights.py --files 500 --seed 0
 
 Kinds: our safetensors, our training checkpoint, the authors' published checkpoint, a pickle of torch's older format,
-and ONNX. Each file is read, and colours a small picture if it can, in a process of its
-own with limited memory and time. `.pt2` files are left out: they hold machine code, which loading runs.
+and ONNX. Each file is read, and colours a small picture if it can, in a process of its own with limited memory and
+time. `.pt2` files are left out: they hold machine code, which loading runs.
 """
 
 import argparse
@@ -293,23 +293,24 @@ def use(file: Path) -> None:
 
 def attempt(file: Path, seconds: int = SECONDS, memory: int = MEMORY) -> Result:
     """Use a file in a forked process with limits; it ends there whatever happens."""
-    began, own = time.monotonic(), memory_of(1)
+    began = time.monotonic()
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(readable)
+        os.write(writable, f"{memory_of(1)}\n".encode())
         said = outcome(file, seconds, memory)
         os.write(writable, said.encode(errors="backslashreplace")[:4000])
         os._exit(0)
     os.close(writable)
     with os.fdopen(readable, "rb") as pipe:
-        text = pipe.read().decode()
+        before, _, text = pipe.read().decode().partition("\n")
     _, status, usage = os.wait4(child, 0)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         text = "took too long\n" if number in (signal.SIGALRM, signal.SIGXCPU) else f"died of signal {number}\n"
     kind, _, said = text.partition("\n")
-    return Result(kind, said, time.monotonic() - began, max(0, usage.ru_maxrss - own // 1024) / 1024)
+    return Result(kind, said, time.monotonic() - began, usage.ru_maxrss / 1024 - int(before) / 2**20)
 
 
 def memory_of(column: int) -> int:

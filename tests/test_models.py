@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pdnla import PDNLA, UserError, load_network, models
 from pdnla.backbones import load_backbone
+from pdnla.fast import accelerate, for_inference
 from pdnla.models import Description, build, describe, differences, register
 from pdnla.network import Colorization, SemanticPDNLA, SemanticWarp
 from pdnla.weights import Weights, check_model, read_weights, save_weights
@@ -107,6 +108,22 @@ def test_what_a_file_cannot_hold_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"four_orders was made with scales=list\(\.\.\.\), which a file cannot hold"):
         save_weights(network, tmp_path / "w.safetensors", "a test")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_its_class_would_not_make_again_is_not_saved(tmp_path: Path) -> None:
+    network, before = PDNLA(4), torch.get_rng_state()
+    accelerate(network)
+    save_weights(network, tmp_path / "w.safetensors", "a test")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert describe(load_network(tmp_path / "w.safetensors")) == describe(network)
+    changed = PDNLA(4)
+    changed.refiner.stem = nn.Conv2d(6, 4, 5)
+    for other in (for_inference(network, torch.float32), changed):
+        with pytest.raises(
+            UserError, match=r"other\.safetensors: the network's tensors are not those of pdnla, channel 4"
+        ):
+            save_weights(other, tmp_path / "other.safetensors", "a test")
+    assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
 
 
 def test_names_are_of_one_class_and_arguments_have_names() -> None:

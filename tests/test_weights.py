@@ -238,6 +238,11 @@ def test_what_a_file_says_does_not_break_the_sentence(net: PDNLA, tmp_path: Path
         load_network(path)
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 500
+    for name in ("a\nb", ["a"], 7, None):
+        write_safetensors(net, path, {**about, "model": "semantic_warp", "arguments": json.dumps({"backbone": name})})
+        with pytest.raises(UserError, match=r"the backbone .* is not known here; use efficientnet_lite0") as refused:
+            load_network(path)
+        assert str(refused.value).isprintable()
     write_safetensors(net, path, {**about, "model": "pdnla", "arguments": '{"channel": 4}'})
     source = read_weights(path).source
     assert source.isprintable()

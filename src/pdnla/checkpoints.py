@@ -65,6 +65,11 @@ def tensors_of(content: object, path: str | Path) -> dict[str, Tensor]:
     return state
 
 
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Return the shape of each tensor of a state dict."""
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
 def memory_of(state: Mapping[str, Tensor]) -> int:
     """Return the bytes that a state dict takes, whatever sizes its tensors claim: they can repeat or share numbers."""
     storages = [tensor.untyped_storage() for tensor in state.values()]

@@ -5,6 +5,7 @@ and sizes are free; heights and widths are multiples of 16.
 """
 
 import contextlib
+import copy
 import json
 import logging
 import warnings
@@ -221,7 +222,7 @@ def export(network: nn.Module, path: str | Path, precision: str = "float32", sou
     if path.suffix == ".onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             _import(package, "ONNX files are written with onnx, onnxscript and onnxruntime")
-    network = network.eval()
+    network = copy.deepcopy(network).cpu().eval()
     program = trace(network, PRECISIONS[precision])
     with replacing(path) as temporary:
         (write_onnx if path.suffix == ".onnx" else write_compiled)(program, temporary, about)
@@ -235,13 +236,13 @@ def export(network: nn.Module, path: str | Path, precision: str = "float32", sou
 
 
 def trace(network: nn.Module, dtype: torch.dtype = torch.float32) -> torch.export.ExportedProgram:
-    """Return the network's graph for any batch and size, its constants folded, computing in ``dtype``."""
+    """Return the graph of a network on the CPU for any batch and size, computing in ``dtype``."""
     batch = torch.export.Dim("batch", max=4096)
     names = ("target_height", "target_width", "reference_height", "reference_width")
     height, width, other_height, other_width = (STRIDE * torch.export.Dim(f"{n}_16", max=_LARGEST) for n in names)
     shapes = ({0: batch, 2: height, 3: width}, {0: batch, 2: other_height, 3: other_width})
     with torch.no_grad(), torch_only(), _quiet():
-        whole = _Whole(for_inference(network.cpu(), dtype), dtype).eval()
+        whole = _Whole(for_inference(network, dtype), dtype).eval()
         return torch.export.export(whole, pictures(*_TRACED), dynamic_shapes=shapes, strict=False)
 
 

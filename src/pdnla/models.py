@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from pdnla.backbones import Backbone, load_backbone
+from pdnla.backbones import BACKBONES, Backbone, load_backbone
 from pdnla.checkpoints import printable
 from pdnla.errors import UserError
 from pdnla.network import PDNLA, Construction, SemanticPDNLA, SemanticWarp, keeps_construction
@@ -186,8 +186,10 @@ def build(description: Description, memory: int | None = None) -> nn.Module:
         raise UserError(f"the model {description.model} takes no {', '.join(map(_shown, unknown))} here; upgrade it")
     arguments = dict(description.arguments)
     if BACKBONE in parameters:
-        name = arguments.get(BACKBONE)
-        arguments[BACKBONE] = load_backbone(*([] if name is None else [str(name)]))
+        name = arguments.get(BACKBONE, BACKBONES[0])
+        if name not in BACKBONES:
+            raise UserError(f"the backbone {_shown(name)} is not known here; use {' or '.join(BACKBONES)}")
+        arguments[BACKBONE] = load_backbone(name)
     try:
         with contextlib.nullcontext() if memory is None else _Bounded(max(_SMALL, memory)):
             return cls(**arguments)

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 
@@ -40,6 +41,18 @@ def leave_together() -> None:
     distributed.init_process_group("gloo", timeout=timedelta(days=30))
     distributed.barrier()
     distributed.destroy_process_group()
+
+
+def start_child(child: BaseProcess) -> None:
+    """Start a process that ignores Ctrl-C from its first moment on: its parent ends it."""
+    if threading.current_thread() is not threading.main_thread():  # where handlers cannot be set
+        child.start()
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the child inherits
+    try:
+        child.start()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
 
 
 def become_child(on_interrupt: signal.Handlers = signal.SIG_IGN) -> None:

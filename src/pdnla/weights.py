@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pdnla.checkpoints import SOURCE, check_state, load_pickle, memory_of, printable, tensors_of
+from pdnla.checkpoints import SOURCE, check_state, load_pickle, memory_of, printable, shapes_of, tensors_of
 from pdnla.errors import UserError
 from pdnla.files import replacing
 from pdnla.models import Description, build, describe, differences, read_description
@@ -83,9 +83,17 @@ def save_weights(network: nn.Module, path: str | Path, source: str, half: bool =
         half: round them to half precision: half the size.
 
     Raises:
-        UserError: the network's class is not registered, or the file cannot be written.
+        UserError: the network's class is not registered, its tensors are not those that its class makes, or the file
+            cannot be written.
     """
     description = describe(network)
+    with torch.random.fork_rng(devices=[]):
+        expected = build(description).state_dict()
+    if shapes_of(network.state_dict()) != shapes_of(expected):
+        raise UserError(
+            f"{path}: the network's tensors are not those of {description}: it was changed after it was made, or is a"
+            " copy for inference; save the network that it is a copy of, or register a class for the changed one"
+        )
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -117,8 +125,7 @@ def check_model(option: str, weights: Weights, network: nn.Module, resuming: boo
     own = describe(network)
     different = differences(weights.description, own)
     if different:
-        shapes = {name: tensor.shape for name, tensor in weights.state.items()}
-        fits = shapes == {name: tensor.shape for name, tensor in network.state_dict().items()}
+        fits = shapes_of(weights.state) == shapes_of(network.state_dict())
         if resuming or not fits or weights.description.model != own.model:
             raise UserError(f"{option}: {different}")
     check_state(weights.state, network.state_dict(), option)

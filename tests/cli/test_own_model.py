@@ -67,7 +67,7 @@ def test_a_model_of_ones_own_trains_colours_and_resumes(
     assert found.description == ("own_mixture", {"kernels": [1, 3], "gain": 0.5}, "own_models")
     assert load_network(checkpoint).gain == 0.5
 
-    monkeypatch.setattr(sys, "argv", ["pdnla-convert", str(checkpoint), "own.safetensors"])
+    monkeypatch.setattr(sys, "argv", ["pdnla-convert", str(checkpoint), str(tmp_path / "own.safetensors")])
     with pytest.raises(SystemExit) as left:
         convert()
     assert not left.value.code

@@ -146,25 +146,8 @@ BAD = [
     (["loss.weights.chrome=1"], "loss.weights.chrome is no option; the nearest is loss.weights.chroma"),
     (["logger=wandb", "logger.offline=true"], "logger.offline is no option; the nearest is logger.wandb.offline"),
     (["optim.lr="], "optim.lr=: must be a number above 0"),
-    (["optim.lr=nan"], "optim.lr=nan: must be a number above 0"),
-    (["optim.betas=[0.5]"], "optim.betas=[0.5]: must be a list [...], 2 of them, each a number from 0 to 1"),
-    (["seed=-1"], "seed=-1: must be a whole number from 0 to 4294967295"),
-    (["data.workers=-1"], "data.workers=-1: must be a whole number of at least 0"),
     (["data.batch_size=4.5"], "data.batch_size=4.5: must be a whole number of at least 1"),
-    (["data.batch_size=0"], "data.batch_size=0: must be a whole number of at least 1"),
-    (["data.zoom=0.5"], "data.zoom=0.5: must be a number of at least 1"),
-    (["data.unpaired_fraction=1.5"], "data.unpaired_fraction=1.5: must be a number from 0 to 1"),
-    (["data.unpaired_ramp=-1"], "data.unpaired_ramp=-1: must be a whole number of at least 0"),
-    (["data.pairing=friend"], "data.pairing=friend: must be class, nearest or random"),
-    (["data=imagenet_shards", "data.root=.", "data.shuffle_shards=-1"], "data.shuffle_shards=-1: must be a whole"),
-    (["schedule.accumulate=0"], "schedule.accumulate=0: must be a whole number of at least 1"),
-    (["schedule.max_skipped=0"], "schedule.max_skipped=0: must be a whole number of at least 1"),
-    (["schedule.compile=1"], "schedule.compile=1: must be true or false"),
     (["trainer.precision=16-mixed"], "trainer.precision=16-mixed: must be auto, 32-true, bf16-mixed, bf16-true or 64"),
-    (["trainer.devices=0"], "trainer.devices=0: must be a whole number of at least 1, auto or -1 for all, or a list"),
-    (["trainer.max_steps=0"], "trainer.max_steps=0: must be a whole number of at least 1, or -1"),
-    (["trainer.max_time=8h"], "trainer.max_time=8h: must be a time as DAYS:HOURS:MINUTES:SECONDS"),
-    (["trainer.val_check_interval=4.5"], "trainer.val_check_interval=4.5: must be a whole number of steps"),
     (["weights=epoch=3.ckpt"], """has characters that Hydra keeps for itself; type 'weights="epoch=3.ckpt"'"""),
     (["weights=my (1).ckpt"], """type 'weights="my (1).ckpt"'"""),
     (["data=folder", "data.root=caf\u00e9"], """type 'data.root="caf\u00e9"'"""),
@@ -194,16 +177,24 @@ def test_a_home_folder_is_expanded(
     assert f"{tmp_path}/home/two" in results
 
 
+@pytest.fixture(scope="module")
+def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "w6.safetensors"
+    save_weights(PDNLA(6), path, "a test")
+    return path
+
+
 @pytest.mark.parametrize(("arguments", "sentence"), BAD, ids=[" ".join(a) for a, _ in BAD])
 def test_mistakes_get_one_sentence_and_status_2(
     arguments: list[str],
     sentence: str,
+    other_weights: Path,
     tmp_path: Path,
     train: Train,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "empty").mkdir()
-    save_weights(PDNLA(6), tmp_path / "w6.safetensors", "a test")
+    (tmp_path / "w6.safetensors").symlink_to(other_weights)
     changed = {override.split("=")[0] for override in arguments}
     kept = [override for override in FAST if override.split("=")[0] not in changed]
     assert train([*kept, *arguments]) == 2

@@ -20,9 +20,8 @@ from pdnla.errors import UserError
 from pdnla.images import color
 from pdnla.images.io import Picture, picture_from_pil
 from pdnla.inference import colorizer
-from pdnla.inference.chroma_upscaling import ChromaPlane
 from pdnla.inference.colorizer import Colorizer
-from pdnla.inference.preprocessing import rows_tensor, working_size
+from pdnla.inference.preprocessing import rows_tensor
 from pdnla.network import PDNLA
 
 
@@ -98,34 +97,6 @@ def test_any_size_comes_back_in_its_own_size_and_lightness(size: tuple[int, int]
 
 def test_a_strip_five_thousand_pixels_long_works() -> None:
     assert fake(MeanColour())(Image.new("L", (1, 5000), 120), RED).size == (1, 5000)
-
-
-def test_the_working_size_is_in_sixteens_near_the_area_and_the_aspect() -> None:
-    for width, height in [
-        (640, 480),
-        (1000, 667),
-        (512, 512),
-        (3000, 4000),
-        (1920, 1080),
-        (90, 160),
-        (8000, 1000),
-    ]:
-        for size in (128, 512, 1024):
-            w, h = working_size((width, height), size)
-            assert w % 16 == h % 16 == 0
-            assert 0.8 < w * h / size**2 < 1.2
-            assert abs(np.log(w / h * height / width)) < 8 / min(w, h)
-
-
-def test_the_working_size_of_extremes_is_bounded() -> None:
-    assert working_size((512, 512), 512) == (512, 512)
-    assert working_size((1, 1), 16) == (16, 16)
-    for size in [(1, 5000), (5000, 1), (100_000, 3)]:
-        sides = working_size(size, 512)
-        assert min(sides) >= 16
-        assert max(sides) <= 8 * 512 + 32
-        assert sides[0] * sides[1] <= 1.15 * 512**2
-    assert working_size((30, 40), 512) == working_size((3000, 4000), 512)
 
 
 def test_at_its_own_size_the_result_is_replaced_luminance() -> None:
@@ -350,38 +321,6 @@ def test_colours_do_not_bleed_over_an_edge(factor: float) -> None:
     assert error[[0, 0, -1, -1], [0, -1, 0, -1]].max() < 1
 
 
-def test_the_lightness_guides_better_than_plain_interpolation() -> None:
-    truth = Image.fromarray(data.coffee()[:300, 100:500])
-    lab = color.rgb_to_lab(rows_tensor(Picture(truth), 0, 300))
-    small = color.rgb_to_lab(rows_tensor(Picture(truth).resized((100, 75)), 0, 75))
-    guided = ChromaPlane.fit(small[:, :1], small[:, 1:], truth.size).rows(0, 300, lab[:, :1])
-    plain = nn.functional.interpolate(small[:, 1:], size=(300, 400), mode="bilinear")
-    errors = [(chroma - lab[:, 1:]).norm(dim=1).mean() for chroma in (guided, plain)]
-    assert errors[0] < 0.85 * errors[1]
-
-
-def test_grain_of_the_full_picture_calls_up_no_new_colours() -> None:
-    lightness, chroma = torch.rand(1, 1, 20, 20) * 100, torch.rand(1, 2, 20, 20) * 60 - 30
-    rows = ChromaPlane.fit(lightness, chroma, (80, 80)).rows(0, 80, torch.rand(1, 1, 80, 80) * 1000 - 500)
-    assert rows.amax() <= chroma.amax()
-    assert rows.amin() >= chroma.amin()
-
-
-def test_strips_are_seamless() -> None:
-    generator = torch.Generator().manual_seed(0)
-    small, full = (
-        torch.rand(1, 3, 24, 32, generator=generator),
-        torch.rand(1, 1, 157, 211, generator=generator),
-    )
-    plane = ChromaPlane.fit(small[:, :1] * 100, small[:, 1:] * 80 - 40, (211, 157))
-    whole = plane.rows(0, 157, full * 100)
-    for step in (1, 7, 64):
-        strips = [
-            plane.rows(top, min(top + step, 157), full[:, :, top : top + step] * 100) for top in range(0, 157, step)
-        ]
-        assert torch.equal(torch.cat(strips, dim=2), whole)
-
-
 def test_the_result_does_not_depend_on_the_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for pixels in (1, 1000, 1 << 20):
@@ -389,11 +328,6 @@ def test_the_result_does_not_depend_on_the_strips(monkeypatch: pytest.MonkeyPatc
         results.append(np.asarray(fake(Known(photograph()), size=48)(photograph(), RED)).astype(int))
     assert np.abs(results[0] - results[2]).max() <= 1  # vector instructions may round another way
     assert np.abs(results[1] - results[2]).max() <= 1
-
-
-def test_a_plain_colour_stays_plain_when_enlarged() -> None:
-    plane = ChromaPlane.fit(torch.rand(1, 1, 10, 12) * 100, torch.full((1, 2, 10, 12), 17.0), (50, 40))
-    assert torch.allclose(plane.rows(0, 40, torch.rand(1, 1, 40, 50) * 100), torch.tensor(17.0))
 
 
 def test_a_large_scan_is_coloured_in_bounded_memory() -> None:
@@ -455,3 +389,17 @@ def test_a_colorizer_leaves_the_process_as_it_is(monkeypatch: pytest.MonkeyPatch
     before = dict(os.environ)
     fake(MeanColour(), size=32)(photograph((20, 20)), RED)
     assert dict(os.environ) == before
+
+
+def test_the_plain_network_colours_alike() -> None:
+    torch.manual_seed(0)
+    net = PDNLA(4)
+    target, reference = (
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 56, 3), dtype=np.uint8)) for seed in (0, 1)
+    )
+    fast, plain = (
+        np.asarray(Colorizer(net, "cpu", "float32", 48, accelerate=accelerate)(target, reference), dtype=int)
+        for accelerate in (True, False)
+    )
+    assert np.abs(fast - plain).max() <= 1
+    assert type(net) is PDNLA

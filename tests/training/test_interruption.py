@@ -156,6 +156,15 @@ def test_a_run_told_to_leave_saves_and_says_how_to_go_on(interrupted: Interrupte
 
 
 @pytest.mark.slow
+def test_a_run_that_has_had_its_steps_says_so_when_it_is_resumed(whole: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        resume_from(str(whole), PDNLA(4), steps=STEPS + 1)
+        assert caplog.text == ""
+        resume_from(str(whole), PDNLA(4), steps=STEPS)
+    assert f"the run has had the {STEPS} steps of trainer.max_steps, and none is left" in caplog.text
+
+
+@pytest.mark.slow
 def test_a_truncated_checkpoint_is_skipped_with_a_warning(
     whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

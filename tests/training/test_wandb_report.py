@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
+from torch import nn
 from wandb.proto import wandb_internal_pb2
 
 from pdnla import PDNLA, load_network
@@ -210,19 +211,22 @@ def test_a_pixel_that_attends_to_one_position_looks_at_its_cell(
     pictures: tuple[PDNLA, torch.Tensor, torch.Tensor],
 ) -> None:
     net, target, reference = pictures
-    code = net.encode_reference(reference)
-    keys = torch.zeros_like(code.levels[3].keys)
-    queries = net.decoder.fusions[3].to_reference.query
+    branch = net.decoder.fusions[3].to_reference
     place = 1 + 9 + 36 + 8 * 2 + 5  # row 2, column 5 of the grid of 8
+    queries: list[torch.Tensor] = []
+
+    def only_place(_module: nn.Module, _inputs: object, keys: torch.Tensor) -> torch.Tensor:
+        chosen = torch.zeros_like(keys)
+        chosen[:, place] = 1e6 * queries[0][:, :, 10, 20]
+        return chosen
+
     with torch.no_grad():
-        stages_queries: list[torch.Tensor] = []
-        hook = queries.register_forward_hook(lambda _m, _i, out: stages_queries.append(out))
-        net.stages(target, code)
+        hooks = [branch.query.register_forward_hook(lambda _m, _i, out: queries.append(out))]
+        net.stages(target, reference)
+        hooks += [key.register_forward_hook(only_place) for key in branch.keys]
+        maps = attention_maps(net, target, reference, torch.tensor([[[20.5 / 32, 10.5 / 24]]] * 2))
+    for hook in hooks:
         hook.remove()
-        for map_ in range(4):
-            keys[:, map_ * 110 + place] = 1e6 * stages_queries[0][:, :, 10, 20]
-    code = code._replace(levels=(*code.levels[:3], code.levels[3]._replace(keys=keys)))
-    maps = attention_maps(net, target, code, torch.tensor([[[20.5 / 32, 10.5 / 24]]] * 2))
     wanted = torch.zeros(GRID, GRID)
     wanted[6:9, 15:18] = 1 / 9
     assert torch.allclose(maps[:, 0], wanted.expand(2, -1, -1), atol=1e-4)

@@ -77,6 +77,7 @@ def colorize(
         typer.Option(
             "--out",
             "-o",
+            metavar="PATH",
             help="Where the result goes: a file, whose suffix says the format, or a folder, new if its name ends in /. "
             "Without it: TARGET_colorized.png or TARGET_colorized/ beside the target.",
         ),
@@ -94,7 +95,7 @@ def colorize(
         str,
         typer.Option(
             metavar="SIZE",
-            help="The network works on about SIZE × SIZE pixels (16 to 8192), or on each picture at its own size if"
+            help="The network works on about SIZE x SIZE pixels (16 to 8192), or on each picture at its own size if"
             " this is native; the result has the target's own size.",
         ),
     ] = "512",
@@ -119,6 +120,10 @@ def colorize(
             " minutes and is kept.",
         ),
     ] = False,
+    accelerate: Annotated[
+        bool,
+        typer.Option(help="Use the fast forms of the network's modules; --no-accelerate computes them as written."),
+    ] = True,
     about_weights: Annotated[
         bool,
         typer.Option(
@@ -160,6 +165,7 @@ def colorize(
         precision=precision.value,
         size=_side(size),
         compile=compile_,
+        accelerate=accelerate,
         device=device,
         devices=devices,
         batch_size=batch_size,

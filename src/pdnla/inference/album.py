@@ -20,7 +20,7 @@ class Settings(NamedTuple):
     """How an album is coloured.
 
     Attributes:
-        weights, precision, size, compile: as :class:`~pdnla.inference.colorizer.Colorizer`'s.
+        weights, precision, size, compile, accelerate: as :class:`~pdnla.inference.colorizer.Colorizer`'s.
         device: ``auto``, ``cpu``, ``cuda`` or one such as ``cuda:1``.
         devices: how many processes colour, each on a CUDA device or on its share of the processors.
         batch_size: pictures of like shape coloured at a time.
@@ -33,6 +33,7 @@ class Settings(NamedTuple):
     precision: str = "auto"
     size: int | str = 512
     compile: bool = False
+    accelerate: bool = True
     device: str = "auto"
     devices: int = 1
     batch_size: int = 1

@@ -1,5 +1,6 @@
 """Images in, images out: any size, the reference kept between targets, the target's luminance kept."""
 
+import copy
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,8 @@ class Colorizer:
             was compiled is kept and serves later runs. CPUs are faster without: compiled code cannot call the package's
             own convolutions.
 
+        accelerate: use the fast modules of :mod:`pdnla.fast`; False: the plain ones, computed as they are written.
+
     Raises:
         UserError: the weights cannot be read, the device is not there, or an option has no such value.
     """
@@ -80,6 +83,7 @@ class Colorizer:
         precision: str = "auto",
         size: int | str = 512,
         compile: bool = False,
+        accelerate: bool = True,
     ) -> None:
         if isinstance(size, str) and size != NATIVE:
             raise UserError(f"size {size} is not known; use {NATIVE} or a number, 512 for the published network")
@@ -100,7 +104,11 @@ class Colorizer:
         else:
             network = load_network(weights) if isinstance(weights, str | Path) else weights
             self.dtype = choose_precision(precision, self.device)
-            self.network = for_inference(network, self.dtype, copied=network is weights).to(self.device)
+            if accelerate:
+                network = for_inference(network, self.dtype, copied=network is weights)
+            elif network is weights:
+                network = copy.deepcopy(network).eval().requires_grad_(False)
+            self.network = network.to(self.device)
             if compile:
                 self.network = compiled(self.network, self.device)
         self._code: Any = None

@@ -19,7 +19,7 @@ from pdnla.inference.colorizer import Colorizer
 from pdnla.inference.pipeline import Outcome, colour_tasks
 from pdnla.inference.planning import Task
 from pdnla.memory import keep_freed_memory
-from pdnla.processes import Rank, become_child
+from pdnla.processes import Rank, become_child, start_child
 
 _PATIENCE = 30  # seconds that a process has for ending what it is at
 
@@ -76,7 +76,7 @@ def colour_shares(
         for tasks, device in work:
             receiver, sender = context.Pipe(duplex=False)
             child = context.Process(target=_serve, args=(sender, tasks, device, settings, reference, threads))
-            child.start()
+            start_child(child)
             sender.close()
             children[receiver] = child, tasks
         yield from _outcomes(children)
@@ -153,5 +153,6 @@ def _colour(
 ) -> Iterator[Outcome]:
     if device.type == "cpu":
         keep_freed_memory()
-    colorizer = Colorizer(settings.weights, device, settings.precision, settings.size, settings.compile)
+    options = (settings.precision, settings.size, settings.compile, settings.accelerate)
+    colorizer = Colorizer(settings.weights, device, *options)
     yield from colour_tasks(colorizer, tasks, settings.batch_size, reference)

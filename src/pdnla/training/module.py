@@ -113,7 +113,7 @@ class ColorizationModule(pl.LightningModule):
         self._frozen: list[Backbone] = [load_backbone(backbone)] if loss.needs("backbone") else []
         self._compiled: list[Callable[..., Colorization]] = []
         self._step_started = 0.0
-        self._measured: dict[str, Tensor | float] = {}  # in the last step, on this device
+        self._figures: dict[str, Tensor | float] = {}  # in the last step, on this device
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what network it is, the counts of photographs left out and of steps skipped."""
@@ -199,13 +199,13 @@ class ColorizationModule(pl.LightningModule):
             judged.append(supervision.detached())
             for name, value in {**values, "total": total.detach()}.items():
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value
-        measured: dict[str, Tensor | float] = {f"train/loss/{name}": value for name, value in terms.items()}
-        measured["train/gradient_norm"] = norm = self._clipped_mean("network", self.network)
+        figures: dict[str, Tensor | float] = {f"train/loss/{name}": value for name, value in terms.items()}
+        figures["train/gradient_norm"] = norm = self._clipped_mean("network", self.network)
         if self._finite(norm, terms):
-            measured["train/lr"] = optimizer.param_groups[0]["lr"]
+            figures["train/lr"] = optimizer.param_groups[0]["lr"]
             optimizer.step()  # the wrapper's: this is what counts as the run's step
             for name, value in self._train_critics(critic_optimizers, judged, batch, step).items():
-                measured[f"critics/{name}"] = value
+                figures[f"critics/{name}"] = value
             schedules = self.lr_schedulers()
             for schedule in schedules if isinstance(schedules, list) else [schedules]:
                 cast(LambdaLR, schedule).step()
@@ -214,11 +214,11 @@ class ColorizationModule(pl.LightningModule):
         self.counts.update(grey=batch.grey, unreadable=batch.unreadable)
         for name, weight in self.loss.weights.items():
             if name in terms:
-                measured[f"train/weighted/{name}"] = weight * terms[name]
-        measured |= {f"data/{kind}_left_out": float(self.counts[kind]) for kind in ("grey", "unreadable")}
-        measured["train/skipped_steps"] = float(self.counts["skipped"])
-        measured["data/unpaired"] = float(batch.unpaired)
-        self._measured = measured
+                figures[f"train/weighted/{name}"] = weight * terms[name]
+        figures |= {f"data/{kind}_left_out": float(self.counts[kind]) for kind in ("grey", "unreadable")}
+        figures["train/skipped_steps"] = float(self.counts["skipped"])
+        figures["data/unpaired"] = float(batch.unpaired)
+        self._figures = figures
 
     def supervise(self, batch: Batch) -> Supervision:
         """Return the network's results on a batch, with all that the loss needs."""
@@ -252,7 +252,7 @@ class ColorizationModule(pl.LightningModule):
         step: int,
     ) -> dict[str, Tensor]:
         """Take each critic's step; return its figures."""
-        measured: dict[str, Tensor] = {}
+        figures: dict[str, Tensor] = {}
         for (name, term), optimizer in zip(self.loss.critics.items(), optimizers, strict=True):
             optimizer.zero_grad(set_to_none=True)
             parts = [part for part in (term.judged(whole) for whole in judged) if len(part)]
@@ -262,14 +262,14 @@ class ColorizationModule(pl.LightningModule):
                 share = len(part) / pairs
                 self.manual_backward(loss * share)
                 for what, value in {"loss": loss.detach(), **scores}.items():
-                    measured[f"{name}/{what}"] = measured.get(f"{name}/{what}", torch.zeros_like(value)) + share * value
+                    figures[f"{name}/{what}"] = figures.get(f"{name}/{what}", torch.zeros_like(value)) + share * value
             if not parts:
                 continue
-            norm = measured[f"{name}/gradient_norm"] = self._clipped_mean(f"loss.terms.{name}.critic", term.critic)
-            if self._finite(norm, {f"the critic of {name}": measured[f"{name}/loss"]}):
-                measured[f"{name}/lr"] = torch.tensor(optimizer.param_groups[0]["lr"])
+            norm = figures[f"{name}/gradient_norm"] = self._clipped_mean(f"loss.terms.{name}.critic", term.critic)
+            if self._finite(norm, {f"the critic of {name}": figures[f"{name}/loss"]}):
+                figures[f"{name}/lr"] = torch.tensor(optimizer.param_groups[0]["lr"])
                 optimizer.optimizer.step()  # not the wrapper's, which would count as a step of the run
-        return measured
+        return figures
 
     def _clipped_mean(self, name: str, module: nn.Module) -> Tensor:
         """Average a module's gradients over the devices and clip them; return their norm before."""
@@ -303,19 +303,19 @@ class ColorizationModule(pl.LightningModule):
         """
         trainer = self.trainer
         logs = (trainer.fit_loop.total_batch_idx + 1) % trainer.log_every_n_steps == 0 or trainer.should_stop
-        tells = trainer.progress_bar_callback is None and self.global_step % LINE_EVERY == 0
-        if not logs and not tells:
+        line = self.global_step % LINE_EVERY == 0
+        if not logs and not line:  # the same on all devices, whatever each one shows
             return
         speed = len(batch.pairs.target) / (time.perf_counter() - self._step_started)
-        measured = mean_over_devices(self._measured)
+        figures = mean_over_devices(self._figures)
         if logs:
-            for name, value in measured.items():
+            for name, value in figures.items():
                 self.log(name, value, prog_bar=name in SHOWN)
             self.log("perf/images_per_second", speed)
             self.log("perf/memory_gb", peak_memory(self.device))
-        if tells:
+        if line and trainer.progress_bar_callback is None:
             end = f" of {self.steps}" if self.steps > 0 else ""
-            loss = float(measured["train/loss/total"])
+            loss = float(figures["train/loss/total"])
             self.print(f"step {self.global_step}{end}: loss {loss:.3f}, {speed:.1f} images/s")
 
     def on_train_end(self) -> None:

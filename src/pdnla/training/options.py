@@ -41,6 +41,7 @@ OPTIONS: dict[str, Rule] = {
     "schedule.accumulate": whole(1),
     "schedule.max_skipped": whole(1),
     "schedule.compile": FLAG,
+    "schedule.accelerate": FLAG,
     # conf/model
     "model.channel": whole(1),
     "model.side": whole(1),

@@ -45,7 +45,7 @@ def train_network(config: DictConfig, result: Result) -> None:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     network = instantiate(config.model)
     start_from(config.weights, network)
-    checkpoint = resume_from(config.ckpt_path, network, seconds(config.trainer.max_time))
+    checkpoint = resume_from(config.ckpt_path, network, seconds(config.trainer.max_time), config.trainer.max_steps)
     data = instantiate(config.data, backbone=config.backbone)
     module = ColorizationModule(
         network,
