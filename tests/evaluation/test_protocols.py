@@ -215,7 +215,9 @@ def test_truths_are_matched_by_name_and_brought_to_the_target(place: Path) -> No
     assert truth.size == (40, 30)
     assert truth.getpixel((3, 3))[2] > 190  # type: ignore[index]
     assert pairs[1].truth is None
-    save(place / "truth" / "b.jpg", (90, 90, 90))
+    save(place / "truth" / "b.jpg", (90, 91, 92))
+    assert GivenPairs(place / "target", place / "reference", truths=place / "truth")[1].truth is not None
+    save(place / "truth" / "b.jpg", 90)
     with pytest.raises(UserError, match=r"b.jpg: is grey and should be the truth"):
         GivenPairs(place / "target", place / "reference", truths=place / "truth")[1]
     save(place / "empty" / "c.jpg", (90, 9, 90))

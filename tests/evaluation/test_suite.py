@@ -1,5 +1,6 @@
 """The suite: its parts, what it leaves out, and the people who are held out."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_the_suite_has_a_part_for_each_folder_and_says_what_it_leaves_out(folder
     assert whole.left_out == []
     assert all(measure in MEASURES for part in whole.parts.values() for measure in part.overview)
     for name, part in whole.parts.items():
-        case = part.protocol[0]
+        case = pickle.loads(pickle.dumps(part.protocol))[0]  # as another process has it
         assert (case.truth is None) is (name == "published")
         assert set(case.given) == ({"published"} if name == "published" else set())
         assert set(case.regions) == {"faces": {"skin"}, "partial": {"missing", "shown"}}.get(name, set())

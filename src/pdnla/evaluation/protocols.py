@@ -237,7 +237,7 @@ class GivenPairs:
         """Read a pair, its truth and its published results.
 
         Raises:
-            UserError: a picture cannot be read, or the truth is grey.
+            UserError: a picture cannot be read, or the truth has no colours.
         """
         path, guide = self.pairs[index]
         target = reduced(read_image(path), self.size)
@@ -245,9 +245,12 @@ class GivenPairs:
             self._reference = guide, reduced(read_image(guide), self.size)
         given = {name: read_image(result).resized(target.size).rgb() for name, result in self.results[index].items()}
         own = self.truths[index]
-        truth = None if own is None else read_image(own).resized(target.size).rgb()
-        if truth is not None and is_grey(truth):
-            raise UserError(f"{own}: is grey and should be the truth; leave the pair out")
+        truth = None
+        if own is not None:
+            picture = read_image(own)
+            if picture.colour.mode != "RGB":  # one that is nearly grey in RGB may be a truth
+                raise UserError(f"{own}: is grey and should be the truth; leave the pair out")
+            truth = picture.resized(target.size).rgb()
         return Case(self._names[index], target, self._reference[1], truth, given)
 
 

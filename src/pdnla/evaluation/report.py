@@ -226,7 +226,7 @@ def _with_part_before(columns: Sequence[Column]) -> list[tuple[str | None, Colum
 
 def _heading(measure: Measure, first: bool = False) -> str:
     mark, arrow = " class=first" if first else "", ARROWS[measure.better]
-    return f"<th{mark} title='{escape(measure.meaning)}'>{escape(measure.label)} <small>{arrow}</small></th>"
+    return f"<th{mark} title='{escape(measure.meaning)}'>{escape(measure.label)}&nbsp;<small>{arrow}</small></th>"
 
 
 def _means(evaluation: Evaluation) -> str:

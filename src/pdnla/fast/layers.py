@@ -126,7 +126,7 @@ def scaled(layer: EqualConv2d, gain: float = 1.0) -> tuple[Tensor, Tensor | None
 def blur_kernel(channels: int, like: Tensor) -> Tensor:
     """Return the blur's kernel for each channel, ``(C, 1, 4, 4)``."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=like.device, dtype=like.dtype) / 8
-    return torch.outer(taps, taps).expand(channels, 1, 4, 4)
+    return torch.outer(taps, taps).repeat(channels, 1, 1, 1)  # read faster than an expanded one
 
 
 def fast_blur(x: Tensor, sides: int, above: int, below: int, stride: int = 1) -> Tensor:
@@ -200,20 +200,26 @@ class FastResidualDown(Folding, ResidualDown):
         result: Tensor | None = None
         for first in range(0, height // 2, step):
             last = min(first + step, height // 2)
-            # The rows that the strided convolution reads through the blur, and the rows of x that they depend on.
-            low, high = max(2 * first - 2, 0), min(2 * last + 2, height)
-            start, end = max(low - 1, 0), min(high + 1, height)
-            rows = lowered(stem(x[:, :, start:end]))
-            own = rows[:, :, max(2 * first - 1, 0) - start : min(2 * last + 1, height) - start]
-            reflected = (int(low == 0), int(high == height))
-            zeros = (low - (2 * first - 2), 2 * last + 2 - high)
-            rows = _branches(rows, own, constants, reflected, zeros, (int(first == 0), int(2 * last == height)))
+            rows = self._band(stem, x, constants, first, last)
             if result is None:
                 shape = (batch, outputs, height // 2, width // 2)
                 result = torch.empty(shape, dtype=rows.dtype, memory_format=torch.channels_last)
             result[:, :, first:last] = rows
         assert result is not None
         return result
+
+    @staticmethod
+    def _band(stem: nn.Module, x: Tensor, constants: Any, first: int, last: int) -> Tensor:
+        """Return the rows of the result from ``first`` up to ``last``."""
+        height = x.shape[2]
+        # The rows that the strided convolution reads through the blur, and the rows of x that they depend on.
+        low, high = max(2 * first - 2, 0), min(2 * last + 2, height)
+        start, end = max(low - 1, 0), min(high + 1, height)
+        rows = lowered(stem(x[:, :, start:end]))
+        own = rows[:, :, max(2 * first - 1, 0) - start : min(2 * last + 1, height) - start]
+        reflected = (int(low == 0), int(high == height))
+        zeros = (low - (2 * first - 2), 2 * last + 2 - high)
+        return _branches(rows, own, constants, reflected, zeros, (int(first == 0), int(2 * last == height)))
 
     def constants(self) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None], Tensor]:
         """Return weight and bias of conv1 and conv2, and the skip's weight; the last two times 1/sqrt(2)."""

@@ -61,8 +61,13 @@ def conv3x3(
     if x.is_cpu and not _torch_only:
         x = lowered(x)
         if _worth(x, weight, stride) and not (needs_gradient(x, weight, bias, add) and slope != 1 and add is not None):
-            result: Tensor = torch.ops.pdnla.conv3x3(x, weight, bias, add, stride, padding, reflect, slope, alpha)
-            return result
+            if torch.compiler.is_compiling() or needs_gradient(x, weight, bias, add):
+                result: Tensor = torch.ops.pdnla.conv3x3(x, weight, bias, add, stride, padding, reflect, slope, alpha)
+                return result
+            # Nobody looks: the operator's way through torch's dispatcher would cost more than it brings.
+            return native.conv3x3(
+                x, weight, bias, stride=stride, padding=padding, reflect=reflect, slope=slope, add=add, alpha=alpha
+            )
     return torch_conv3x3(x, weight, bias, stride, padding, reflect, slope, add, alpha)
 
 
@@ -109,7 +114,14 @@ def torch_conv3x3(
     return x if add is None else torch.add(x, add, alpha=alpha)
 
 
-@torch.library.custom_op("pdnla::conv3x3", mutates_args=(), device_types="cpu")
+_LIBRARY = torch.library.Library("pdnla", "DEF")  # less overhead at each call than torch.library.custom_op
+_LIBRARY.define(
+    "conv3x3(Tensor x, Tensor weight, Tensor? bias, Tensor? add, int stride, int[] padding, bool reflect, float slope,"
+    " float alpha) -> Tensor"
+)
+_LIBRARY.define("conv3x3_weight_gradient(Tensor x, Tensor gradient, int[] padding, bool reflect) -> Tensor")
+
+
 def _conv3x3(
     x: Tensor,
     weight: Tensor,
@@ -127,7 +139,7 @@ def _conv3x3(
     )
 
 
-@_conv3x3.register_fake
+@torch.library.register_fake("pdnla::conv3x3")  # type: ignore[untyped-decorator]
 def _(
     x: Tensor,
     weight: Tensor,
@@ -144,12 +156,11 @@ def _(
     return x.new_empty(x.shape[0], weight.shape[0], height, width).contiguous(memory_format=torch.channels_last)
 
 
-@torch.library.custom_op("pdnla::conv3x3_weight_gradient", mutates_args=(), device_types="cpu")
 def _weight_gradient(x: Tensor, gradient: Tensor, padding: Sequence[int], reflect: bool) -> Tensor:
     return native.weight_gradient3x3(native.channels_last(x), gradient, padding, reflect)
 
 
-@_weight_gradient.register_fake
+@torch.library.register_fake("pdnla::conv3x3_weight_gradient")  # type: ignore[untyped-decorator]
 def _(x: Tensor, gradient: Tensor, padding: Sequence[int], reflect: bool) -> Tensor:
     shape = (gradient.shape[1], x.shape[1], 3, 3)
     return x.new_empty(shape, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
@@ -211,4 +222,6 @@ def _input_gradient(gradient: Tensor, weight: Tensor, padding: Sequence[int], re
     return ringed[:, :, above : height - below, left : width - right]
 
 
+_LIBRARY.impl("conv3x3", _conv3x3, "CPU")
+_LIBRARY.impl("conv3x3_weight_gradient", _weight_gradient, "CPU")
 torch.library.register_autograd("pdnla::conv3x3", _backward, setup_context=_setup)
