@@ -64,7 +64,7 @@ def conv3x3(
             if torch.compiler.is_compiling() or needs_gradient(x, weight, bias, add):
                 result: Tensor = torch.ops.pdnla.conv3x3(x, weight, bias, add, stride, padding, reflect, slope, alpha)
                 return result
-            # Nobody looks: the operator's way through torch's dispatcher would cost more than it brings.
+            # Without tracing and gradients, a direct call avoids the overhead of torch's dispatcher.
             return native.conv3x3(
                 x, weight, bias, stride=stride, padding=padding, reflect=reflect, slope=slope, add=add, alpha=alpha
             )
