@@ -2,6 +2,6 @@
 
 * ``preprocessing``, ``colorizer``, ``chroma_upscaling``: images in, images out.
 * ``planning``, ``matching``, ``choosing``: the reference of each picture, and the path of its result.
-* ``album``: colouring of an album, with ``many_devices``, ``pipeline`` and ``background``; ``results`` manages the other
+* ``album``: colouring of an album, with ``many_devices``, ``pipeline`` and ``background``; ``results`` manages other
   files in the folder of results.
 """
