@@ -264,7 +264,7 @@ def test_what_fails_is_listed_and_the_rest_is_done(
         (["frames"], "no REFERENCE given"),
         (["absent", "cat.png"], "absent: there is no such file or folder"),
         (["frames", "cat.png", "-o", "frames"], "frames: is where the pictures come from"),
-        (["p.csv", "cat.png"], "p.csv: is a file of pairs, which names its references itself; leave cat.png out"),
+        (["p.csv", "cat.png"], "p.csv: is a pairs file, which names its references itself; leave cat.png out"),
         (["p.csv"], "p.csv: there is no such file or folder"),
         (["frames", "cat.png", "-o", "cat.png/o"], "cat.png/o: cannot be made (Not a directory); choose another"),
         (["frames", "cat.png", "-o", "o", "--weights", "x.ckpt"], "--weights x.ckpt: there is no such file"),

@@ -174,7 +174,7 @@ def test_unknown_pairings_are_refused(album: Path) -> None:
         partners_by("best", [album, album])
 
 
-# Files of pairs
+# Pairs files
 
 
 def write(file: Path, lines: list[str]) -> Path:

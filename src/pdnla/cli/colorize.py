@@ -47,7 +47,7 @@ def _about_weights(asked: bool) -> None:
 def colorize(
     target: Annotated[
         Path,
-        typer.Argument(metavar="TARGET", help="Picture to colour, a folder, a folder of shards, or a file of pairs."),
+        typer.Argument(metavar="TARGET", help="Picture to colour, a folder, a folder of shards, or a pairs file."),
     ],
     reference: Annotated[
         Path | None,
@@ -209,7 +209,7 @@ def _source(target: Path, reference: Path | None, pick_from: Path | None, keep_r
     if source is None and not is_pairs_file(target):
         raise UserError("no REFERENCE given; name one after TARGET, or give a folder to choose from with --pick-from")
     if source is not None and is_pairs_file(target):
-        raise UserError(f"{target}: is a file of pairs, which names its references itself; leave {source} out")
+        raise UserError(f"{target}: is a pairs file, which names its references itself; leave {source} out")
     return source
 
 

@@ -27,7 +27,7 @@ class BackboneName(str, enum.Enum):
 @app.command()
 def pairs(
     targets: Annotated[Path, typer.Argument(metavar="FOLDER", help="Pictures to find references for.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file of pairs to write (CSV).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The pairs file to write (CSV).")],
     references: Annotated[
         Path | None,
         typer.Option(help="Folder of the references. Default: FOLDER itself.", show_default=False),
