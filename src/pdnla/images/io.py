@@ -252,7 +252,9 @@ def _opened(path: str | Path | Openable) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise UserError(f"{path}: has more than {limit} million pixels; make it smaller or cut it") from error
-    except (UserError, MemoryError):
+    except MemoryError as error:
+        raise UserError(f"{path}: does not fit in this machine's memory; make it smaller or cut it") from error
+    except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything at a damaged file
         if isinstance(error, OSError) and error.errno is not None:
