@@ -178,3 +178,19 @@ def test_tiffs_that_are_not_read_are_told_what_they_are(tmp_path: Path) -> None:
     assert "is a TIFF of a kind that is not read (LAB, 3 x 16 bits, whole numbers, compression 1)" in said(path)
     path.write_bytes(path.read_bytes()[:40])
     assert said(path) == f"{path}: is truncated or damaged; copy or save it again"
+
+
+def test_a_jpeg_too_short_for_its_size_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (75, 53), RED).save(tmp_path / "a.jpg", progressive=True)
+    data = (tmp_path / "a.jpg").read_bytes().replace(struct.pack(">2H", 53, 75), struct.pack(">2H", 13_000, 13_000))
+    (tmp_path / "a.jpg").write_bytes(data)
+    with monkeypatch.context() as patch:
+        patch.setattr("pdnla.images.io.picture_from_pil", lambda *_: pytest.fail("decoded"))
+        assert said(tmp_path / "a.jpg").endswith(
+            "a.jpg: is truncated or damaged (too short for its size); copy or save it again"
+        )
+    for options in ({"progressive": True}, {"optimize": True}, {}):
+        Image.new("L", (3000, 3000), 9).save(tmp_path / "flat.jpg", quality=1, **options)
+        assert read_image(tmp_path / "flat.jpg").size == (3000, 3000)

@@ -183,7 +183,7 @@ def read_pages(path: str | Path | Openable) -> Iterator[Page]:
                 raise
             except Exception as error:  # as in _opened
                 raise UserError(
-                    f"{path}: page {number} cannot be read ({error}); copy or save the file again"
+                    f"{path}: page {number} cannot be read ({_plain(error)}); copy or save the file again"
                 ) from error
             colour = image.copy() if picture.colour is image else picture.colour  # `image` becomes the next page
             yield Page(Picture(colour, picture.alpha, pages=len(pages)), metadata)
@@ -239,13 +239,16 @@ def _opened(path: str | Path | Openable) -> Iterator[Image.Image]:
             if is_raw(path):
                 raise UserError(why_unread(Path(str(path))) or "")
             file.seek(0)
-            # Pillow warns from half of its limit on, which a large scan reaches; the limit itself stays.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of odd metadata, and from half of its limit on, which a large scan reaches; the limit stays.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             try:
                 image = _open(file)
             except UnidentifiedImageError as error:
                 raise UserError(why_unidentified(path, file)) from error
             with image:
+                if image.format == "JPEG" and file.seek(0, io.SEEK_END) * 8 < image.width * image.height // 64:
+                    # Each block of 8×8 pixels takes a bit or more; decoding what is not there may take minutes.
+                    raise UserError(f"{path}: is truncated or damaged (too short for its size); copy or save it again")
                 yield image
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such image; check the path") from error
@@ -259,7 +262,12 @@ def _opened(path: str | Path | Openable) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow's decoders raise nearly anything at a damaged file
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-        raise UserError(f"{path}: is truncated or damaged ({error}); copy or save it again") from error
+        raise UserError(f"{path}: is truncated or damaged ({_plain(error)}); copy or save it again") from error
+
+
+def _plain(error: Exception) -> str:
+    """Return what an error says, in one line that can be printed: decoders quote what is in a file."""
+    return "".join(c for c in " ".join(str(error).split()) if c.isprintable())
 
 
 def _open(file: IO[bytes]) -> Image.Image:

@@ -107,8 +107,7 @@ def _kept_exif(exif: Image.Exif, size: tuple[int, int]) -> Image.Exif:
     if photograph:
         photograph.pop(_INTEROPERABILITY, None)
         photograph |= {_COLOUR_SPACE: 1, _WIDTH: size[0], _HEIGHT: size[1]}
-        kept.get_ifd(_EXIF).update(photograph)
-        kept[_EXIF] = kept.get_ifd(_EXIF)
+        kept[_EXIF] = photograph
     if place:
         kept[_GPS] = place
     if _ORIENTATION in exif:
