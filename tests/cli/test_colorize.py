@@ -688,7 +688,7 @@ def test_16_bits_keep_the_scans_lightness(command: Command, suffix: str) -> None
         data = torch.frombuffer(bytearray(Path("result.png").read_bytes()), dtype=torch.uint8)
         result = decode_png(data, ImageReadMode.UNCHANGED).to(torch.int32).permute(1, 2, 0).numpy()
     wanted = lightness(np.repeat(values[..., None], 3, axis=-1), 65535)
-    assert np.abs(lightness(result, 65535) - wanted).max() < 0.003
+    assert np.abs(lightness(result, 65535) - wanted).max() < 0.001
     assert result[..., 0].mean() > result[..., 2].mean() + 8000
     with Image.open(f"result.{suffix}") as image:
         assert image.info["dpi"] == pytest.approx((1200, 1200), abs=0.02)

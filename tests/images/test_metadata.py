@@ -74,6 +74,12 @@ def test_resolution_dates_exif_and_xmp_are_kept(tmp_path: Path, suffix: str, int
     assert read_image(tmp_path / f"result{into}").size == (32, 48)
 
 
+def test_a_grey_picture_has_no_profile_of_colours(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", Image.new("L", (4, 4)))
+    with Image.open(tmp_path / "a.png") as image:
+        assert (image.mode, image.info.get("icc_profile")) == ("L", None)
+
+
 def test_broken_exif_costs_no_result(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(range(90)))
     metadata = read_metadata(tmp_path / "a.jpg")

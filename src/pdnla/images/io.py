@@ -405,7 +405,10 @@ def _encoded(path: Path, image: Image.Image | Pixels, metadata: Metadata) -> io.
             ground = Image.new("RGB", image.size, "white")
             ground.paste(image, mask=image.getchannel("A"))
             image = ground
-        image.save(encoded, format=format_name, **options, **metadata.options(format_name))
+        options = {**options, **metadata.options(format_name)}
+        if image.mode not in ("RGB", "RGBA"):  # a grey picture's profile would be another one
+            del options["icc_profile"]
+        image.save(encoded, format=format_name, **options)
     except (OSError, ValueError, struct.error) as error:
         height, width = image.shape[:2] if not isinstance(image, Image.Image) else image.size[::-1]
         picture = f"this {width}×{height} picture"
