@@ -15,19 +15,17 @@ import json
 import os
 import pickle
 import random
-import resource
-import signal
 import struct
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from pdnla import PDNLA, UserError
+from fuzzing import BYTES, GOOD, Result, attempt, table
+from pdnla import PDNLA
 from pdnla.export import export, load_exported
 from pdnla.models import describe
 from pdnla.published import published_names, published_shape
@@ -36,16 +34,6 @@ from pdnla.weights import load_network, save_weights
 KINDS = ("safetensors", "checkpoint", "published", "old_pickle", "onnx")
 SECONDS, MEMORY = 20, 3 << 30  # of a file: the limit, and what may be added to the process
 RAN = "ran"  # the file that a payload writes
-GOOD = ("read", "refused")
-
-
-class Result(NamedTuple):
-    """What came of a file: an outcome, what was said, seconds and MB beyond the process's own."""
-
-    outcome: str
-    said: str
-    seconds: float
-    megabytes: float
 
 
 class Payload:
@@ -91,52 +79,6 @@ def saved(content: Any, old: bool = False) -> bytes:
     file = io.BytesIO()
     torch.save(content, file, _use_new_zipfile_serialization=not old)
     return file.getvalue()
-
-
-# --- damages of bytes
-
-
-def truncated(data: bytearray, chance: random.Random) -> bytearray:
-    return data[: int(len(data) * chance.random() ** 2)]
-
-
-def flipped(data: bytearray, chance: random.Random) -> bytearray:
-    for _ in range(chance.choice((1, 8, 64))):
-        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-    return data
-
-
-def start_flipped(data: bytearray, chance: random.Random) -> bytearray:
-    for _ in range(chance.choice((1, 2, 4, 16))):
-        data[chance.randrange(min(len(data), 4096))] = chance.randrange(256)
-    return data
-
-
-def end_flipped(data: bytearray, chance: random.Random) -> bytearray:
-    for _ in range(chance.choice((1, 2, 4, 16))):
-        data[-1 - chance.randrange(min(len(data), 4096))] = chance.randrange(256)
-    return data
-
-
-def zeroed(data: bytearray, chance: random.Random) -> bytearray:
-    start, length = chance.randrange(len(data)), chance.choice((16, 512, 65536))
-    data[start : start + length] = bytes(len(data[start : start + length]))
-    return data
-
-
-def inserted(data: bytearray, chance: random.Random) -> bytearray:
-    start = chance.randrange(len(data))
-    data[start:start] = chance.randbytes(chance.choice((1, 7, 4096)))
-    return data
-
-
-def cut_out(data: bytearray, chance: random.Random) -> bytearray:
-    start = chance.randrange(len(data))
-    del data[start : start + chance.choice((1, 7, 4096))]
-    return data
-
-
-BYTES = (truncated, flipped, start_flipped, end_flipped, zeroed, inserted, cut_out)
 
 
 # --- damages that leave the container sound
@@ -285,62 +227,11 @@ def damages(kind: str) -> list[Callable[[bytearray, random.Random], bytearray]]:
 
 def use(file: Path) -> None:
     """Read a file as the commands do and colour a small picture."""
+    torch.set_num_threads(1)  # the parent's threads are not in this process
     pictures = torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32)
     network = load_exported(file) if file.suffix == ".onnx" else load_network(file)
     with torch.inference_mode():
         network(*pictures)
-
-
-def attempt(file: Path, seconds: int = SECONDS, memory: int = MEMORY) -> Result:
-    """Use a file in a forked process with limits; it ends there whatever happens."""
-    began = time.monotonic()
-    readable, writable = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(readable)
-        os.write(writable, f"{memory_of(1)}\n".encode())
-        said = outcome(file, seconds, memory)
-        os.write(writable, said.encode(errors="backslashreplace")[:4000])
-        os._exit(0)
-    os.close(writable)
-    with os.fdopen(readable, "rb") as pipe:
-        before, _, text = pipe.read().decode().partition("\n")
-    _, status, usage = os.wait4(child, 0)
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        text = "took too long\n" if number in (signal.SIGALRM, signal.SIGXCPU) else f"died of signal {number}\n"
-    kind, _, said = text.partition("\n")
-    return Result(kind, said, time.monotonic() - began, usage.ru_maxrss / 1024 - int(before) / 2**20)
-
-
-def memory_of(column: int) -> int:
-    """Return this process's bytes of address space (column 0) or of memory (1)."""
-    return int(Path("/proc/self/statm").read_text().split()[column]) * resource.getpagesize()
-
-
-def outcome(file: Path, seconds: int, memory: int) -> str:
-    """Return what happens to a file, and what is said of it after a line's end."""
-    os.chdir(file.parent)  # where a payload would write
-    torch.set_num_threads(1)  # the parent's threads are not in this process
-    limit = memory_of(0) + memory
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(seconds)
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
-    try:
-        use(file)
-    except UserError as error:
-        said = str(error)
-        sound = said.isprintable() and len(said) < 1200 and file.name in said
-        return f"refused\n{said}" if sound else f"no plain sentence\n{said!r}"
-    except MemoryError as error:
-        return f"out of memory\n{error!r}"
-    except BaseException as error:
-        return f"traceback\n{type(error).__name__}: {error}"
-    return "read\n"
 
 
 def campaign(files: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS) -> dict[tuple[str, str], list[Result]]:
@@ -352,7 +243,7 @@ def campaign(files: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS) 
         damage = chance.choice(damages(kind))
         file = folder / ("damaged.onnx" if kind == "onnx" else "damaged.pt")
         file.write_bytes(damage(bytearray(whole[kind]), chance))
-        result = attempt(file)
+        result = attempt(file, use, SECONDS, MEMORY)
         if (folder / RAN).exists():
             (folder / RAN).unlink()
             result = result._replace(outcome="payload ran")
@@ -362,21 +253,6 @@ def campaign(files: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS) 
             print(f"{kept.name}: {kind}, {damage.__name__}: {result.outcome}: {result.said[:300]}", flush=True)
         found[kind, damage.__name__].append(result)
     return found
-
-
-def table(found: dict[tuple[str, str], list[Result]]) -> str:
-    """Return the outcomes in Markdown."""
-    outcomes = [*GOOD, *sorted({r.outcome for results in found.values() for r in results} - set(GOOD))]
-    lines = [f"| kind | damage | files | {' | '.join(outcomes)} | seconds, at most | MB, at most |"]
-    lines.append("|" + " --- |" * (len(outcomes) + 5))
-    for (kind, damage), results in sorted(found.items()):
-        counts = collections.Counter(result.outcome for result in results)
-        numbers = " | ".join(str(counts[name]) for name in outcomes)
-        worst = f"{max(r.seconds for r in results):.1f} | {max(r.megabytes for r in results):.0f}"
-        lines.append(
-            f"| {kind.replace('_', ' ')} | {damage.replace('_', ' ')} | {len(results)} | {numbers} | {worst} |"
-        )
-    return "\n".join(lines)
 
 
 def main() -> int:

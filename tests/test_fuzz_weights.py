@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz_weights import GOOD, KINDS, Payload, attempt, campaign, saved, table
+from fuzz_weights import KINDS, Payload, campaign, saved, use
+from fuzzing import GOOD, attempt, table
 from pdnla import UserError
 
 
@@ -34,7 +35,7 @@ def test_what_must_not_happen_is_seen(
     wrong: object, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fuzz_weights.load_network", lambda _: wrong())  # type: ignore[operator]
-    assert attempt(tmp_path / "w.pt", seconds=2, memory=1 << 29).outcome == outcome
+    assert attempt(tmp_path / "w.pt", use, seconds=2, memory=1 << 29).outcome == outcome
 
 
 def test_a_payload_that_runs_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

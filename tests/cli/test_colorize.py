@@ -586,3 +586,148 @@ def test_one_way_to_say_the_reference(command: Command) -> None:
     Path("a_colorized_reference.csv").write_text("other")
     refused(command("a.png", "--pick-from", "many", "--keep-reference"), "does not hold chosen references")
     assert files() == ["a.png", "a_colorized_reference.csv", "many/r.png"]
+
+
+def test_pages_of_a_tiff_become_as_many(command: Command) -> None:
+    picture("ref.png", BLUE)
+    sizes = [(20, 14), (9, 30), (16, 16)]
+    clear = Image.new("LA", sizes[1], (90, 120))
+    pages = [Image.new("L", sizes[0], 60), clear, Image.fromarray(np.full((16, 16), 40_000, np.uint16))]
+    Path("album").mkdir()
+    pages[0].save("album/book.tif", save_all=True, append_images=pages[1:], dpi=(300, 300))
+    picture("album/one.tif")
+    done = command("album", "ref.png")
+    assert (done.status, done.out.splitlines()[-1]) == (0, "2 coloured, 0 skipped, 0 failed")
+    assert files("album_colorized") == ["book.tif", "one.png"]
+    with Image.open("album_colorized/book.tif") as book:
+        assert book.n_frames == 3  # type: ignore[attr-defined]
+        for number, size in enumerate(sizes):
+            book.seek(number)
+            assert book.size == size
+            assert book.info["dpi"] == pytest.approx((300, 300))
+            red, _, blue = np.asarray(book.convert("RGB")).reshape(-1, 3).mean(axis=0)
+            assert blue > red + 30
+            assert book.mode == ("RGBA" if number == 1 else "RGB")
+    assert command("album/book.tif", "ref.png").status == 0
+    assert "album/book_colorized.tif" in files()
+    refused(
+        command("album/book.tif", "ref.png", "-o", "a.png"),
+        "has 3 pages, which a.png does not hold",
+        "end its name in .tif",
+    )
+    Path("album/book.tif").rename("book.png")
+    refused(command("book.png", "ref.png"), "book.png: is a TIFF of 3 pages; end its name in .tif to have them all")
+
+
+def test_a_broken_page_is_named_and_leaves_no_half(command: Command) -> None:
+    picture("ref.png", BLUE)
+    noise = [Image.fromarray(np.random.default_rng(n).integers(0, 255, (40, 40), dtype=np.uint8)) for n in range(2)]
+    noise[0].save("book.tif", save_all=True, append_images=noise[1:], compression="tiff_lzw")
+    data = bytearray(Path("book.tif").read_bytes())
+    with Image.open("book.tif") as book:
+        book.seek(1)
+        (start,) = book.tag_v2[273]  # type: ignore[attr-defined]
+    data[start : start + 900] = bytes([255]) * 900
+    Path("book.tif").write_bytes(data)
+    refused(command("book.tif", "ref.png"), "book.tif: page 2 cannot be read")
+    assert files() == ["book.tif", "ref.png"]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_an_animation_says_what_it_needs(command: Command, suffix: str) -> None:
+    frames = [Image.new("RGB", (20, 14), colour) for colour in (BLUE, RED)]
+    frames[0].save(f"clip.{suffix}", save_all=True, append_images=frames[1:])
+    picture("still.png", 99)
+    sentence = f"clip.{suffix}: is an animation; export its frames into a folder and colour that"
+    refused(command(f"clip.{suffix}", "still.png"), sentence)
+    assert command("still.png", f"clip.{suffix}").status == 0
+    assert hue("still_colorized.png") == "blue"
+
+
+def test_the_first_frame_of_a_reference_is_said_to_be_taken(command: Command, caplog: pytest.LogCaptureFixture) -> None:
+    frames = [Image.new("RGB", (20, 14), colour) for colour in (BLUE, RED)]
+    frames[0].save("clip.gif", save_all=True, append_images=frames[1:])
+    picture("still.png")
+    command("still.png", "clip.gif")
+    assert "clip.gif: has several frames; the first is the reference" in caplog.text
+
+
+def test_pictures_that_are_not_read_are_counted_and_named(command: Command) -> None:
+    picture("ref.png", BLUE)
+    picture("album/a.png")
+    Image.new("L", (20, 14), 120).save("album/b.gif")
+    for name in ("c.psd", "d.NEF"):
+        Path("album", name).touch()
+    done = command("album", "ref.png")
+    assert done.status == 1
+    assert "album/c.psd: is a picture of a format that is not read (PSD); convert it to PNG" in done.err
+    assert "album/d.NEF: is a camera's raw file, which is not read; develop it to TIFF or JPEG" in done.err
+    assert done.out.splitlines()[-1] == "2 coloured, 0 skipped, 2 failed"
+    assert files("album_colorized") == ["a.png", "b.png", "failed.csv"]
+
+
+def lightness(rgb: np.ndarray, levels: int) -> np.ndarray:
+    linear = rgb.astype(np.float64) / levels
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    y = linear @ [0.212671, 0.715160, 0.072169]
+    return np.where(y > 216 / 24389, 116 * np.cbrt(y) - 16, y * 24389 / 27)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bits_keep_the_scans_lightness(command: Command, suffix: str) -> None:
+    import tifffile
+    from torchvision.io import ImageReadMode, decode_png
+
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(values).save("scan.tif", dpi=(1200, 1200))
+    picture("ref.png", RED)
+    assert command("scan.tif", "ref.png", "--depth", 16, "-o", f"result.{suffix}").status == 0
+    if suffix == "tif":
+        result = tifffile.imread("result.tif")
+    else:
+        data = torch.frombuffer(bytearray(Path("result.png").read_bytes()), dtype=torch.uint8)
+        result = decode_png(data, ImageReadMode.UNCHANGED).to(torch.int32).permute(1, 2, 0).numpy()
+    wanted = lightness(np.repeat(values[..., None], 3, axis=-1), 65535)
+    assert np.abs(lightness(result, 65535) - wanted).max() < 0.001
+    assert result[..., 0].mean() > result[..., 2].mean() + 8000
+    with Image.open(f"result.{suffix}") as image:
+        assert image.info["dpi"] == pytest.approx((1200, 1200), abs=0.02)
+    assert command("scan.tif", "ref.png", "-o", "eight.png").status == 0
+    eight = np.asarray(Image.open("eight.png"))
+    assert np.abs(lightness(eight, 255) - wanted).max() > 0.1  # what 8 bits cannot tell apart
+
+
+def test_16_bits_need_a_format_that_holds_them(command: Command) -> None:
+    picture("a.png")
+    picture("ref.png", RED)
+    refused(
+        command("a.png", "ref.png", "--depth", 16, "-o", "b.jpg"), "b.jpg: .jpg holds 8 bits a channel", ".png, .tif"
+    )
+    assert files() == ["a.png", "ref.png"]
+
+
+def test_what_a_file_says_of_itself_is_kept(command: Command) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0132] = 8, "1937:05:06 10:00:00"
+    Image.new("L", (20, 14), 99).save("a.jpg", exif=exif, dpi=(300, 600))
+    picture("ref.png", RED)
+    assert command("a.jpg", "ref.png").status == 0
+    with Image.open("a_colorized.png") as image:
+        assert image.size == (14, 20)
+        assert (image.getexif()[0x0112], image.getexif()[0x0132]) == (1, "1937:05:06 10:00:00")
+        assert image.info["dpi"] == pytest.approx((600, 300), abs=0.02)
+        assert image.info["icc_profile"][36:40] == b"acsp"
+
+
+def test_what_alpha_hides_is_no_colour_to_take(command: Command) -> None:
+    figure = Image.new("RGB", (64, 64), (0, 255, 0))
+    figure.paste(RED, (24, 24, 40, 40))
+    alpha = Image.new("L", (64, 64), 0)
+    alpha.paste(255, (24, 24, 40, 40))
+    figure.putalpha(alpha)
+    figure.save("figure.png")
+    picture("a.png")
+    assert command("a.png", "figure.png").status == 0
+    red, green, blue = np.asarray(Image.open("a_colorized.png").convert("RGB")).reshape(-1, 3).mean(axis=0)
+    assert red > green + 5
+    assert abs(green - blue) < 2

@@ -189,3 +189,18 @@ def test_a_run_of_grey_photographs_in_training_ends_it_with_the_reason(tmp_path:
     grey = save(tmp_path / "g.png", None)
     with pytest.raises(UserError, match=r"64 photographs drawn in a row were grey \(64\)"):
         TrainingCrops([grey], 16, 1.5)[Draw(0, 0)]
+
+
+def test_what_alpha_hides_makes_no_picture_coloured_or_grey(tmp_path: Path) -> None:
+    alpha = Image.new("L", (60, 60), 0)
+    alpha.paste(255, (20, 20, 30, 30))
+    for name, shown, hidden in [("grey", (90, 90, 90), (0, 255, 0)), ("coloured", (130, 110, 100), (90, 90, 90))]:
+        image = Image.new("RGB", (60, 60), hidden)
+        image.paste(shown, (20, 20, 30, 30))
+        image.putalpha(alpha)
+        image.save(tmp_path / f"{name}.png")
+    assert open_colour(tmp_path / "grey.png", 8) is None
+    coloured = open_colour(tmp_path / "coloured.png", 8)
+    assert coloured is not None
+    assert coloured.getpixel((25, 25)) == (130, 110, 100)
+    assert len(set(coloured.getpixel((0, 0)))) == 1  # type: ignore[arg-type]

@@ -456,3 +456,29 @@ def test_every_picture_has_8_bit_colours(mode: str, tmp_path: Path) -> None:
     picture = picture_from_pil(Image.new(mode, (3, 2), values[mode]))
     assert picture.rgb().mode == "RGB"
     assert np.asarray(picture.rgb()).tolist() == [[[128] * 3] * 3] * 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "F"])
+def test_what_alpha_hides_has_no_effect(mode: str) -> None:
+    alpha = np.zeros((16, 24), np.uint8)
+    alpha[4:12, 6:18], alpha[4, 6:18] = 255, 100
+    seen = []
+    for hidden in (0, 255):
+        values = COLOURS.copy() if mode == "RGB" else COLOURS[..., 0].copy()
+        values[alpha == 0] = (0, hidden, 0) if mode == "RGB" else hidden
+        image = Image.fromarray(values.astype(np.float32) / 255 if mode == "F" else values)
+        picture = Picture(image, Image.fromarray(alpha))
+        seen.append([np.asarray(picture.rgb()), whole(picture.resized((24, 16))), whole(picture.resized((7, 5)))])
+        assert np.array_equal(whole(picture.visible())[5:12, 6:18], whole(picture)[5:12, 6:18])
+    for one, other in zip(*seen, strict=True):
+        assert np.array_equal(one, other)
+    ground = seen[0][0][0, 0]
+    assert len(set(ground.tolist())) == 1  # grey
+    weights = alpha / 255
+    luma = np.asarray(Image.fromarray(COLOURS).convert("L")) if mode == "RGB" else COLOURS[..., 0]
+    assert abs(float((weights * luma).sum() / weights.sum()) - ground[0]) <= 1
+
+
+def test_a_picture_of_which_nothing_is_visible_is_black() -> None:
+    picture = Picture(Image.fromarray(COLOURS), Image.new("L", (24, 16), 0))
+    assert np.asarray(picture.rgb()).max() == 0

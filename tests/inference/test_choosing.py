@@ -70,3 +70,17 @@ def test_a_file_of_something_else_is_one_sentence(content: str, tmp_path: Path) 
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(UserError, match=r"x\.csv: does not hold chosen references \(.*\); move it away"):
         read_choices(tmp_path / "x.csv")
+
+
+def test_colours_that_alpha_hides_do_not_count(folder: Path) -> None:
+    grey = Image.open(folder / "coffee.png").convert("L").convert("RGB")
+    alpha = Image.new("L", grey.size, 0)
+    alpha.paste(255, (0, 0, 96, 80))
+    green = Image.new("RGB", grey.size, (0, 255, 0))
+    green.paste(grey, mask=alpha)
+    green.putalpha(alpha)
+    green.save(folder / "cut_out.png")
+    candidates = sorted(folder.glob("*.png"))
+    (choice,) = choose_references([folder / "grey" / "coffee.png"], candidates)
+    assert choice.reference.name == "coffee.png"
+    assert choose_references([folder / "grey" / "coffee.png"], [folder / "cut_out.png"]) == []

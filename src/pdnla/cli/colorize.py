@@ -11,6 +11,7 @@ from typing_extensions import Self
 from pdnla.cli.command import SOME_FAILED, run
 from pdnla.cli.progress import Progress, echo
 from pdnla.errors import UserError
+from pdnla.images.io import check_writable_suffix
 from pdnla.inference.album import Settings, colour_album
 from pdnla.inference.planning import Album, Task, is_pairs_file, plan_album
 from pdnla.inference.results import write_failures
@@ -21,6 +22,13 @@ COMMAND = "pdnla-colorize"
 _SIDES = (16, 8192)  # of the network's input, in pixels
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+class Depth(str, enum.Enum):
+    """Bits a channel of a result."""
+
+    eight = "8"
+    sixteen = "16"
 
 
 class Precision(str, enum.Enum):
@@ -124,6 +132,9 @@ def colorize(
         bool,
         typer.Option(help="Use the fast versions of the network's modules; --no-accelerate uses the plain ones."),
     ] = True,
+    depth: Annotated[
+        Depth, typer.Option(help="Bits a channel of the results; 16, in PNG or TIFF, keep a 16-bit grey scan's L*.")
+    ] = Depth.eight,
     about_weights: Annotated[
         bool,
         typer.Option(
@@ -170,6 +181,7 @@ def colorize(
         overwrite=overwrite,
         pick_from=pick_from,
         keep_references=keep_reference,
+        depth=int(depth.value),
     )
     if not find_weights(weights).is_file():
         raise UserError(
@@ -181,6 +193,8 @@ def colorize(
             "--keep-reference: the processes of torchrun or srun cannot share its list; use --devices instead"
         )
     album = plan_album(target, source, out, pick=pick_from is not None)
+    for task in album.tasks:
+        check_writable_suffix(task.result, settings.depth)
     with Report(album.share(rank.number, rank.world), rank) as report:
         colour_album(album, settings, rank, report)
     status = report.conclude(target)

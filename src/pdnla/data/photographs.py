@@ -77,14 +77,18 @@ def open_colour(photograph: Photograph, side: int) -> Image.Image | None:
     Raises:
         UserError: it cannot be read.
     """
-    colour = read_image(photograph, side).colour
-    return None if colour.mode != "RGB" or is_grey(colour) else colour
+    picture = read_image(photograph, side)
+    return None if picture.colour.mode != "RGB" or is_grey(picture.rgb(), picture.alpha) else picture.rgb()
 
 
-def is_grey(rgb: Image.Image) -> bool:
-    """Return whether a picture's mean chroma is under :data:`GREY_CHROMA`."""
-    lab = rgb2lab(np.asarray(rgb.resize((32, 32), Image.Resampling.BOX)))
-    return float(np.hypot(lab[..., 1], lab[..., 2]).mean()) < GREY_CHROMA
+def is_grey(rgb: Image.Image, alpha: Image.Image | None = None) -> bool:
+    """Return whether the mean chroma of a picture, or of what ``alpha`` shows of it, is under :data:`GREY_CHROMA`."""
+    small = (32, 32)
+    lab = rgb2lab(np.asarray(rgb.resize(small, Image.Resampling.BOX)))
+    chroma = float(np.hypot(lab[..., 1], lab[..., 2]).mean())
+    if alpha is not None:  # what is hidden is grey in `rgb`
+        chroma *= 255 / max(float(np.asarray(alpha.resize(small, Image.Resampling.BOX)).mean()), 1.0)
+    return chroma < GREY_CHROMA
 
 
 def random_crop(rgb: Image.Image, size: int, zoom: float, rng: np.random.Generator) -> Image.Image:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 SIDE = 224
 _BATCH = 16
-_FORMAT = "3"  # changes when descriptors do
+_FORMAT = "4"  # changes when descriptors do
 
 
 class _Squares(Dataset[tuple[str, Tensor]]):

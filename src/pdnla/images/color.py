@@ -59,40 +59,38 @@ def replace_luminance(target: Tensor, out: Tensor) -> Tensor:
     return lab_to_rgb(torch.cat([lightness, chroma], dim=-3)) * 2 - 1
 
 
-def lab_to_rgb_in_gamut(lab: Tensor, steps: int = 12) -> Tensor:
+def lab_to_rgb_in_gamut(lab: Tensor, steps: int = 12, levels: int = 255) -> Tensor:
     """Convert CIELAB, ``(..., 3, H, W)``, to sRGB in [0, 1], keeping lightness and hue where the gamut ends.
 
     A colour outside sRGB moves along its own hue towards the grey of its own L* until it fits, found by
     bisection in ``steps`` halvings (the remaining chroma error is under 2^-steps of the chroma). Clipping
     channels instead would change lightness and hue.
+
+    A channel that is outside [0, 1] by less than rounding to ``levels`` + 1 values hides is called inside.
     """
     rgb = lab_to_rgb(lab, clip=False)
-    outside = ~_in_gamut(rgb, lab)
+    margin = 0.5 / levels
+    outside = ~_in_gamut(rgb, lab, margin)
     if bool(outside.any()):
         lightness, a, b = (channel[outside] for channel in lab.unbind(-3))
-        scale = _largest_chroma(lightness, a, b, steps)
+        scale = _largest_chroma(lightness, a, b, steps, margin)
         colours = torch.stack([lightness, a * scale, b * scale]).unsqueeze(-1)  # 3×N×1: an image of N pixels
         rgb.movedim(-3, -1)[outside] = lab_to_rgb(colours).squeeze(-1).T
     return rgb.clamp_(0, 1)
 
 
-_MARGIN = 0.5 / 255
-"""How far a channel may be outside [0, 1] and still be called in gamut: what rounding to 8 bits hides."""
-_LEAST_LINEAR = -_MARGIN / 12.92
-_MOST_LINEAR = ((1 + _MARGIN + 0.055) / 1.055) ** 2.4
-
-
-def _in_gamut(rgb: Tensor, lab: Tensor) -> Tensor:
+def _in_gamut(rgb: Tensor, lab: Tensor, margin: float) -> Tensor:
     """Return where ``rgb`` is inside [0, 1] up to the margin and Z stayed positive, ``(..., H, W)``."""
     z_root = (lab[..., 0, :, :] + 16) / 116 - lab[..., 2, :, :] / 200
-    return (rgb.amin(-3) >= -_MARGIN) & (rgb.amax(-3) <= 1 + _MARGIN) & (z_root >= 0)
+    return (rgb.amin(-3) >= -margin) & (rgb.amax(-3) <= 1 + margin) & (z_root >= 0)
 
 
-def _largest_chroma(lightness: Tensor, a: Tensor, b: Tensor, steps: int) -> Tensor:
+def _largest_chroma(lightness: Tensor, a: Tensor, b: Tensor, steps: int, margin: float) -> Tensor:
     """Return the largest factor on ``a`` and ``b`` under which each colour fits in sRGB, ``(N,)`` in [0, 1].
 
     Linear RGB is a polynomial of the factor, so that the bisection needs no powers.
     """
+    least, most = -margin / 12.92, ((1 + margin + 0.055) / 1.055) ** 2.4
     matrix = kornia.color.xyz_to_rgb(torch.eye(3, dtype=a.dtype, device=a.device).unsqueeze(-1)).squeeze(-1)
     matrix = matrix * matrix.new_tensor([0.95047, 1.0, 1.08883])
     y_root = (lightness.to(a.dtype) + 16) / 116
@@ -102,7 +100,7 @@ def _largest_chroma(lightness: Tensor, a: Tensor, b: Tensor, steps: int) -> Tens
         middle = (low + high) / 2
         z_root = y_root - b * middle / 200
         linear = matrix @ torch.stack([_cube(y_root + a * middle / 500), y, _cube(z_root)])
-        fits = (linear.amin(0) >= _LEAST_LINEAR) & (linear.amax(0) <= _MOST_LINEAR) & (z_root >= 0)
+        fits = (linear.amin(0) >= least) & (linear.amax(0) <= most) & (z_root >= 0)
         low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
     return low
 

@@ -3,30 +3,29 @@
 No torch here: the commands import this module before they know whether there is anything to compute.
 """
 
+import contextlib
 import io
 import logging
 import os
 import re
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from typing import IO, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageStat, UnidentifiedImageError
 
 from pdnla.errors import UserError
 from pdnla.files import replacing
+from pdnla.images.formats import FORMATS, IMAGE_SUFFIXES, is_raw, readable_formats, why_unidentified, why_unread
+from pdnla.images.metadata import Metadata, metadata_of
 from pdnla.images.profiles import colour_to_srgb, grey_to_srgb, read_profile
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib")
-"""What the name of an image ends in, in lower case."""
-
-_READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB")
-_FORMATS = "PNG, JPEG, WebP, TIFF or BMP"
+from pdnla.images.sixteen_bits import Pixels, encode_png, write_tiff
 
 _logger = logging.getLogger(__name__)
 
@@ -35,11 +34,19 @@ _WRITABLE: dict[str, tuple[str, dict[str, object]]] = {
     ".jpg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}),
     ".webp": ("WEBP", {"quality": 95}),
-    ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
-    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ".tif": ("TIFF", {}),
+    ".tiff": ("TIFF", {}),
     ".bmp": ("BMP", {}),
 }
 _WITHOUT_ALPHA = frozenset({"JPEG", "BMP"})
+DEEP_SUFFIXES = (".png", ".tif", ".tiff")
+"""The suffixes of formats that hold 16 bits a channel in colour."""
+TIFF_SUFFIXES = (".tif", ".tiff")
+"""Those of the format that holds several pages."""
+_FRAMED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further pictures are an animation's
+_LARGE_TEXT = 1 << 20  # bytes of text or profile from which on Pillow refuses a PNG
+_BIG_TEXT = 64 << 20  # bytes that a PNG's colour profile may unpack to
+_MOST_PACKED = 1032  # bytes that zlib can make of one
 
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -68,10 +75,14 @@ class Picture:
     Attributes:
         colour: mode ``RGB``; a grey picture's ``L``, or ``F`` in [0, 1] where its source has over 8 bits.
         alpha: mode ``L`` of the same size, or None for an opaque picture.
+        animated: whether its file has further frames, of which this is the first.
+        pages: how many pages its file has, of which this is one.
     """
 
     colour: Image.Image
     alpha: Image.Image | None = None
+    animated: bool = False
+    pages: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,23 +98,46 @@ class Picture:
         return np.clip(values, 0, 1) if self.colour.mode == "F" else values / np.float32(255)
 
     def rgb(self) -> Image.Image:
-        """Return the picture, without alpha, in mode ``RGB``: 8 bits, a grey one with three equal channels."""
-        if self.colour.mode != "F":
-            return self.colour.convert("RGB")
-        return Image.fromarray((self.rows(0, self.size[1])[..., 0] * 255).round().astype(np.uint8)).convert("RGB")
+        """Return what is visible of the picture in mode ``RGB``: 8 bits, a grey one with three equal channels."""
+        visible = self.visible()
+        if visible.colour.mode != "F":
+            return visible.colour.convert("RGB")
+        values = visible.rows(0, self.size[1])[..., 0]
+        return Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
 
     def resized(self, size: tuple[int, int]) -> "Picture":
-        """Return the picture, without alpha, at ``size`` (width, height), antialiased."""
+        """Return what is visible of the picture at ``size`` (width, height), antialiased."""
+        visible = self.visible()
         if size == self.size:
+            return visible
+        return Picture(visible.colour.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+
+    def visible(self) -> "Picture":
+        """Return the picture laid on the grey of its visible parts' mean luma, which lends no colour and no contrast.
+
+        What alpha hides has no effect: files keep anything there, such as the green that a figure was cut out of.
+        """
+        if self.alpha is None:
             return Picture(self.colour)
-        return Picture(self.colour.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+        if self.colour.mode == "F":
+            weights = np.asarray(self.alpha, dtype=np.float32) / np.float32(255)
+            seen = self.rows(0, self.size[1])[..., 0] * weights
+            mean = seen.sum(dtype=np.float64) / max(weights.sum(dtype=np.float64), 1.0)
+            return Picture(Image.fromarray(seen + (1 - weights) * np.float32(mean)))
+        black = Image.new("L", self.size)
+        luma = ImageStat.Stat(Image.composite(self.colour.convert("L"), black, self.alpha)).sum[0]
+        opacity = ImageStat.Stat(self.alpha).sum[0] / 255
+        grey = round(luma / max(opacity, 1.0))
+        ground = Image.new(self.colour.mode, self.size, grey if self.colour.mode == "L" else (grey,) * 3)
+        return Picture(Image.composite(self.colour, ground, self.alpha))
 
 
 def read_image(path: str | Path | Openable, side: int | None = None) -> Picture:
-    """Read a PNG, JPEG, WebP, TIFF or BMP file of any mode, upright and in sRGB.
+    """Read a PNG, JPEG, WebP, TIFF, BMP or GIF file of any mode, upright and in sRGB.
 
-    EXIF orientation is applied and an ICC profile is converted to sRGB (a broken one is ignored, with a
-    warning in the log). Grey pictures of more than 8 bits keep their precision; the rest is read at 8 bits.
+    AVIF is read where Pillow reads it, and HEIC where pillow-heif is installed. EXIF orientation is applied and an ICC
+    profile is converted to sRGB (a broken one is ignored, with a warning in the log). Grey pictures of more than 8 bits
+    keep their precision; the rest is read at 8 bits. Of several pages or frames the first is read.
 
     Args:
         path: the file, or something else that can be opened.
@@ -114,6 +148,87 @@ def read_image(path: str | Path | Openable, side: int | None = None) -> Picture:
         UserError: the file is missing, a folder, empty, truncated, no image, or larger than Pillow's limit of
             about 178 megapixels (twice ``PIL.Image.MAX_IMAGE_PIXELS``).
     """
+    with _opened(path) as image:
+        if side is not None:
+            image.draft(None, (side, side))
+        pages = _pages(image)
+        image.seek(pages[0])
+        animated = image.format in _FRAMED and bool(getattr(image, "is_animated", False))
+        picture = picture_from_pil(image, str(path))
+        return Picture(picture.colour, picture.alpha, animated, len(pages))
+
+
+class Page(NamedTuple):
+    """A page of a file, and what the file says of it."""
+
+    picture: Picture
+    metadata: Metadata
+
+
+def read_pages(path: str | Path | Openable) -> Iterator[Page]:
+    """Read a file page by page, each as :func:`read_image` reads the first.
+
+    Raises:
+        UserError: as :func:`read_image`; it names the page.
+    """
+    with _opened(path) as image:
+        pages = _pages(image)
+        for number, frame in enumerate(pages, 1):
+            try:
+                image.seek(frame)
+                name = f"{path}, page {number}"
+                metadata = metadata_of(image, name)
+                picture = picture_from_pil(image, name)
+            except (UserError, MemoryError, Image.DecompressionBombError):
+                raise
+            except Exception as error:  # as in _opened
+                raise UserError(
+                    f"{path}: page {number} cannot be read ({_plain(error)}); copy or save the file again"
+                ) from error
+            colour = image.copy() if picture.colour is image else picture.colour  # `image` becomes the next page
+            yield Page(Picture(colour, picture.alpha, pages=len(pages)), metadata)
+
+
+def count_pages(path: str | Path | Openable) -> int:
+    """Return how many pages a file has: 1 but for a TIFF of several, and where it cannot be read."""
+    try:
+        with _opened(path) as image:
+            return len(_pages(image))
+    except UserError:
+        return 1
+
+
+def read_metadata(path: str | Path | Openable) -> Metadata:
+    """Return what a file's result is to keep of it; nothing where it cannot be read."""
+    try:
+        with _opened(path) as image:
+            if image.format == "PNG":
+                image.load()  # texts may follow the pixels
+            return metadata_of(image, str(path))
+    except UserError:
+        return Metadata()
+
+
+def _pages(image: Image.Image) -> list[int]:
+    """Return the frames of a file that are its pages: in a TIFF neither thumbnails nor masks."""
+    if image.format != "TIFF" or getattr(image, "n_frames", 1) == 1:
+        return [0]
+    pages = []
+    for frame in range(getattr(image, "n_frames", 1)):
+        image.seek(frame)
+        kind = getattr(image, "tag_v2", {}).get(254, 0)
+        if not isinstance(kind, int) or not kind & 0b101:
+            pages.append(frame)
+    return pages or [0]
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path | Openable) -> Iterator[Image.Image]:
+    """Open a picture's file; what its bytes make fail in the block is a sentence for the user.
+
+    Raises:
+        UserError: as :func:`read_image`.
+    """
     path = Path(path) if isinstance(path, str) else path
     if isinstance(path, Path) and path.is_dir():
         raise UserError(f"{path}: is a folder; name an image in it")
@@ -121,27 +236,95 @@ def read_image(path: str | Path | Openable, side: int | None = None) -> Picture:
         with path.open("rb") as file, warnings.catch_warnings():
             if not file.read(1):
                 raise UserError(f"{path}: is empty (0 bytes); copy it again")
+            if is_raw(path):
+                raise UserError(why_unread(Path(str(path))) or "")
             file.seek(0)
-            # Pillow warns from half of its limit on, which a large scan reaches; the limit itself stays.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file, formats=_READABLE) as image:
-                if side is not None:
-                    image.draft(None, (side, side))
-                image.load()
-                return picture_from_pil(image, name=str(path))
+            # Pillow warns of odd metadata, and from half of its limit on, which a large scan reaches; the limit stays.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            try:
+                image = _open(file)
+            except UnidentifiedImageError as error:
+                raise UserError(why_unidentified(path, file)) from error
+            with image:
+                if image.format == "JPEG" and file.seek(0, io.SEEK_END) * 8 < image.width * image.height // 64:
+                    # Each block of 8×8 pixels takes a bit or more; decoding what is not there may take minutes.
+                    raise UserError(f"{path}: is truncated or damaged (too short for its size); copy or save it again")
+                yield image
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such image; check the path") from error
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path}: is not an image that can be read; convert it to {_FORMATS}") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise UserError(f"{path}: has more than {limit} million pixels; make it smaller or cut it") from error
-    except (UserError, MemoryError):
+    except MemoryError as error:
+        raise UserError(f"{path}: does not fit in this machine's memory; make it smaller or cut it") from error
+    except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything at a damaged file
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-        raise UserError(f"{path}: is truncated or damaged ({error}); copy or save it again") from error
+        raise UserError(f"{path}: is truncated or damaged ({_plain(error)}); copy or save it again") from error
+
+
+def _plain(error: Exception) -> str:
+    """Return what an error says, in one line that can be printed: decoders quote what is in a file."""
+    return "".join(c for c in " ".join(str(error).split()) if c.isprintable())
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    """Open a picture; a PNG without the texts and the profile whose size Pillow takes for an attack, within limits.
+
+    Raises:
+        UnidentifiedImageError: Pillow recognises none.
+    """
+    light, profile = _light_png(file)
+    image = Image.open(light, formats=readable_formats())
+    if profile:
+        image.info["icc_profile"] = profile
+    return image
+
+
+def _light_png(file: IO[bytes]) -> tuple[IO[bytes], bytes | None]:
+    """Return a file as it is, or if it is a PNG with large texts or profile one without them, and the profile."""
+    if file.read(8) != b"\x89PNG\r\n\x1a\n":
+        file.seek(0)
+        return file, None
+    kept: list[tuple[int, int]] = []  # where chunks start and how long they are
+    texts: list[int] = []  # which of them are texts
+    weight, profile, dropped = 0, None, False
+    start = 8
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"iCCP":
+            unpacked = _unpacked_profile(file.read(min(length, _BIG_TEXT)))
+            if len(unpacked) > _LARGE_TEXT:
+                profile, dropped = unpacked if len(unpacked) <= _BIG_TEXT else None, True
+                start = file.seek(start + length + 12)
+                continue
+        if kind in (b"tEXt", b"zTXt", b"iTXt"):
+            texts.append(len(kept))
+            packed = kind == b"zTXt" or (kind == b"iTXt" and file.read(81).partition(b"\0")[2][:1] == b"\1")
+            weight += length * (_MOST_PACKED if packed else 1)
+        kept.append((start, length + 12))
+        start = file.seek(start + length + 12)
+    if weight > _LARGE_TEXT:
+        kept = [place for number, place in enumerate(kept) if number not in texts]
+    elif not dropped:
+        file.seek(0)
+        return file, None
+    light = io.BytesIO()
+    for start, length in [(0, 8), *kept]:
+        file.seek(start)
+        light.write(file.read(length))
+    light.seek(0)
+    return light, profile
+
+
+def _unpacked_profile(chunk: bytes) -> bytes:
+    """Return the profile in a PNG's ``iCCP`` chunk, or one byte more than is let through; empty if it is broken."""
+    try:
+        return zlib.decompressobj().decompress(chunk.partition(b"\0")[2][1:], _BIG_TEXT + 1)
+    except zlib.error:
+        return b""
 
 
 def picture_from_pil(image: Image.Image, name: str = "image") -> Picture:
@@ -170,56 +353,107 @@ def picture_from_pil(image: Image.Image, name: str = "image") -> Picture:
     return Picture(colour_to_srgb(_plain_colour(upright, name), profile, name), alpha)
 
 
-def write_image(path: str | Path, image: Image.Image) -> None:
+def write_image(path: str | Path, image: Image.Image | Pixels, metadata: Metadata | None = None) -> None:
     """Write ``image`` in the format its suffix names, whole: a failure leaves what was there before.
 
     JPEG and WebP are written at quality 95 (JPEG without chroma subsampling), PNG and TIFF without loss.
-    JPEG and BMP hold no transparency: there the picture is laid on white.
+    JPEG and BMP hold no transparency: there the picture is laid on white. The profile of sRGB is embedded.
+
+    Args:
+        path: where.
+        image: sRGB of 8 bits, or of 16 bits as an array, ``(H, W, 3 or 4)``, which PNG and TIFF hold.
+        metadata: what else goes into the file.
 
     Raises:
         UserError: the suffix is unknown, the format cannot hold the image, the disk is full, or the place
             cannot be written to.
     """
     path = Path(path)
-    format_name, options = _WRITABLE[check_writable_suffix(path)]
-    if format_name in _WITHOUT_ALPHA and image.mode == "RGBA":
-        ground = Image.new("RGB", image.size, "white")
-        ground.paste(image, mask=image.getchannel("A"))
-        image = ground
+    check_writable_suffix(path, 8 if isinstance(image, Image.Image) else 16)
     # Encoding to memory first: Pillow does not notice a short write to a file.
-    encoded = io.BytesIO()
-    try:
-        image.save(encoded, format=format_name, **options)
-    except (OSError, ValueError, struct.error) as error:
-        picture = f"this {image.width}×{image.height} picture"
-        raise UserError(f"{path}: {format_name} cannot hold {picture} ({error}); choose .png") from error
+    encoded = _encoded(path, image, metadata or Metadata())
     with replacing(path) as temporary:
         temporary.write_bytes(encoded.getbuffer())
 
 
-def check_writable_suffix(path: Path) -> str:
-    """Return the suffix of ``path`` in lower case.
+def write_pages(path: str | Path, pages: Iterable[tuple[Image.Image | Pixels, Metadata]]) -> None:
+    """Write pages, as they come, into one TIFF, whole; each as :func:`write_image` writes it.
 
     Raises:
-        UserError: no format that :func:`write_image` knows has that suffix.
+        UserError: the suffix is not a TIFF's, or as :func:`write_image`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in TIFF_SUFFIXES:
+        raise UserError(f"{path}: only a TIFF holds several pages; use one of {', '.join(TIFF_SUFFIXES)}")
+    with replacing(path) as temporary, temporary.open("w+b") as file:
+        try:
+            write_tiff(file, ((_samples(image), metadata.options("TIFF")) for image, metadata in pages))
+        except ValueError as error:
+            raise UserError(f"{path}: TIFF cannot hold these pages ({error}); split the file") from error
+
+
+def _encoded(path: Path, image: Image.Image | Pixels, metadata: Metadata) -> io.BytesIO:
+    format_name, options = _WRITABLE[path.suffix.lower()]
+    encoded = io.BytesIO()
+    try:
+        if format_name == "TIFF":
+            write_tiff(encoded, [(_samples(image), metadata.options(format_name))])
+            return encoded
+        if not isinstance(image, Image.Image):
+            return io.BytesIO(encode_png(image, metadata.options(format_name)))
+        if format_name in _WITHOUT_ALPHA and image.mode == "RGBA":
+            ground = Image.new("RGB", image.size, "white")
+            ground.paste(image, mask=image.getchannel("A"))
+            image = ground
+        options = {**options, **metadata.options(format_name)}
+        if image.mode not in ("RGB", "RGBA"):  # a grey picture's profile would be another one
+            del options["icc_profile"]
+        image.save(encoded, format=format_name, **options)
+    except (OSError, ValueError, struct.error) as error:
+        height, width = image.shape[:2] if not isinstance(image, Image.Image) else image.size[::-1]
+        picture = f"this {width}×{height} picture"
+        raise UserError(f"{path}: {format_name} cannot hold {picture} ({error}); choose .png") from error
+    return encoded
+
+
+def _samples(image: Image.Image | Pixels) -> NDArray[Any]:
+    """Return an image's pixels, ``(H, W, 3 or 4)``."""
+    if not isinstance(image, Image.Image):
+        return image
+    return np.asarray(image if image.mode in ("RGB", "RGBA") else image.convert("RGB"))
+
+
+def check_writable_suffix(path: Path, depth: int = 8) -> str:
+    """Return the suffix of ``path`` in lower case.
+
+    Args:
+        path: a picture's name.
+        depth: bits a channel that its format is to hold, 8 or 16.
+
+    Raises:
+        UserError: no format that :func:`write_image` knows has that suffix, or it holds fewer bits.
     """
     suffix = path.suffix.lower()
     if suffix not in _WRITABLE:
         known = ", ".join(_WRITABLE)
         said = f"the suffix {path.suffix} is not known" if suffix else "there is no suffix to say the format"
         raise UserError(f"{path}: {said}; use one of {known}")
+    if depth > 8 and suffix not in DEEP_SUFFIXES:
+        raise UserError(f"{path}: {suffix} holds 8 bits a channel; use one of {', '.join(DEEP_SUFFIXES)} for {depth}")
     return suffix
 
 
 def list_images(folder: str | Path, left_out: Callable[[str], None] | None = None, natural: bool = True) -> list[Path]:
     """Return every image below ``folder``, sorted: files with one of :data:`IMAGE_SUFFIXES`, upper case too.
 
-    Hidden files and folders are left out. Links to folders are followed, but not back to where they started.
+    Hidden files and folders are left out. Links to folders are followed, but not back to where they started. Files
+    that are pictures by their names, of formats that are not read, are never passed over in silence.
 
     Args:
         folder: where to look.
-        left_out: is told, in a sentence, of each folder below that cannot be listed; the rest is listed. None: one
-            that cannot be listed is an error.
+        left_out: is told, in a sentence, of each folder below that cannot be listed and each picture of a format that
+            is not read; the rest is listed. None: such a folder is an error, and a warning in the log counts such
+            pictures.
         natural: sort numbers in names by value, as a person would. False: sort paths as text, the order from which
             training and evaluation draw by seed.
 
@@ -231,9 +465,22 @@ def list_images(folder: str | Path, left_out: Callable[[str], None] | None = Non
         raise UserError(f"{folder}: there is no such folder; check the path")
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; name the folder with the images")
-    images = sorted(_walk(folder, frozenset(), left_out), key=natural_order if natural else None)
+    order = natural_order if natural else None
+    images, unread = [], []
+    for path in sorted(_walk(folder, frozenset(), left_out), key=order):
+        why = why_unread(path)
+        if why is None:
+            images.append(path)
+        else:
+            unread.append(why)
+            if left_out is not None:
+                left_out(why)
+    if not images and unread:
+        raise UserError(f"{folder}: holds no image that can be read; {len(unread)} are others, the first {unread[0]}")
     if not images:
-        raise UserError(f"{folder}: holds no image ({_FORMATS}); choose another folder")
+        raise UserError(f"{folder}: holds no image ({FORMATS}); choose another folder")
+    if unread and left_out is None:
+        _logger.warning("%s: %d pictures in it are not read, the first %s", folder, len(unread), unread[0])
     return images
 
 
@@ -260,7 +507,7 @@ def _walk(folder: Path, above: frozenset[str], left_out: Callable[[str], None] |
         if os.path.isdir(path):  # noqa: PTH112 - the others raise at a link to itself
             if os.path.realpath(path) not in above:
                 yield from _walk(path, above, left_out)
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
+        elif path.suffix.lower() in IMAGE_SUFFIXES or why_unread(path) is not None:
             yield path
 
 

@@ -13,6 +13,16 @@ _ROWS = 1 << 20  # pixels converted at a time, which bounds the memory
 _logger = logging.getLogger(__name__)
 
 
+def _srgb_profile() -> bytes:
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # the moment it was made, which would differ in each file
+    return bytes(profile)
+
+
+SRGB_PROFILE = _srgb_profile()
+"""An ICC profile of sRGB, always of the same bytes."""
+
+
 def read_profile(image: Image.Image, name: str) -> bytes | None:
     """Return an image's ICC profile, or None if it has none or a broken one, of which the log warns by ``name``."""
     profile = image.info.get("icc_profile")
@@ -92,7 +102,7 @@ def grey_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.
 
 
 def _grey_curve(profile: bytes) -> NDArray[np.float64]:
-    """Return the sRGB values of 4097 grey levels from 0 to 1 under a grey ICC profile (its ``kTRC`` tag).
+    """Return the sRGB values of 65536 grey levels from 0 to 1 under a grey ICC profile (its ``kTRC`` tag).
 
     Raises:
         ValueError: it is no grey profile, or holds no curve that the ICC specification (10.6, 10.18) knows.
@@ -105,7 +115,7 @@ def _grey_curve(profile: bytes) -> NDArray[np.float64]:
     start = next((offset for signature, offset, _ in tags if signature == b"kTRC"), None)
     if start is None:
         raise ValueError("no tone curve")
-    x = np.linspace(0, 1, 4097)
+    x = np.linspace(0, 1, 65536)  # those of 16 bits
     kind = profile[start : start + 4]
     if kind == b"curv":
         (length,) = struct.unpack_from(">I", profile, start + 8)

@@ -27,6 +27,7 @@ class Settings(NamedTuple):
         overwrite: colour again what has a result.
         pick_from: the folder that references are picked from; None: each task has its own.
         keep_references: copy picked references beside the results.
+        depth: bits a channel of the results, 8 or 16.
     """
 
     weights: str = "default"
@@ -40,6 +41,7 @@ class Settings(NamedTuple):
     overwrite: bool = False
     pick_from: Path | None = None
     keep_references: bool = False
+    depth: int = 8
 
 
 class Observer(Protocol):

@@ -2,10 +2,11 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -16,11 +17,14 @@ from pdnla.export import load_exported
 from pdnla.fast import for_inference
 from pdnla.images import color
 from pdnla.images.io import Picture, picture_from_pil
+from pdnla.images.sixteen_bits import Pixels
 from pdnla.inference.chroma_upscaling import ChromaPlane
 from pdnla.inference.preprocessing import NATIVE, network_input, rows_tensor, working_size
 from pdnla.network import STRIDE
 from pdnla.pretrained import is_exported
 from pdnla.weights import load_network
+
+_Result = TypeVar("_Result")
 
 STRIP_PIXELS = 1 << 18
 """Full-size pixels coloured at a time: what bounds the memory of a huge picture."""
@@ -152,6 +156,26 @@ class Colorizer:
             ValueError: there are not as many references as targets.
             UserError: the network's result is not finite, or the device's memory is too small.
         """
+        return self._colour(targets, references, _paint)
+
+    def colorize_16_bits(
+        self,
+        targets: Sequence[Image.Image | Picture],
+        references: Sequence[Image.Image | Picture] | None = None,
+    ) -> list[Pixels]:
+        """Colour ``targets`` as :meth:`colorize_many` does, with 16 bits a channel, in which Pillow has no colours.
+
+        Returns:
+            sRGB, ``(H, W, 3)``, or ``(H, W, 4)`` if a target has alpha. A 16-bit grey target's L* is kept as exactly.
+        """
+        return self._colour(targets, references, _paint_16_bits)
+
+    def _colour(
+        self,
+        targets: Sequence[Image.Image | Picture],
+        references: Sequence[Image.Image | Picture] | None,
+        paint: Callable[[Picture, ChromaPlane, torch.device], _Result],
+    ) -> list[_Result]:
         if references is None and self._code is None:
             raise RuntimeError("no reference: call set_reference first, or give references")
         if references is not None and len(references) != len(targets):
@@ -162,7 +186,7 @@ class Colorizer:
         for index, picture in enumerate(pictures):
             sizes = [picture.size] if guides is None else [picture.size, guides[index].size]
             groups[tuple(working_size(size, self.size) for size in sizes)].append(index)
-        results: dict[int, Image.Image] = {}
+        results: dict[int, _Result] = {}
         with torch.inference_mode():
             for indices in groups.values():
                 grey = torch.cat([network_input(pictures[i], self.size, grey=True) for i in indices])
@@ -174,7 +198,7 @@ class Colorizer:
                 lightness = color.rgb_to_lab(grey)[:, :1]
                 for row, index in enumerate(indices):
                     plane = ChromaPlane.fit(lightness[row : row + 1], chroma[row : row + 1], pictures[index].size)
-                    results[index] = _paint(pictures[index], plane, self.device)
+                    results[index] = paint(pictures[index], plane, self.device)
         return [results[index] for index in range(len(pictures))]
 
     def _predict_chroma(self, grey: Tensor, reference: Tensor | None) -> Tensor:
@@ -219,18 +243,35 @@ def colorize(
 
 def _paint(picture: Picture, plane: ChromaPlane, device: torch.device) -> Image.Image:
     """Return ``picture`` in its own L* and the chroma of ``plane``, in strips, which bounds the memory."""
-    width, height = picture.size
     result = Image.new("RGB", picture.size)
+    for top, rgb in _strips(picture, plane, device, levels=255):
+        result.paste(Image.fromarray(rgb.to(torch.uint8).cpu().numpy()), (0, top))
+    if picture.alpha is not None:
+        result.putalpha(picture.alpha)
+    return result
+
+
+def _paint_16_bits(picture: Picture, plane: ChromaPlane, device: torch.device) -> Pixels:
+    """Return ``picture`` as :func:`_paint` does, with 16 bits a channel."""
+    width, height = picture.size
+    result = np.empty((height, width, 3 if picture.alpha is None else 4), np.uint16)
+    for top, rgb in _strips(picture, plane, device, levels=65535):
+        result[top : top + len(rgb), :, :3] = rgb.to(torch.int32).cpu().numpy()
+    if picture.alpha is not None:
+        result[..., 3] = np.asarray(picture.alpha, dtype=np.uint16) * 257
+    return result
+
+
+def _strips(picture: Picture, plane: ChromaPlane, device: torch.device, levels: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the result's strips: the first row, and whole numbers up to ``levels``, ``(rows, W, 3)``."""
+    width, height = picture.size
     step = max(1, STRIP_PIXELS // width)
     for top in range(0, height, step):
         bottom = min(top + step, height)
         lightness = color.rgb_to_lab(rows_tensor(picture, top, bottom).to(device))[:, :1]
         lab = torch.cat([lightness, plane.rows(top, bottom, lightness)], dim=1)
-        rgb = color.lab_to_rgb_in_gamut(lab).mul_(255).round_().to(torch.uint8)
-        result.paste(Image.fromarray(rgb[0].permute(1, 2, 0).contiguous().cpu().numpy()), (0, top))
-    if picture.alpha is not None:
-        result.putalpha(picture.alpha)
-    return result
+        rgb = color.lab_to_rgb_in_gamut(lab, levels=levels).mul_(levels).round_()
+        yield top, rgb[0].permute(1, 2, 0).contiguous()
 
 
 def _as_picture(image: Image.Image | Picture) -> Picture:

@@ -155,4 +155,4 @@ def _colour(
         keep_freed_memory()
     options = (settings.precision, settings.size, settings.compile, settings.accelerate)
     colorizer = Colorizer(settings.weights, device, *options)
-    yield from colour_tasks(colorizer, tasks, settings.batch_size, reference)
+    yield from colour_tasks(colorizer, tasks, settings.batch_size, reference, settings.depth)

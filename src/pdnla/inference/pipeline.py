@@ -1,12 +1,15 @@
 """From files to files in one process: read ahead, coloured in batches, written in the background."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pdnla.errors import DiskFullError, UserError
-from pdnla.images.io import Picture, read_image, write_image
+from pdnla.images.io import Picture, read_image, read_metadata, read_pages, write_image, write_pages
+from pdnla.images.metadata import Metadata
+from pdnla.images.sixteen_bits import Pixels
 from pdnla.inference.background import BackgroundWriter, read_ahead
 from pdnla.inference.planning import Task
 
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pdnla.inference.colorizer import Colorizer
+
+_logger = logging.getLogger(__name__)
 
 WAITING_PIXELS = 64_000_000
 """Read ahead of the network at most, and as many waiting to be written."""
@@ -29,7 +34,7 @@ class Outcome(NamedTuple):
 
 
 class LoadedTask(NamedTuple):
-    """A task with its pictures in memory; no reference where all tasks share one."""
+    """A task with its pictures in memory, of several pages the first; no reference where all tasks share one."""
 
     task: Task
     target: Picture
@@ -43,7 +48,7 @@ class LoadedTask(NamedTuple):
 
 
 def colour_tasks(
-    colorizer: "Colorizer", tasks: Iterable[Task], batch_size: int, reference: Path | None = None
+    colorizer: "Colorizer", tasks: Iterable[Task], batch_size: int, reference: Path | None = None, depth: int = 8
 ) -> Iterator[Outcome]:
     """Colour tasks and yield the outcome of each, once its result is written or it has failed.
 
@@ -52,28 +57,34 @@ def colour_tasks(
         tasks: what to colour.
         batch_size: pictures of like shape coloured at a time.
         reference: the one reference of all tasks, which is read once; None: each has its own.
+        depth: bits a channel of the results, 8 or 16.
 
     Raises:
         UserError: the one reference of all targets cannot be read.
         DiskFullError: there is no room for a result.
     """
     if reference is not None:
-        colorizer.set_reference(read_image(reference))
+        colorizer.set_reference(_read_reference(reference))
     with BackgroundWriter[Outcome](limit=WAITING_PIXELS) as writer:
         for batch in batches(tasks, batch_size, reference is not None):
             if isinstance(batch, Outcome):
                 yield batch
                 continue
-            for task, result in _colour_batch(colorizer, batch):
+            if batch[0].task.pages > 1:
+                yield _colour_pages(colorizer, batch[0], depth)
+                continue
+            for task, result, weight in _colour_batch(colorizer, batch, depth):
                 if isinstance(result, str):
                     yield Outcome(task, result)
                 else:
-                    yield from writer.submit(partial(_write, task, result), weight=result.width * result.height)
+                    yield from writer.submit(partial(_write, task, result), weight)
         yield from writer.finish()
 
 
 def batches(tasks: Iterable[Task], batch_size: int, shared: bool) -> Iterator[list[LoadedTask] | Outcome]:
     """Read pictures ahead of their use, into batches of ``batch_size``, or fewer where they are huge.
+
+    A target of several pages has a batch of its own.
 
     Args:
         tasks: what to read.
@@ -87,7 +98,8 @@ def batches(tasks: Iterable[Task], batch_size: int, shared: bool) -> Iterator[li
     def read(task: Task) -> LoadedTask | Outcome:
         try:
             target = read_image(task.source or task.target)
-            return LoadedTask(task, target, None if shared else read_image(task.reference))
+            _check_target(task, target)
+            return LoadedTask(task, target, None if shared else _read_reference(task.reference))
         except UserError as error:
             return Outcome(task, str(error))
 
@@ -99,6 +111,9 @@ def batches(tasks: Iterable[Task], batch_size: int, shared: bool) -> Iterator[li
         if isinstance(loaded, Outcome):
             yield loaded
             continue
+        if loaded.task.pages > 1:
+            yield [loaded]
+            continue
         batch.append(loaded)
         if len(batch) == batch_size or sum(other.pixels for other in batch) > BATCH_PIXELS:
             yield batch
@@ -107,25 +122,80 @@ def batches(tasks: Iterable[Task], batch_size: int, shared: bool) -> Iterator[li
         yield batch
 
 
-def _colour_batch(colorizer: "Colorizer", batch: Sequence[LoadedTask]) -> Iterator[tuple[Task, "Image | str"]]:
-    """Colour a batch; if it fails, its pictures one by one, so that one of them does not spoil the rest."""
+def _read_reference(path: Path) -> Picture:
+    reference = read_image(path)
+    if reference.animated or reference.pages > 1:
+        _logger.warning("%s: has several %s; the first is the reference", path, _parts(reference))
+    return reference
+
+
+def _check_target(task: Task, target: Picture) -> None:
+    """Raise UserError if a target has further pages or frames that would be lost."""
+    name = task.source or task.target
+    if target.animated:
+        raise UserError(f"{name}: is an animation; export its frames into a folder and colour that")
+    if target.pages != task.pages:
+        raise UserError(f"{name}: is a TIFF of {target.pages} pages; end its name in .tif to have them all")
+
+
+def _parts(picture: Picture) -> str:
+    return "frames" if picture.animated else "pages"
+
+
+def _colour_batch(
+    colorizer: "Colorizer", batch: Sequence[LoadedTask], depth: int
+) -> Iterator[tuple[Task, "Image | Pixels | str", int]]:
+    """Colour a batch; if it fails, its pictures one by one, so that one of them does not spoil the rest.
+
+    Yields:
+        Each task, its result or the sentence why there is none, and how many pixels it has.
+    """
     references = [loaded.reference for loaded in batch if loaded.reference is not None]
     try:
-        results = colorizer.colorize_many([loaded.target for loaded in batch], references or None)
+        results = _colour(colorizer, [loaded.target for loaded in batch], references or None, depth)
     except UserError as error:
         if len(batch) == 1:
             task = batch[0].task
-            yield task, f"{task.source or task.target}: {error}"
+            yield task, f"{task.source or task.target}: {error}", 0
             return
         for loaded in batch:
-            yield from _colour_batch(colorizer, [loaded])
+            yield from _colour_batch(colorizer, [loaded], depth)
         return
-    yield from zip((loaded.task for loaded in batch), results, strict=True)
+    for loaded, result in zip(batch, results, strict=True):
+        yield loaded.task, result, loaded.target.size[0] * loaded.target.size[1]
 
 
-def _write(task: Task, result: "Image") -> Outcome:
+def _colour(
+    colorizer: "Colorizer", targets: Sequence[Picture], references: Sequence[Picture] | None, depth: int
+) -> "Sequence[Image | Pixels]":
+    if depth == 16:
+        return colorizer.colorize_16_bits(targets, references)
+    return colorizer.colorize_many(targets, references)
+
+
+def _colour_pages(colorizer: "Colorizer", loaded: LoadedTask, depth: int) -> Outcome:
+    """Colour the pages of a target one after the other, each written before the next is read."""
+    task = loaded.task
+    references = None if loaded.reference is None else [loaded.reference]
+
+    def pages() -> "Iterator[tuple[Image | Pixels, Metadata]]":
+        for picture, metadata in read_pages(task.target):
+            yield _colour(colorizer, [picture], references, depth)[0], metadata
+
     try:
-        write_image(task.result, result)
+        write_pages(task.result, pages())
+    except DiskFullError:  # the others have no room either
+        raise
+    except UserError as error:
+        said = str(error)
+        named = said.startswith((str(task.target), str(task.result)))
+        return Outcome(task, said if named else f"{task.target}: {said}")
+    return Outcome(task)
+
+
+def _write(task: Task, result: "Image | Pixels") -> Outcome:
+    try:
+        write_image(task.result, result, read_metadata(task.source or task.target))
     except DiskFullError:  # the others have no room either
         raise
     except UserError as error:

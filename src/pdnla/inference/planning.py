@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pdnla.errors import UserError
-from pdnla.images.io import Openable, check_writable_suffix, list_images
+from pdnla.images.io import TIFF_SUFFIXES, Openable, check_writable_suffix, count_pages, list_images
 from pdnla.inference.matching import Matches, match
 
 RESULT = "_colorized"
@@ -32,6 +32,7 @@ class Task(NamedTuple):
         result: where it goes.
         score: how like the target a reference is that was picked, a cosine.
         source: what to open instead of ``target``, which is then a file of many pictures.
+        pages: how many pages the target has, which become as many of a TIFF.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Task(NamedTuple):
     result: Path
     score: float | None = None
     source: Openable | None = None
+    pages: int = 1
 
     @property
     def done(self) -> bool:
@@ -107,11 +109,13 @@ def _plan_pictures(target: Path, reference: Path, out: str | Path | None, pick: 
             if _same(folder, path):
                 raise UserError(f"{folder}: is where the pictures come from; choose another folder with -o")
         targets = _images(target, (folder, reference), failures)
-        results = [folder / name for name in result_names([path.relative_to(target) for path in targets])]
+        pages = [_pages(path) for path in targets]
+        results = [folder / name for name in result_names([path.relative_to(target) for path in targets], pages)]
         names = [str(path.relative_to(target)) for path in targets]
     else:
         folder = target
-        targets, results, names = [target], [_single_result(target, out)], [target.name]
+        pages = [_pages(target)]
+        targets, results, names = [target], [_single_result(target, out, pages[0])], [target.name]
     matches = Matches([reference] * len(targets), None)
     candidates: list[Path] = []
     if pick:
@@ -119,9 +123,9 @@ def _plan_pictures(target: Path, reference: Path, out: str | Path | None, pick: 
     elif reference.is_dir():
         matches = match(target, targets, reference, _images(reference, (folder, target), left_out))
     tasks = []
-    for name, path, guide, result in zip(names, targets, matches.references, results, strict=True):
+    for name, path, guide, result, count in zip(names, targets, matches.references, results, pages, strict=True):
         if isinstance(guide, Path):
-            tasks.append(Task(name, path, guide, result))
+            tasks.append(Task(name, path, guide, result, pages=count))
         else:
             failures.append(f"{path}: {guide}")
     _check_results(tasks)
@@ -141,9 +145,12 @@ def _plan_pairs(file: Path, out: Path) -> Album:
     targets = [Path(os.path.abspath(target)) for target, _ in pairs]  # noqa: PTH100 - without ".."
     top = Path(os.path.commonpath([target.parent for target in targets]))
     names = [target.relative_to(top) for target in targets]
+    pages = [_pages(target) for target in targets]
     tasks = [
-        Task(str(name), target, reference, out / result)
-        for name, (target, reference), result in zip(names, pairs, result_names(names), strict=True)
+        Task(str(name), target, reference, out / result, pages=count)
+        for name, (target, reference), result, count in zip(
+            names, pairs, result_names(names, pages), pages, strict=True
+        )
     ]
     _check_results(tasks)
     return Album(tasks, [], folder=out)
@@ -182,18 +189,24 @@ def _candidates(images: Sequence[Path], results: Sequence[Path]) -> list[Path]:
     return candidates
 
 
-def result_names(targets: Sequence[Path]) -> list[Path]:
+def result_names(targets: Sequence[Path], pages: Sequence[int] = ()) -> list[Path]:
     """Return a PNG's name for each relative path, all different even where upper and lower case are one.
 
-    It is the target's with the suffix .png; targets that differ in their suffix only keep it (a.jpg.png).
+    It is the target's with the suffix .png, or .tif where the target has several pages; targets that differ in their
+    suffix only keep it (a.jpg.png).
+
+    Args:
+        targets: the relative paths.
+        pages: how many pages each has; none given: one.
     """
-    wanted = [path.with_suffix(".png") for path in targets]
+    suffixes = [".png" if count == 1 else ".tif" for count in pages or [1] * len(targets)]
+    wanted = [path.with_suffix(suffix) for path, suffix in zip(targets, suffixes, strict=True)]
     count = Counter(str(path).casefold() for path in wanted)
     taken = {name for name, times in count.items() if times == 1}
     names = []
-    for path, name in zip(targets, wanted, strict=True):
+    for path, name, suffix in zip(targets, wanted, suffixes, strict=True):
         if count[str(name).casefold()] > 1:
-            endings = itertools.chain([".png"], (f"_{number}.png" for number in itertools.count(2)))
+            endings = itertools.chain([suffix], (f"_{number}{suffix}" for number in itertools.count(2)))
             tries = (path.with_name(path.name + ending) for ending in endings)
             name = next(free for free in tries if str(free).casefold() not in taken)
             taken.add(str(name).casefold())
@@ -224,14 +237,19 @@ def _results_folder(target: Path, out: str | Path | None) -> Path:
     return folder
 
 
-def _single_result(target: Path, out: str | Path | None) -> Path:
-    name = f"{target.stem}{RESULT}.png"
+def _pages(target: Path) -> int:
+    return count_pages(target) if target.suffix.lower() in TIFF_SUFFIXES else 1
+
+
+def _single_result(target: Path, out: str | Path | None, pages: int) -> Path:
+    name = f"{target.stem}{RESULT}{'.png' if pages == 1 else '.tif'}"
     if out is None:
         return target.with_name(name)
     path = Path(out)
     if path.is_dir() or str(out).endswith(("/", os.sep)):
         return path / name
-    check_writable_suffix(path)
+    if check_writable_suffix(path) not in TIFF_SUFFIXES and pages > 1:
+        raise UserError(f"{target}: has {pages} pages, which {path.name} does not hold; end its name in .tif")
     return path
 
 
