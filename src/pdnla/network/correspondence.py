@@ -51,10 +51,12 @@ class Carried(NamedTuple):
         chroma: a* and b*, ``(B, 2, H, W)``, in CIELAB's units.
         confidence: how far they can be believed, ``(B, 1, H, W)`` in [0, 1]: how alike the places are that they come
             from, and how far these agree on the colour.
+        seen: what the backbone sees in the target, a map a stride, fine to coarse; none where only colours are told.
     """
 
     chroma: Tensor
     confidence: Tensor
+    seen: tuple[Tensor, ...] = ()
 
 
 class ReferenceSpots(NamedTuple):
@@ -102,7 +104,7 @@ class Correspondence(nn.Module):
         with torch.autocast(reference.device.type, enabled=False):
             lab = kornia.color.rgb_to_lab((self._resized(at_least_float32(reference)) + 1) / 2)
             lightness, chroma = lab[:, :1] / 100, lab[:, 1:]
-            features = self._features(lightness)
+            features = _centred(self._seen(lightness))
             cells = self._cells(features, lightness)
             spots = torch.cat([self._looks(lightness, features[0]), F.avg_pool2d(chroma, FINE)], dim=1)
             per_cell = CELL // FINE
@@ -124,7 +126,8 @@ class Correspondence(nn.Module):
         with torch.autocast(target.device.type, enabled=False):
             full = kornia.color.rgb_to_lab((at_least_float32(target) + 1) / 2)[:, :1] / 100
             lightness = kornia.color.rgb_to_lab((self._resized(at_least_float32(target)) + 1) / 2)[:, :1] / 100
-            features = self._features(lightness)
+            seen = self._seen(lightness)
+            features = _centred(seen)
             cells = self._cells(features, lightness)
             compared = _exposed(lightness, code.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten(1)
@@ -144,7 +147,7 @@ class Correspondence(nn.Module):
             confidence = carried[:, 2:].clamp(0, 1)
             carried = belief * torch.cat([settled(spots, carried[:, :2], confidence), confidence], dim=1)
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
-            return Carried(kornia.filters.guided_blur(full, carried[:, :2], 5, _EDGE), carried[:, 2:])
+            return Carried(kornia.filters.guided_blur(full, carried[:, :2], 5, _EDGE), carried[:, 2:], tuple(seen))
 
     def _carry(
         self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots
@@ -179,13 +182,13 @@ class Correspondence(nn.Module):
             return image
         return F.interpolate(image, size, mode="bicubic", align_corners=False, antialias=True).clamp(-1, 1)
 
-    def _features(self, lightness: Tensor) -> Sequence[Tensor]:
-        """Return the backbone's features of L*/100, ``(B, 1, H, W)``, freed of their means over the picture."""
+    def _seen(self, lightness: Tensor) -> Sequence[Tensor]:
+        """Return the backbone's features of L*/100, ``(B, 1, H, W)``."""
         (backbone,) = self._backbone
         lab = torch.cat([lightness * 100, torch.zeros_like(lightness).expand(-1, 2, -1, -1)], dim=1)
         grey = kornia.color.lab_to_rgb(lab) * 2 - 1
-        features = backbone.to(grey.device)(grey)
-        return [feature - feature.mean(dim=(2, 3), keepdim=True) for feature in features]
+        features: Sequence[Tensor] = backbone.to(grey.device)(grey)
+        return features
 
     @staticmethod
     def _cells(features: Sequence[Tensor], lightness: Tensor) -> Tensor:
@@ -209,6 +212,11 @@ class Correspondence(nn.Module):
             looks += [mean, 2 * variance.clamp(min=0).sqrt()]
         texture = F.interpolate(finest, spots.shape[-2:], mode="bilinear", align_corners=False)
         return torch.cat([*looks, _TEXTURE * F.normalize(texture, dim=1)], dim=1)
+
+
+def _centred(features: Sequence[Tensor]) -> list[Tensor]:
+    """Return features freed of their means over the picture."""
+    return [feature - feature.mean(dim=(2, 3), keepdim=True) for feature in features]
 
 
 def settled(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Tensor:
