@@ -19,7 +19,7 @@ from torch import Tensor
 from pdnla.backbones import load_backbone
 from pdnla.errors import UserError
 from pdnla.files import replacing
-from pdnla.network import PDNLA, SemanticPDNLA, SemanticWarp
+from pdnla.network import PDNLA, InformedPDNLA, SemanticPDNLA, SemanticWarp
 from pdnla.pretrained import find_weights, is_exported
 
 FORMAT = "pdnla"
@@ -28,7 +28,7 @@ _LISTED = 4  # names listed in an error before "and N more"
 
 
 Network = PDNLA | SemanticWarp
-"""What colours: PDNLA, SemanticPDNLA, which is one, or SemanticWarp."""
+"""What colours: PDNLA, SemanticPDNLA and InformedPDNLA, which are such, or SemanticWarp."""
 
 
 class Weights(NamedTuple):
@@ -72,6 +72,8 @@ def build_network(weights: Weights, path: str | Path) -> Network:
         network = PDNLA(weights.channel)
     elif weights.model == SemanticPDNLA.model:
         network = SemanticPDNLA(load_backbone(), weights.channel)
+    elif weights.model == InformedPDNLA.model:
+        network = InformedPDNLA(load_backbone(), weights.channel)
     elif weights.model == SemanticWarp.model:
         network = SemanticWarp(load_backbone())
     else:
@@ -198,6 +200,8 @@ def _from_training(content: Mapping[str, Any], path: Path) -> Weights:
             step = content.get("global_step", "unknown")
             kind = "averaged" if part == "ema" else "plain"
             model = PDNLA.model if seen.shape[1] == 4 else SemanticPDNLA.model
+            if "refiner.gate.weight" in state:
+                model = InformedPDNLA.model
             return Weights(state, model, stem.shape[0], f"training checkpoint {path.name}, step {step}, {kind} weights")
     raise UserError(f"{path}: is a training checkpoint of another model; pass one of pdnla-train")
 

@@ -2,6 +2,7 @@
 
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.encoder import Codes
+from pdnla.network.informed import InformedPDNLA
 from pdnla.network.layers import folded
 from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages
 from pdnla.network.semantic import SemanticPDNLA, SemanticWarp
@@ -11,6 +12,7 @@ __all__ = [
     "STRIDE",
     "Codes",
     "Colorization",
+    "InformedPDNLA",
     "ReferenceCode",
     "SemanticPDNLA",
     "SemanticWarp",

@@ -134,4 +134,9 @@ class Refiner(nn.Module):
         x = self.blocks[0](x, self.slope)
         for merge, block, d in zip(self.merges, self.blocks[1:], reversed(decoded), strict=True):
             x = block(merge(x, d), self.slope)
-        return target + self.to_rgb(x)
+        return self.finish(target, mid, x)
+
+    def finish(self, target: Tensor, mid: Tensor, x: Tensor) -> Tensor:
+        """Return I_out, ``(B, 3, H, W)``, of I_t, I_mid and the last map, ``(B, c, H, W)``."""
+        result: Tensor = target + self.to_rgb(x)
+        return result
