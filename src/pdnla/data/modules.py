@@ -30,6 +30,7 @@ from pdnla.data.pseudo_pairs import Pairs, PseudoPairs
 from pdnla.data.shards import Shards, window_order
 from pdnla.errors import UserError
 from pdnla.network import STRIDE
+from pdnla.network.guide import Guide
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ class Batch(NamedTuple):
     """A batch for a step.
 
     ``pairs``, of which the first ``unpaired`` have another photograph for their reference; the ``seed`` of what the
-    step draws; and how many ``grey`` and ``unreadable`` photographs were left out while drawing the batch.
+    step draws; how many ``grey`` and ``unreadable`` photographs were left out while drawing the batch; and the
+    ``guide`` of pairs whose correspondence was computed beforehand.
     """
 
     pairs: Pairs
@@ -61,6 +63,7 @@ class Batch(NamedTuple):
     seed: int
     grey: int
     unreadable: int
+    guide: Guide | None = None
 
 
 class PseudoPairData(pl.LightningDataModule):

@@ -12,6 +12,7 @@ from pdnla.losses.histogram import HistogramLoss
 from pdnla.losses.hybrid import HybridLoss
 from pdnla.losses.perceptual import PerceptualLoss
 from pdnla.losses.pixel import PixelLoss
+from pdnla.losses.plausibility import PlausibilityLoss
 from pdnla.losses.supervision import HeadCodes, Supervision
 from pdnla.losses.tv import TotalVariationLoss
 
@@ -29,6 +30,7 @@ __all__ = [
     "HybridLoss",
     "PerceptualLoss",
     "PixelLoss",
+    "PlausibilityLoss",
     "Supervision",
     "TotalVariationLoss",
 ]

@@ -25,6 +25,7 @@ from pdnla.losses import HeadCodes, HybridLoss, Supervision
 from pdnla.losses.hybrid import judged_by
 from pdnla.metrics import colourfulness, fidelity, histogram_intersection
 from pdnla.network import PDNLA, Colorization
+from pdnla.network.guide import Guide
 from pdnla.network.layers import equalised_parameters
 from pdnla.training.distributed import average_gradients, mean_over_devices
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
@@ -134,9 +135,9 @@ class ColorizationModule(pl.LightningModule):
         if self.compile_network and not self._compiled:
             self._compiled.append(torch.compile(self.network))
 
-    def forward(self, target: Tensor, reference: Tensor) -> Colorization:
+    def forward(self, target: Tensor, reference: Tensor, *guide: Guide) -> Colorization:
         """Return the averaged network's results, ``out`` under the target's luminance, sRGB in [-1, 1]."""
-        mid, out = self.ema(target.to(self.dtype), reference.to(self.dtype))
+        mid, out = self.ema(target.to(self.dtype), reference.to(self.dtype), *guide)
         return Colorization(mid.to(target.dtype), replace_luminance(target, out.to(target.dtype)))
 
     def configure_optimizers(self) -> list[dict[str, Any]]:
@@ -210,6 +211,7 @@ class ColorizationModule(pl.LightningModule):
         wide = torch.promote_types(self.dtype, torch.float32)
         pairs = Pairs(*(pictures.to(wide) for pictures in batch.pairs))
         target, reference = pairs.target.to(self.dtype), pairs.reference.to(self.dtype)
+        guide = () if batch.guide is None else (batch.guide,)
         codes = None
         if self.loss.needs("codes"):
             stages = self.network.stages(target, reference)
@@ -218,7 +220,7 @@ class ColorizationModule(pl.LightningModule):
             codes = HeadCodes(*self.network.codes(stages), encoder.codes(encoder(result.out)[-1]))
         else:
             network = self._compiled[0] if self._compiled else self.network
-            result = network(target, reference)
+            result = network(target, reference, *guide)
         return Supervision(
             *pairs,
             at_least_float32(result.mid),
@@ -306,7 +308,7 @@ class ColorizationModule(pl.LightningModule):
             the results, ``out`` with the target's luminance, for who shows them.
         """
         pairs = batch.pairs
-        shown = self(pairs.target, pairs.reference)
+        shown = self(pairs.target, pairs.reference, *(() if batch.guide is None else (batch.guide,)))
         result = (shown.out + 1) / 2
         if dataloader_idx:
             reference = (pairs.reference + 1) / 2
@@ -363,5 +365,6 @@ def in_parts(batch: Batch, count: int) -> list[Batch]:
         chosen = torch.cat([unpaired, paired]).to(batch.pairs.target.device)
         if len(chosen):
             pairs = Pairs(*(pictures[chosen] for pictures in batch.pairs))
-            parts.append(batch._replace(pairs=pairs, unpaired=len(unpaired), seed=batch.seed + part))
+            guide = None if batch.guide is None else batch.guide.rows(chosen)
+            parts.append(batch._replace(pairs=pairs, unpaired=len(unpaired), seed=batch.seed + part, guide=guide))
     return parts
