@@ -59,7 +59,7 @@ def test_toned_truths_keep_their_chroma_and_recoloured_pictures_their_lightness(
 def test_degraded_references_stay_pictures_and_differ_by_seed() -> None:
     reference = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
     results = [degraded(reference, np.random.default_rng(seed)) for seed in range(12)]
-    assert all(r.shape == reference.shape and 0 <= r.min() and r.max() <= 1 for r in results)
+    assert all(r.shape == reference.shape and r.min() >= 0 and r.max() <= 1 for r in results)
     changed = [not torch.equal(r, reference) for r in results]
     assert 3 < sum(changed) < 12
 
@@ -77,7 +77,8 @@ def test_a_pair_follows_from_seed_and_number_alone(photographs: list[Path]) -> N
     for index in (4, 1):
         first, second = pairs[index], again[index]
         assert first.kind == second.kind
-        assert torch.equal(first.truth, second.truth) and torch.equal(first.reference, second.reference)
+        assert torch.equal(first.truth, second.truth)
+        assert torch.equal(first.reference, second.reference)
     assert not torch.equal(pairs[1].truth, HardPairs(photographs, nothing, seed=4)[1].truth)
 
 
@@ -86,7 +87,8 @@ def test_references_of_a_class_are_of_it_and_kinds_without_a_partner_become_part
     for index in range(6):
         pair = likeness[index]
         a, b = (color.rgb_to_lab(x)[2].mean() for x in (pair.truth, pair.reference))
-        assert pair.kind == "likeness" and a * b > 0  # one folder is red, with b* over 0, the other blue
+        assert pair.kind == "likeness"
+        assert a * b > 0
     alone = HardPairs([photographs[0], photographs[2]], nothing, seed=0, kinds={"class": 0.5, "person": 0.5})
     assert {alone[index].kind for index in range(6)} == {"partial"}
 
@@ -98,16 +100,22 @@ def test_one_photograph_is_too_few(photographs: list[Path]) -> None:
 
 def test_people_do_not_overlap_and_those_set_apart_are_told_in_both_folders() -> None:
     numbers = [n for first, last in PEOPLE for n in range(first, last + 1)]
-    assert len(numbers) == len(set(numbers)) and set(HELD_OUT) <= set(PEOPLE) and len(set(HELD_OUT)) == 10
+    assert len(numbers) == len(set(numbers))
+    assert set(HELD_OUT) <= set(PEOPLE)
+    assert len(set(HELD_OUT)) == 10
     for folder in ("Faces", "Faces_easy"):
-        assert held_out(Path(folder) / "image_0164.jpg") and not held_out(Path(folder) / "image_0163_.jpg")
+        assert held_out(Path(folder) / "image_0164.jpg")
+        assert not held_out(Path(folder) / "image_0163_.jpg")
         assert not held_out(Path(folder) / "image_0174.jpg")
     assert person(Path("Faces/image_0174.jpg")) == (174, 193)
-    assert person(Path("chair/image_0174.jpg")) is None and person(Path("Faces/image_0389.jpg")) is None
+    assert person(Path("chair/image_0174.jpg")) is None
+    assert person(Path("Faces/image_0389.jpg")) is None
 
 
 def test_pairs_that_measure_faces_are_of_one_person_set_apart() -> None:
     pairs = face_pairs(Path("root"))
     assert len(pairs) == 30
     for target, reference in pairs:
-        assert held_out(target) and person(target) == person(reference) and target != reference
+        assert held_out(target)
+        assert person(target) == person(reference)
+        assert target != reference
