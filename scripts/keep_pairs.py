@@ -62,8 +62,8 @@ def main() -> None:
                 pair = pairs[index]
                 side = int(np.random.default_rng([2, index]).choice(list(SIDES), p=list(SIDES.values())))
                 spots = matched[side].encode_reference((pair.reference * 2 - 1)[None])
-                carried = matched[side]((color.grey(pair.truth) * 2 - 1)[None], spots)
-                keep(path, pair, carried, second_opinion(carried.seen, spots), shown(carried.seen), side)
+                carried, seen = matched[side].look((color.grey(pair.truth) * 2 - 1)[None], spots)
+                keep(path, pair, carried, second_opinion(seen, spots), shown(seen), side)
                 made += 1
                 if made % 100 == 0:
                     print(f"{index + 1} of {count}: {made / (time.monotonic() - began):.2f} pairs a second", flush=True)

@@ -53,8 +53,7 @@ def test_the_second_opinion_of_a_picture_by_itself_is_its_own_colours_and_all_ag
     image = picture(128, 128)
     guidance = Guidance(backbone, 128)
     spots = guidance.encode_reference(image)
-    carried = guidance.correspondence(grey(image), spots)
-    opinion = second_opinion(carried.seen, spots)
+    opinion = second_opinion(guidance.correspondence.look(grey(image), spots)[1], spots)
     assert opinion.chroma.shape == (1, 2, 8, 8)
     wanted = nn.functional.adaptive_avg_pool2d(color.rgb_to_lab((image + 1) / 2)[:, 1:], 8)
     # Attention is over cells half as long, whose likest are the four within the coarse one and its neighbours.

@@ -51,12 +51,10 @@ class Carried(NamedTuple):
         chroma: a* and b*, ``(B, 2, H, W)``, in CIELAB's units.
         confidence: how far they can be believed, ``(B, 1, H, W)`` in [0, 1]: how alike the places are that they come
             from, and how far these agree on the colour.
-        seen: what the backbone sees in the target, a map a stride, fine to coarse; none where only colours are told.
     """
 
     chroma: Tensor
     confidence: Tensor
-    seen: tuple[Tensor, ...] = ()
 
 
 class ReferenceSpots(NamedTuple):
@@ -122,6 +120,11 @@ class Correspondence(nn.Module):
             reference: a picture in colour, ``(B, 3, H', W')`` in [-1, 1], or what :meth:`encode_reference` made of one;
                 one serves a batch of targets.
         """
+        return self.look(target, reference)[0]
+
+    @torch.no_grad()
+    def look(self, target: Tensor, reference: Tensor | ReferenceSpots) -> tuple[Carried, tuple[Tensor, ...]]:
+        """Do what :meth:`forward` does, and return the backbone's maps of the target too, fine to coarse."""
         code = reference if isinstance(reference, ReferenceSpots) else self.encode_reference(reference)
         with torch.autocast(target.device.type, enabled=False):
             full = kornia.color.rgb_to_lab((at_least_float32(target) + 1) / 2)[:, :1] / 100
@@ -147,7 +150,7 @@ class Correspondence(nn.Module):
             confidence = carried[:, 2:].clamp(0, 1)
             carried = belief * torch.cat([settled(spots, carried[:, :2], confidence), confidence], dim=1)
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
-            return Carried(kornia.filters.guided_blur(full, carried[:, :2], 5, _EDGE), carried[:, 2:], tuple(seen))
+            return Carried(kornia.filters.guided_blur(full, carried[:, :2], 5, _EDGE), carried[:, 2:]), tuple(seen)
 
     def _carry(
         self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots

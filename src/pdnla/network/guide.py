@@ -85,8 +85,8 @@ class Guidance(nn.Module):
             size: height and width of the guide, multiples of 16.
         """
         spots = reference if isinstance(reference, ReferenceSpots) else self.encode_reference(reference)
-        carried: Carried = self.correspondence(target, spots)
-        opinion, seen = second_opinion(carried.seen, spots), shown(carried.seen)
+        carried, maps = self.correspondence.look(target, spots)
+        opinion, seen = second_opinion(maps, spots), shown(maps)
         if carried.chroma.shape[-2:] != size:
             both = torch.cat([carried.chroma, carried.confidence], dim=1)
             both = F.interpolate(both, size, mode="bilinear", align_corners=False, antialias=True)
