@@ -20,6 +20,8 @@ from pdnla.network.semantic import painted
 
 INNER = 256
 """Larger pictures are coloured at about this many pixels squared: colours have little detail that luminance lacks."""
+REFERENCE = 64
+"""E_c sees references at this many pixels squared: what is where in them, correspondence tells."""
 _BELIEF = 2.0  # log odds, before training, that carried-over colours are right
 _EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
 
@@ -131,7 +133,7 @@ class InformedPDNLA(PDNLA):
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
         """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times."""
         check_picture(reference, "reference")
-        features = self.reference_encoder(_shrunk(reference, INNER // 2))
+        features = self.reference_encoder(_shrunk(reference, REFERENCE))
         levels = tuple(self.decoder.reference_levels(features))
         return ReferenceCode(features, levels, self.guidance.encode_reference(reference))
 
@@ -142,7 +144,7 @@ class InformedPDNLA(PDNLA):
             target: as :class:`~pdnla.network.PDNLA`'s.
             reference: as :class:`~pdnla.network.PDNLA`'s.
             guide: what :class:`~pdnla.network.guide.Guidance` made of both, for targets of at most :data:`INNER` pixels
-                squared; None to make it. Then ``reference`` may be small: E_c sees it at a quarter of INNER² pixels.
+                squared; None to make it. Then ``reference`` may be as small as :data:`REFERENCE`.
         """
         check_picture(target, "target")
         small = _shrunk(target, INNER)
@@ -151,7 +153,7 @@ class InformedPDNLA(PDNLA):
             levels, spots = iter(reference.levels), reference.spots
         else:
             check_picture(reference, "reference")
-            levels = self.decoder.reference_levels(self.reference_encoder(_shrunk(reference, INNER // 2)))
+            levels = self.decoder.reference_levels(self.reference_encoder(_shrunk(reference, REFERENCE)))
             spots = reference
         if guide is None:
             if spots is None:
