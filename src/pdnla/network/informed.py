@@ -22,6 +22,7 @@ INNER = 256
 """Larger pictures are coloured at about this many pixels squared: colours have little detail that luminance lacks."""
 REFERENCE = 64
 """E_c sees references at this many pixels squared: what is where in them, correspondence tells."""
+_TOLERANCE = 1.25  # sides that are multiples of 16 make up a number of pixels only nearly
 _BELIEF = 2.0  # log odds, before training, that carried-over colours are right
 _EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
 
@@ -143,11 +144,11 @@ class InformedPDNLA(PDNLA):
         Args:
             target: as :class:`~pdnla.network.PDNLA`'s.
             reference: as :class:`~pdnla.network.PDNLA`'s.
-            guide: what :class:`~pdnla.network.guide.Guidance` made of both, for targets of at most :data:`INNER` pixels
-                squared; None to make it. Then ``reference`` may be as small as :data:`REFERENCE`.
+            guide: what :class:`~pdnla.network.guide.Guidance` made of both, for targets of about :data:`INNER` pixels
+                squared or less; None to make it. Then ``reference`` may be as small as :data:`REFERENCE`.
         """
         check_picture(target, "target")
-        small = _shrunk(target, INNER)
+        small = _shrunk(target, INNER) if guide is None else target
         spots: Tensor | ReferenceSpots | None = None
         if isinstance(reference, ReferenceCode):
             levels, spots = iter(reference.levels), reference.spots
@@ -168,9 +169,9 @@ class InformedPDNLA(PDNLA):
 
 
 def _shrunk(picture: Tensor, side: int) -> Tensor:
-    """Bring a picture of over ``side``² pixels to about as many, sides multiples of 16; return others as they are."""
+    """Bring a picture of clearly over ``side``² pixels to about as many, in multiples of 16; leave others."""
     height, width = picture.shape[-2:]
-    if height * width <= side**2:
+    if height * width <= _TOLERANCE * side**2:
         return picture
     factor = side / math.sqrt(height * width)
     size = [max(1, round(length * factor / STRIDE)) * STRIDE for length in (height, width)]
