@@ -213,4 +213,5 @@ def _of_version_0_1(state: Mapping[str, Tensor]) -> Description:
     """Return the network of a training checkpoint that does not say it, by the shapes of its tensors."""
     extra = state["target_encoder.stem.weight"].shape[1] - 4
     channel = state["refiner.stem.weight"].shape[0]
-    return Description("pdnla_semantic" if extra else "pdnla", {"channel": channel})
+    model = "pdnla_informed" if "refiner.gate.weight" in state else "pdnla_semantic" if extra else "pdnla"
+    return Description(model, {"channel": channel})
