@@ -74,3 +74,10 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_one_never_stopped(tmp_pa
     assert [state["global_step"] for state in states] == [STEPS, STEPS]
     for name, value in states[0]["state_dict"].items():
         assert torch.equal(value, states[1]["state_dict"][name]), name
+
+
+def test_another_model_is_refused_in_a_sentence(tmp_path: Path, pairs: Path) -> None:
+    run = start(tmp_path / "run", pairs, "model=pdnla_tiny")
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 2, output[-3000:]
+    assert "data=kept_pairs: its pairs are kept for model=pdnla_informed; choose that, or other data" in output
