@@ -1,23 +1,23 @@
-"""Time everything against the plain network and against this machine's limit, in one run.
+"""Measure speed and memory of all variants in one run, relative to the plain network and the machine's limit.
 
     make bench                                              # all of it: an hour on two cores
     python scripts/benchmark.py --only network --sizes 512  # one part, one size
     python scripts/benchmark.py --rounds 1 --variants plain,eager   # without compiling and exporting
 
 Parts: `network` (every variant at 512×512 and channel 32, then the eager ones at other sizes and channels), `profile`
-(what the time of one picture goes into, by kind of operation), `training` (a step at channel 8, 128×128, batch 12) and
-`files` (pictures from files to files, beside the network alone, and with the reference kept). `--out FOLDER` writes
-performance.json and performance.md there.
+(the time of one picture by kind of operation), `training` (a step at channel 8, 128×128, batch 12) and
+`files` (from files to files, compared with only the network, and with an encoded reference). `--out FOLDER` writes
+performance.json and performance.md to the folder.
 
-Variants: `plain` is the network as it is written in pdnla.network, the baseline; `published` computes the
-paper's formulas without any identity, keys and values projected on whole maps; `pdnla` is the accelerated network.
+Variants: `plain` is the network of pdnla.network, the baseline; `published` evaluates the formulas as published, with
+keys and values projected from whole maps; `pdnla` is the accelerated network.
 
-Each variant has a process of its own, so that what the package asks of the memory allocator counts for the package
-alone. They take turns, so that a machine that slows down slows all of them; medians are shown, after a turn that is not
-counted. Peak memory is the largest resident size of a variant's process over all its turns, the interpreter and torch
-included (on a CUDA device, what torch allocated there); "beyond torch" is what comes on top of these. The limit is the
-network's own operations, counted by torch, over the rate of the fastest of a few large convolutions of torch's on this
-machine, measured in the same run.
+Each variant has its own process, so that the package's setting of the memory allocator affects only the package. The
+variants take turns, so that a change of the machine's speed affects all of them; the tables show medians without the
+first turn. Peak memory is the largest resident size of a variant's process over all turns, with the interpreter and
+torch (on a CUDA device, torch's allocated memory); "beyond torch" is the difference to the size after the imports. The
+limit is the number of the network's operations, counted by torch, divided by the rate of torch's fastest large
+convolution on this machine, measured in the same run.
 """
 
 import argparse
@@ -58,12 +58,12 @@ EXPORTED = ("onnx float32", "pt2 float32", "pt2 bfloat16") if DEVICE.type == "cp
 MAIN_SIZE, MAIN_CHANNEL = 512, 32
 TRAINING_CHANNEL, TRAINING_SIZE, TRAINING_BATCH = 8, 128, 12
 CONVOLUTIONS = ((64, 128, 512), (128, 256, 256), (256, 512, 128), (512, 512, 64))
-"""Channels in and out and the side of convolutions, one of which is the machine's best."""
+"""Input channels, output channels and side of the convolutions that are tried for the machine's best rate."""
 BIGGEST_PLAIN = 1024  # the plain network takes 28 GB for 2048×2048
 
 
 def pictures(batch: int, size: int) -> tuple[Tensor, Tensor]:
-    """A grey target and a colour reference in [-1, 1], smooth with some grain."""
+    """Return a grey target and a colour reference in [-1, 1], smooth with some noise."""
     generator = torch.Generator().manual_seed(0)
 
     def picture(channels: int) -> Tensor:
@@ -85,7 +85,7 @@ def autocast(variant: str) -> contextlib.AbstractContextManager[object]:
 
 
 def network(variant: str, channel: int) -> nn.Module:
-    """The network of a variant; all have the same weights."""
+    """Return the network of a variant; all have the same weights."""
     torch.manual_seed(0)
     net = PDNLA(channel)
     if as_written(variant):
@@ -96,19 +96,19 @@ def network(variant: str, channel: int) -> nn.Module:
 
 
 def as_written(variant: str) -> bool:
-    """Whether a variant is computed as it is written, without the fast modules."""
+    """Return whether a variant is computed without the fast modules."""
     return variant.startswith(("plain", "published"))
 
 
 class RingedMaps(PyramidAveragePooling):
-    """No pooling: keys and values are projected on the whole map, as published."""
+    """No pooling: keys and values are projected from the whole map, as published."""
 
     def forward(self, x: Tensor, ring: int = 0) -> Tensor:
         return nn.functional.pad(x, (ring,) * 4)
 
 
 class PublishedBranch(ModalBranch):
-    """A branch of PDMF that projects whole maps and pools after."""
+    """A branch of PDMF that projects whole maps before pooling."""
 
     def forward(self, g: Tensor, pooled: Sequence[Tensor]) -> Tensor:
         queries, own, pool = positions(self.query(g)), positions(g), PyramidAveragePooling()
@@ -120,7 +120,7 @@ class PublishedBranch(ModalBranch):
 
 
 def published(net: PDNLA) -> PDNLA:
-    """The network with the paper's formulas and no identity of them."""
+    """Return the network with the formulas as published."""
     net.decoder.pool = RingedMaps()
     for fusion in net.decoder.fusions:
         fusion.to_reference.__class__ = fusion.to_target.__class__ = PublishedBranch
@@ -128,7 +128,7 @@ def published(net: PDNLA) -> PDNLA:
 
 
 def colouring(variant: str, channel: int, size: int, file: str) -> Callable[[], None]:
-    """A job that colours one picture."""
+    """Return a job that colours one picture."""
     if file:
         from pdnla.export import load_exported
 
@@ -150,7 +150,7 @@ def colouring(variant: str, channel: int, size: int, file: str) -> Callable[[], 
 
 
 def training(variant: str, channel: int, size: int, file: str) -> Callable[[], None]:
-    """A job that takes a training step."""
+    """Return a job that takes a training step."""
     net = network(variant, channel).train()
     if not as_written(variant):
         net = accelerate(net)
@@ -173,7 +173,7 @@ JOBS = {"colouring": colouring, "training": training}
 
 
 def work(make: Callable[[], Callable[[], None]]) -> None:
-    """Make a job and do it for every line that comes in; answer with seconds and this process's memory in GB."""
+    """Create a job and run it for every input line; print the seconds and this process's memory in GB."""
     imports = 0.0 if DEVICE.type == "cuda" else resident()
     job = make()
     for _ in sys.stdin:
@@ -193,7 +193,7 @@ def resident() -> float:
 
 
 class Figures(NamedTuple):
-    """What was measured of a variant: median seconds, peak memory in GB, and what of that the imports take."""
+    """The measurements of a variant: median seconds, peak memory in GB, and the memory of the imports in GB."""
 
     seconds: float
     peak: float
@@ -201,18 +201,18 @@ class Figures(NamedTuple):
 
     @property
     def own(self) -> float:
-        """Peak memory beyond what the interpreter and torch take before there is a network."""
+        """Peak memory minus that of the interpreter and torch before the network is created."""
         return self.peak - self.imports
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def take_turns(
     job: str, variants: Sequence[str], channel: int, size: int, rounds: int, files: dict[str, Path] | None = None
 ) -> dict[str, Figures]:
-    """Measure each variant in its own process, after one run of each that is not counted."""
+    """Measure each variant in its own process, after an uncounted run of each."""
     workers = {}
     for variant in variants:
         options = ["--job", job, "--variant", variant, "--channel", str(channel), "--size", str(size)]
@@ -223,7 +223,7 @@ def take_turns(
     memory: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
         for variant, worker in workers.items():
-            say(f"{job} {size}×{size}, channel {channel}: {variant}, round {turn} of {rounds}")
+            report(f"{job} {size}×{size}, channel {channel}: {variant}, round {turn} of {rounds}")
             assert worker.stdin is not None
             assert worker.stdout is not None
             print(file=worker.stdin, flush=True)
@@ -240,7 +240,7 @@ def take_turns(
 
 @torch.inference_mode()
 def best_rate(dtype: torch.dtype) -> float:
-    """Operations a second of the fastest of a few 3×3 convolutions."""
+    """Return the operations per second of the fastest of a few 3×3 convolutions."""
     best = 0.0
     for inputs, outputs, side in CONVOLUTIONS:
         for layout in (torch.channels_last, torch.contiguous_format):
@@ -259,10 +259,10 @@ def best_rate(dtype: torch.dtype) -> float:
 
 @torch.inference_mode()
 def operations(channel: int, size: int) -> dict[str, float]:
-    """Multiplications and additions for one picture: as published and as the accelerated network computes it."""
+    """Count the operations for one picture, for the formulas as published and for the accelerated network."""
     measured = {}
     for name, module in (("published", published(PDNLA(channel))), ("pdnla", for_inference(PDNLA(channel)))):
-        # Counted are torch's own convolutions.
+        # torch's own convolutions are counted.
         with FlopCounterMode(display=False) as counter, patch.object(native, "vectors_for", lambda *channels: None):
             module(*pictures(1, size))
         measured[name] = float(counter.get_total_flops())
@@ -287,10 +287,10 @@ def table(title: str, figures: dict[str, Figures], images: int) -> list[str]:
 
 
 def measure_network(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    say("counting operations, looking for the machine's best convolution")
+    report("counting operations, measuring the machine's best convolution")
     counted = operations(MAIN_CHANNEL, MAIN_SIZE)
     rates = {name: best_rate(dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
-    variants = [v for v in (*EAGER, *COMPILED, *EXPORTED) if wanted(v, options.variants)]
+    variants = [v for v in (*EAGER, *COMPILED, *EXPORTED) if selected(v, options.variants)]
     files = export_all(variants, folder)
     measured: dict[str, Any] = {"operations": counted, "best_convolution": rates, "runs": []}
     lines: list[str] = []
@@ -310,7 +310,7 @@ def measure_network(options: argparse.Namespace, folder: Path) -> tuple[dict[str
 
 
 def limit(counted: dict[str, float], rates: dict[str, float], figures: dict[str, Figures]) -> list[str]:
-    """How far the variants are from what the machine's best convolution would take for all operations."""
+    """Compare the variants with the time of all operations at the rate of the machine's best convolution."""
     lines = [
         f"Operations: {counted['published'] / 1e12:.2f}·10¹² as published, {counted['pdnla'] / 1e12:.2f}·10¹² here.",
         "",
@@ -339,14 +339,14 @@ def export_all(variants: Sequence[str], folder: Path) -> dict[str, Path]:
     for variant in variants:
         kind, precision = variant.split()
         if kind in ("onnx", "pt2"):
-            say(f"exporting {variant}")
+            report(f"exporting {variant}")
             files[variant] = folder / f"{precision}.{kind}"
             export(net, files[variant], precision)
     return files
 
 
 class Clock(TorchDispatchMode):
-    """Adds up the seconds of what torch does, by kind of operation; of operations within a timed one, none."""
+    """Adds up the seconds of torch's operations by kind; operations within a timed one do not count."""
 
     KINDS: ClassVar[dict[str, str]] = {
         "_softmax": "attention's softmax",
@@ -361,7 +361,7 @@ class Clock(TorchDispatchMode):
         self.within = False
 
     def timed(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``function``, which counts as a whole."""
+        """Wrap ``function`` so that it counts as one operation."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if self.within:
@@ -391,16 +391,16 @@ class Clock(TorchDispatchMode):
 
 
 def measure_profile(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """What one picture's time goes into; a device that computes by itself would not tell."""
+    """Profile the colouring of one picture; only for the CPU, because other devices run asynchronously."""
     if DEVICE.type != "cpu":
         return {}, []
     target, reference = pictures(1, MAIN_SIZE)
     measured: dict[str, dict[str, float]] = {}
-    for variant in [v for v in EAGER if v.startswith("pdnla") and wanted(v, options.variants)]:
+    for variant in [v for v in EAGER if v.startswith("pdnla") and selected(v, options.variants)]:
         net = for_inference(network(variant, MAIN_CHANNEL), precision_of(variant), copied=False)
         runs = []
         for turn in range(options.rounds + 1):
-            say(f"profile: {variant}, round {turn} of {options.rounds}")
+            report(f"profile: {variant}, round {turn} of {options.rounds}")
             clock = Clock()
             with (
                 torch.no_grad(),  # in inference mode, torch's layers would come as a whole
@@ -426,14 +426,14 @@ def measure_profile(options: argparse.Namespace, folder: Path) -> tuple[dict[str
 
 
 def measure_training(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    variants = [v for v in EAGER if wanted(v, options.variants)]
+    variants = [v for v in EAGER if selected(v, options.variants)]
     figures = take_turns("training", variants, TRAINING_CHANNEL, TRAINING_SIZE, options.rounds + 2)
     what = f"channel {TRAINING_CHANNEL}, {TRAINING_SIZE}×{TRAINING_SIZE}, batch {TRAINING_BATCH}"
     return as_json(figures), table(f"A training step, {what}", figures, TRAINING_BATCH)
 
 
 def measure_files(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """Pictures from files to files beside the network alone on the same pictures, and with the reference kept."""
+    """Measure colouring from files to files, only the network, and the network with an encoded reference."""
     lines = [
         "**From files to files**, 768×512 JPEG in, PNG out, one reference for all, at 512² pixels, images/s",
         "",
@@ -451,7 +451,7 @@ def measure_files(options: argparse.Namespace, folder: Path) -> tuple[dict[str, 
 
 
 def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
-    """Images a second of the network alone, of pictures in memory with the reference kept or not, and of files."""
+    """Return images per second: only the network, pictures in memory with and without an encoded reference, files."""
     from pdnla import Colorizer
     from pdnla.images.io import Picture
     from pdnla.inference.pipeline import colour_tasks, shared_reference
@@ -503,7 +503,7 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
     seconds: dict[str, list[float]] = {job.__name__: [] for job in jobs}
     for turn in range(rounds + 1):
         for job in jobs:
-            say(f"{count} pictures, channel {channel}: {job.__name__}, round {turn} of {rounds}")
+            report(f"{count} pictures, channel {channel}: {job.__name__}, round {turn} of {rounds}")
             start = time.perf_counter()
             job()
             if turn:
@@ -518,7 +518,7 @@ def as_json(figures: dict[str, Figures]) -> dict[str, dict[str, float]]:
     return {variant: f._asdict() for variant, f in figures.items()}
 
 
-def wanted(variant: str, parts: Sequence[str]) -> bool:
+def selected(variant: str, parts: Sequence[str]) -> bool:
     return not parts or any(part in variant.replace("pdnla ", "eager ") for part in parts)
 
 

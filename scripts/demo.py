@@ -1,4 +1,4 @@
-"""Colour a photograph with the weights that come with the package, then train some for a few minutes.
+"""Colour a photograph with the default weights, then train a network for a few minutes.
 
 The grey target is the left picture of a stereo pair, the reference the right one, so the truth is known. What is
 trained here sees scikit-image's other photographs for three minutes; the picture shows both results.

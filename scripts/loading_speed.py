@@ -1,4 +1,4 @@
-"""Time how fast training crops come from a folder of photographs and from shards of the same, in one run.
+"""Measure how fast training crops are read from a folder of photographs and from shards of them, in one run.
 
     python scripts/loading_speed.py /data/ILSVRC/train --shards 8
     python scripts/loading_speed.py photographs/ --shard-size 4 --workers 8 --size 256
@@ -33,7 +33,7 @@ STATES = ("from disk", "cached")
 
 
 class Source(NamedTuple):
-    """Photographs, the files they are in, and the order that an epoch reads them in (None: any)."""
+    """Photographs, their files, and the order of an epoch (None: random)."""
 
     name: str
     photographs: Sequence[Photograph]
@@ -42,7 +42,7 @@ class Source(NamedTuple):
 
 
 def write_shards(folder: Path, out: Path, shard_size: int, most: int | None) -> list[Path]:
-    """Write the first ``most`` shards of a folder and return the photographs that are in them, in their order."""
+    """Write the first ``most`` shards of a folder and return their photographs, in order."""
     plan = plan_shards(folder, out, shard_size, 0)
     jobs = plan.jobs[:most]
     plan.record["shards"] = len(jobs)
@@ -56,16 +56,16 @@ def write_shards(folder: Path, out: Path, shard_size: int, most: int | None) -> 
 
 
 def forget(files: Sequence[Path]) -> None:
-    """Ask the kernel to drop files from memory."""
+    """Ask the kernel to drop files from its cache."""
     for path in files:
         handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)  # what is still to be written cannot be dropped
+        os.fsync(handle)  # unwritten pages cannot be dropped
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(handle)
 
 
 def reading_bytes(source: Source) -> Callable[[], None]:
-    """A job that reads every photograph's bytes."""
+    """Return a job that reads the bytes of every photograph."""
     rng = np.random.default_rng(0)
     order = source.order(rng) if source.order else rng.permutation(len(source.photographs))
 
@@ -78,7 +78,7 @@ def reading_bytes(source: Source) -> Callable[[], None]:
 
 
 def reading_crops(source: Source, size: int, workers: int) -> Callable[[], None]:
-    """A job that reads an epoch of training crops, with worker processes that stay from one run to the next."""
+    """Return a job that reads an epoch of training crops, with persistent worker processes."""
     batches = DrawnBatches(len(source.photographs), BATCH, seed=0, order=source.order)
     crops = TrainingCrops(source.photographs, size, 1.5)
     loader = DataLoader(crops, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0)
@@ -110,7 +110,7 @@ def take_turns(work: str, jobs: Sequence[tuple[Source, Callable[[], None]]], rou
 
 
 def cell(count: int, seconds: Sequence[float]) -> str:
-    """The median rate, and the lowest and the highest."""
+    """Return the median, lowest and highest rate."""
     middle, lowest, highest = (count / f(seconds) for f in (statistics.median, max, min))
     return f"{middle:,.0f} ({lowest:,.0f}–{highest:,.0f})"
 
@@ -143,15 +143,15 @@ def main() -> None:
             "bytes": [(source, reading_bytes(source)) for source in sources],
             "crops": [(source, reading_crops(source, options.size, options.workers)) for source in sources],
         }
-        found = {work: take_turns(work, pairs, options.rounds) for work, pairs in jobs.items()}
+        measured = {work: take_turns(work, pairs, options.rounds) for work, pairs in jobs.items()}
     megabytes = int(shards.size.sum()) / 1e6
     print(f"{len(shards)} photographs, {megabytes:.0f} MB, {len(tars)} shards; crops of {options.size} pixels with")
     print(f"{options.workers} workers; images per second\n")
-    headings = [f"{work}, {state}" for work in found for state in STATES]
+    headings = [f"{work}, {state}" for work in measured for state in STATES]
     print(f"| source | {' | '.join(headings)} |")
     print(f"| --- |{' --- |' * len(headings)}")
     for source in sources:
-        print(f"| {source.name} | {' | '.join(cell for both in found.values() for cell in both[source.name])} |")
+        print(f"| {source.name} | {' | '.join(cell for both in measured.values() for cell in both[source.name])} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure how often the reference that is chosen for a picture is of its class.
+"""Measure how often the chosen reference has the class of the target.
 
     python scripts/retrieval_accuracy.py caltech101/ --workers 2
     python scripts/retrieval_accuracy.py caltech101/ --limit-per-class 20      # sooner, with fewer to choose from
@@ -97,26 +97,26 @@ def progress(done: int, total: int) -> None:
 
 
 def classes(paths: Sequence[Path], folder: Path) -> list[str]:
-    """Return the class of each picture: the folder directly under ``folder`` that it lies in."""
+    """Return the class of each picture: its folder directly below ``folder``."""
     return [path.relative_to(folder).parts[0] for path in paths]
 
 
 def drawn(paths: Sequence[Path], folder: Path, count: int | None, rng: np.random.Generator) -> list[Path]:
-    """Return ``count`` pictures of each class, or all of one that has no more, in order."""
+    """Return the first ``count`` pictures of each class, or all if there are fewer."""
     names = np.array(classes(paths, folder))
     numbers = (rng.permutation(np.flatnonzero(names == name))[:count] for name in np.unique(names))
     return [paths[number] for number in sorted(np.concatenate(list(numbers)))]
 
 
 def luminance_histogram(path: Path) -> Tensor:
-    """Return the parts of a picture's pixels in 64 bins of L*, ``(64,)``."""
+    """Return the histogram of a picture's L* in 64 bins, ``(64,)``, with the sum 1."""
     rgb = torch.from_numpy(np.array(read_image(path, SIDE).rgb())).permute(2, 0, 1).unsqueeze(0).float() / 255
     lightness = rgb_to_lab(rgb)[0, 0]
     return torch.histc(lightness, BINS, 0, 100) / lightness.numel()
 
 
 def rates(scores: Callable[[int], Tensor], targets: Tensor, labels: Tensor, offered: Tensor) -> tuple[float, float]:
-    """Return how often the best, and what part of the best five, of the offered pictures are of the target's class.
+    """Return how often the best of the offered pictures, and which part of the best five, have the target's class.
 
     Args:
         scores: returns how good a reference each picture is for a target, ``(N,)``.
@@ -126,9 +126,9 @@ def rates(scores: Callable[[int], Tensor], targets: Tensor, labels: Tensor, offe
     """
     first = five = 0.0
     for target in targets.tolist():
-        found = scores(target).masked_fill(~offered, -torch.inf)
-        found[target] = -torch.inf
-        best = found.topk(min(BEST, int((found > -torch.inf).sum()))).indices
+        cosines = scores(target).masked_fill(~offered, -torch.inf)
+        cosines[target] = -torch.inf
+        best = cosines.topk(min(BEST, int((cosines > -torch.inf).sum()))).indices
         right = (labels[best] == labels[target]).float()
         first += float(right[0])
         five += float(right.mean())
@@ -136,7 +136,7 @@ def rates(scores: Callable[[int], Tensor], targets: Tensor, labels: Tensor, offe
 
 
 def rate_of_chance(targets: Tensor, labels: Tensor, offered: Tensor) -> float:
-    """Return how often any of the offered pictures is of the target's class."""
+    """Return the probability that a random offered picture has the target's class."""
     same = torch.bincount(labels[offered], minlength=int(labels.max()) + 1)[labels[targets]] - offered[targets].long()
     return float((same / (offered.sum() - offered[targets].long())).mean())
 

@@ -1,4 +1,4 @@
-"""Make the README's strip of pictures with the weights that come with the package.
+"""Create the README's rows of pictures with the default weights.
 
     python scripts/showcase.py docs/comparison.jpg
 

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by part and by term of the loss.
+"""Measure the time of a training step by part and by loss term.
 
     python scripts/step_times.py                            # loss=hybrid with every term, pdnla_tiny, 128×128, batch 12
     python scripts/step_times.py model=pdnla data.size=256  # overrides as pdnla-train takes them
@@ -31,7 +31,7 @@ DEFAULTS += [f"loss.weights.{term}=0.05" for term in ("adversarial", "cooccurren
 
 
 def measure(jobs: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each job."""
+    """Return the median seconds of each job."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(ROUNDS + 1):
         for name, job in jobs.items():

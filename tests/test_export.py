@@ -36,9 +36,9 @@ def onnx_file(net: PDNLA, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_onnx_gives_the_networks_pictures_at_any_size(net: PDNLA, onnx_file: Path, size: tuple[int, ...]) -> None:
     target, reference = pictures(*size)  # type: ignore[misc]
     with torch.inference_mode():
-        expected, found = net(target, reference), load_exported(onnx_file)(target, reference)
-    assert (found.mid - expected.mid).abs().max() < 1e-4 * expected.mid.abs().max()
-    assert (found.out - expected.out).abs().max() < 1e-4 * expected.out.abs().max()
+        expected, actual = net(target, reference), load_exported(onnx_file)(target, reference)
+    assert (actual.mid - expected.mid).abs().max() < 1e-4 * expected.mid.abs().max()
+    assert (actual.out - expected.out).abs().max() < 1e-4 * expected.out.abs().max()
 
 
 def test_onnx_gives_the_published_pictures(
@@ -60,11 +60,11 @@ def test_the_colorizer_runs_an_onnx_file(net: PDNLA, onnx_file: Path) -> None:
     target, reference = (Image.fromarray(picture).resize((90, 70)) for picture in (data.coffee(), data.chelsea()))
     ours = Colorizer(net, device="cpu", precision="float32", size=64)
     theirs = Colorizer(onnx_file, device="cpu", size=64)
-    expected, found = (np.asarray(c(target, reference), np.int16) for c in (ours, theirs))
-    assert np.abs(found - expected).max() <= 1
+    expected, actual = (np.asarray(c(target, reference), np.int16) for c in (ours, theirs))
+    assert np.abs(actual - expected).max() <= 1
     theirs.set_reference(reference)
     kept = theirs.colorize_many([target, target.rotate(180)])
-    assert np.array_equal(np.asarray(kept[0]), found)
+    assert np.array_equal(np.asarray(kept[0]), actual)
     assert kept[1].size == target.size
 
 
@@ -89,8 +89,8 @@ def test_a_compiled_package_of_version_0_1_is_run_with_what_it_says_of_itself(tm
     assert network.description == Description("pdnla", {"channel": 8})
     assert network.precision == "bfloat16"
     target, reference = pictures(3, 64, 48, 16, 16)
-    found = network(target, reference[:1])
-    assert torch.allclose(found.out, Mixture()(target, reference[:1])[1], atol=1e-6)
+    actual = network(target, reference[:1])
+    assert torch.allclose(actual.out, Mixture()(target, reference[:1])[1], atol=1e-6)
     with pytest.raises(UserError, match=r"was exported in bfloat16; leave --precision out"):
         Colorizer(path, precision="float32")
     with pytest.raises(UserError, match=r"--device cuda:1: \S*mixture\.pt2 was compiled for the CPU; use --device cpu"):
@@ -131,7 +131,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_left(net: PDNLA, tmp_
     for network, name, precision, sentence in (
         (SemanticWarp(load_backbone()), "a.onnx", "float32", "semantic_warp cannot be exported"),
         (net, "a.engine", "float32", "must end in .onnx or .pt2"),
-        (net, "a.onnx", "bfloat16", "ONNX Runtime computes in it nowhere"),
+        (net, "a.onnx", "bfloat16", "ONNX Runtime does not support it"),
     ):
         with pytest.raises(UserError, match=sentence):
             export(network, tmp_path / name, precision)
@@ -168,5 +168,5 @@ def test_files_that_hold_no_network_get_one_sentence(name: str, tmp_path: Path) 
 
 
 def test_an_exported_network_cannot_be_trained(onnx_file: Path) -> None:
-    with pytest.raises(UserError, match="is an exported network, which can colour and nothing else"):
+    with pytest.raises(UserError, match="is an exported network, which can only colour"):
         load_network(onnx_file)

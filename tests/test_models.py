@@ -128,7 +128,7 @@ def test_what_its_class_would_not_make_again_is_not_saved(tmp_path: Path) -> Non
 
 
 def test_names_are_of_one_class_and_arguments_have_names() -> None:
-    with pytest.raises(ValueError, match=r"the model pdnla is pdnla\.network\.pdnla\.PDNLA already"):
+    with pytest.raises(ValueError, match=r"the model pdnla is already pdnla\.network\.pdnla\.PDNLA"):
         register("pdnla")(Tint)
 
     class Nameless(nn.Module):
@@ -205,6 +205,6 @@ def test_what_differs_is_said_in_one_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["pdnla_tiny", "default"])
 def test_what_comes_with_the_package_is_of_registered_models(model: str) -> None:
-    found = read_weights(model).description
-    assert found.model == {"pdnla_tiny": "pdnla", "default": "semantic_warp"}[model]
-    assert found.arguments == ({"channel": 8} if model == "pdnla_tiny" else {})
+    actual = read_weights(model).description
+    assert actual.model == {"pdnla_tiny": "pdnla", "default": "semantic_warp"}[model]
+    assert actual.arguments == ({"channel": 8} if model == "pdnla_tiny" else {})

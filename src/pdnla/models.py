@@ -1,12 +1,12 @@
-"""The models: which networks weights files can hold, by name, and how one is made again from what a file says.
+"""The registry of models: the networks that weights files can hold, by name, and their construction from a file.
 
-A file names its model and the arguments of the model's constructor. The name is looked up here: among the models of
-this package, those that :func:`register` was given, and those that installed packages declare as entry points of the
-group ``pdnla.models``. Nothing is imported or made because a file names a module or a class.
+A file names its model and the arguments of the model's constructor. The name is looked up among the models of this
+package, those given to :func:`register`, and those that installed packages declare as entry points of the group
+``pdnla.models``. A module or class that a file names is never imported or called for that reason.
 
-A model is a :class:`torch.nn.Module` that colours: ``network(target, reference)`` returns a
-:class:`~pdnla.network.Colorization`, and ``network.encode_reference(reference)`` what depends on the reference alone
-and can be given in its place.
+A model is a :class:`torch.nn.Module` that colours pictures: ``network(target, reference)`` returns a
+:class:`~pdnla.network.Colorization`. ``network.encode_reference(reference)`` returns all that depends on the reference
+alone, which ``network`` accepts in place of the reference.
 
 >>> @pdnla.models.register("four_orders")
 ... class FourOrders(pdnla.PDNLA):
@@ -34,9 +34,9 @@ ENTRY_POINTS = "pdnla.models"
 """The group of entry points by which an installed package declares its models: ``name = "module:Class"``."""
 
 BACKBONE = "backbone"
-"""A constructor's argument of this name is a frozen network of :mod:`pdnla.backbones`; files have its name."""
+"""A constructor argument with this name is a frozen network of :mod:`pdnla.backbones`; files hold its name."""
 
-_SMALL = 1 << 28  # numbers that any network may have
+_SMALL = 1 << 28  # every network may have this many numbers
 _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 _SIZE_BOUND = "its correspondence depends on the pictures' sizes"
 
@@ -47,7 +47,7 @@ class Model(NamedTuple):
     """An entry of the registry.
 
     Attributes:
-        name: what files call it.
+        name: its name in files.
         cls: its class.
         unexportable: why it cannot be exported to other runtimes; empty if it can.
     """
@@ -58,12 +58,12 @@ class Model(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What a file says of the network that its weights are of.
+    """The description of a network in a file.
 
     Attributes:
         model: the model's name.
-        arguments: its constructor's, by name, as JSON has them.
-        module: where its class is, for people to import; nothing is imported because it is named here.
+        arguments: the constructor's arguments by name, as JSON values.
+        module: the module of its class, for the reader of an error; it is never imported.
     """
 
     model: str
@@ -78,13 +78,13 @@ _models: dict[str, Model] = {}
 
 
 def register(name: str, *, unexportable: str = "") -> Callable[[Class], Class]:
-    """Return the decorator that makes a class the model of a name.
+    """Return a decorator that registers a class as a model.
 
-    Its constructor's arguments are written to files as JSON: numbers, strings, booleans, None, and lists and mappings
-    of such. One called ``backbone`` may be a :class:`~pdnla.backbones.Backbone`.
+    The constructor's arguments are written to files as JSON: numbers, strings, booleans, None, and lists and mappings
+    of these. An argument ``backbone`` may be a :class:`~pdnla.backbones.Backbone`.
 
     Args:
-        name: what files call the model.
+        name: the model's name in files.
         unexportable: why it cannot be exported to other runtimes, as the end of a sentence; empty if it can.
 
     Raises:
@@ -94,8 +94,10 @@ def register(name: str, *, unexportable: str = "") -> Callable[[Class], Class]:
 
     def add(cls: Class) -> Class:
         taken = _models.get(name)
-        if taken is not None and _path(taken.cls) != _path(cls):  # a notebook's cell may define its class again
-            raise ValueError(f"the model {name} is {_path(taken.cls)} already; register {_path(cls)} by another name")
+        if taken is not None and _path(taken.cls) != _path(cls):  # a notebook's cell may define the class again
+            raise ValueError(
+                f"the model {name} is already {_path(taken.cls)}; register {_path(cls)} under another name"
+            )
         keeps_construction(cls)
         _models[name] = Model(name, cls, unexportable)
         return cls
@@ -110,19 +112,19 @@ register("semantic_warp", unexportable=_SIZE_BOUND)(SemanticWarp)
 
 
 def find_model(name: str, module: str = "") -> Model:
-    """Return the model of a name.
+    """Return the model with a name.
 
     Args:
-        name: what files call it.
-        module: where it is said to be, for the error.
+        name: its name in files.
+        module: the module that a file names, for the error.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such model.
     """
     if name not in _models:
         for point in entry_points(group=ENTRY_POINTS, name=name):
             cls = point.load()
-            if name not in _models:  # unless its module did so
+            if name not in _models:  # unless its module has registered it
                 register(name)(cls)
     if name not in _models:
         whose = (
@@ -136,7 +138,7 @@ def find_model(name: str, module: str = "") -> Model:
 
 
 def model_of(network: nn.Module) -> Model:
-    """Return the model that a network is of.
+    """Return the model of a network.
 
     Raises:
         UserError: its class is not registered.
@@ -151,7 +153,7 @@ def model_of(network: nn.Module) -> Model:
 
 
 def describe(network: nn.Module) -> Description:
-    """Return what a file is to say of a network.
+    """Return the description of a network for a file.
 
     Raises:
         UserError: its class is not registered, or it was made with an argument that JSON cannot hold.
@@ -164,17 +166,17 @@ def describe(network: nn.Module) -> Description:
         except (TypeError, ValueError) as error:
             raise UserError(
                 f"the model {model.name} was made with {name}={type(value).__name__}(...), which a file cannot hold;"
-                " take a number, a string or a list, and make the object of it in the constructor"
+                " use a number, a string or a list, and create the object in the constructor"
             ) from error
     return Description(model.name, arguments, model.cls.__module__)
 
 
 def build(description: Description, memory: int | None = None) -> nn.Module:
-    """Return a new network of what a file says.
+    """Return a new network from its description.
 
     Args:
         description: the model and its arguments.
-        memory: bytes that the file's tensors take; a far larger network is refused before memory is taken for it.
+        memory: size of the file's tensors in bytes; a far larger network is refused before it is allocated.
 
     Raises:
         UserError: there is no such model, or it cannot be made with these arguments.
@@ -194,7 +196,7 @@ def build(description: Description, memory: int | None = None) -> nn.Module:
     try:
         with contextlib.nullcontext() if memory is None else _Bounded(max(_SMALL, memory)):
             return cls(**arguments)
-    except Exception as error:  # what a constructor raises on a file's arguments is its own affair
+    except Exception as error:  # a constructor may raise anything on a file's arguments
         reason = printable(" ".join(str(error).split()), 200)
         raise UserError(
             f"the model cannot be made as {_shown(str(description))}: {reason}; pass other weights"
@@ -202,7 +204,7 @@ def build(description: Description, memory: int | None = None) -> nn.Module:
 
 
 class _Bounded(TorchFunctionMode):
-    """While it is entered, the tensors made have at most so many numbers together: a file may ask for any width."""
+    """Limits the number of elements of all tensors made in its context, because a file may name any width."""
 
     def __init__(self, numbers: int) -> None:
         super().__init__()
@@ -220,14 +222,14 @@ class _Bounded(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def read_description(said: object) -> Description:
-    """Return what a file says of its network.
+def read_description(content: object) -> Description:
+    """Return the description of a network that a file holds.
 
     Raises:
-        ValueError: it does not say that.
+        ValueError: it is not a description.
     """
-    said = said if isinstance(said, Mapping) else {}
-    model, arguments, module = (said.get(field) for field in Description._fields)
+    content = content if isinstance(content, Mapping) else {}
+    model, arguments, module = (content.get(field) for field in Description._fields)
     if not isinstance(model, str) or not isinstance(module, str) or not isinstance(arguments, Mapping):
         raise ValueError("no model and arguments")
     if not all(isinstance(name, str) for name in arguments):
@@ -235,16 +237,16 @@ def read_description(said: object) -> Description:
     return Description(model, dict(arguments), module)
 
 
-def differences(found: Description, network: Description) -> str:
-    """Return how a file's network differs from the one here, and how to choose the same, as the end of a sentence.
+def differences(stored: Description, network: Description) -> str:
+    """Return the differences between a file's network and the present one, and the options that remove them.
 
-    Only arguments that the file has are compared. The text is empty where nothing differs.
+    The text is the end of a sentence, and empty if nothing differs. Only arguments that the file holds are compared.
     """
-    if found.model != network.model:
-        return f"holds {_shown(found.model)} and the model is {network.model}; choose the same with model=..."
+    if stored.model != network.model:
+        return f"holds {_shown(stored.model)} and the model is {network.model}; choose the same with model=..."
     different = {
         name: value
-        for name, value in found.arguments.items()
+        for name, value in stored.arguments.items()
         if name not in network.arguments or network.arguments[name] != value
     }
     if not different:
@@ -255,7 +257,7 @@ def differences(found: Description, network: Description) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value with containers as JSON has them, whatever their class."""
+    """Return a value with lists and mappings of any class as plain lists and dicts."""
     if isinstance(value, Backbone):
         return value.name
     if isinstance(value, Mapping):

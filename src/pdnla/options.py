@@ -1,4 +1,4 @@
-"""Rules of options: their types and ranges, checked before anything starts."""
+"""Rules for options, which check types and ranges before a command starts."""
 
 import math
 import re
@@ -11,17 +11,19 @@ from pdnla.errors import UserError
 
 
 class Rule(NamedTuple):
-    """What a value must be, as the end of a sentence, and whether one is; ``a | b`` allows either."""
+    """A requirement on a value, as the end of a sentence, and its test; ``a | b`` accepts either."""
 
-    must: str
+    requirement: str
     holds: Callable[[Any], bool]
 
     def __or__(self, other: "Rule") -> "Rule":
-        return Rule(f"{self.must}, or {other.must}", lambda value: self.holds(value) or other.holds(value))
+        return Rule(
+            f"{self.requirement}, or {other.requirement}", lambda value: self.holds(value) or other.holds(value)
+        )
 
 
 NULL = Rule("null", lambda value: value is None)
-FLAG = Rule("true or false", lambda value: isinstance(value, bool))
+BOOLEAN = Rule("true or false", lambda value: isinstance(value, bool))
 TEXT = Rule("text", lambda value: isinstance(value, str) and value != "")
 DURATION = Rule(
     "a time as DAYS:HOURS:MINUTES:SECONDS, such as 00:08:00:00",
@@ -29,8 +31,8 @@ DURATION = Rule(
 )
 
 
-def whole(least: int | None = None, most: int | None = None) -> Rule:
-    """Return the rule of a whole number in a range, its ends included."""
+def integer(least: int | None = None, most: int | None = None) -> Rule:
+    """Return the rule for a whole number in a closed range."""
     return Rule(
         f"a whole number{_range(least, most)}",
         lambda value: isinstance(value, int) and not isinstance(value, bool) and _within(value, least, most),
@@ -38,25 +40,25 @@ def whole(least: int | None = None, most: int | None = None) -> Rule:
 
 
 def number(least: float | None = None, most: float | None = None) -> Rule:
-    """Return the rule of a finite number in a range, its ends included."""
+    """Return the rule for a finite number in a closed range."""
     return Rule(f"a number{_range(least, most)}", lambda value: _is_number(value) and _within(value, least, most))
 
 
 def above(limit: float) -> Rule:
-    """Return the rule of a finite number larger than ``limit``."""
+    """Return the rule for a finite number above ``limit``."""
     return Rule(f"a number above {limit:g}", lambda value: _is_number(value) and value > limit)
 
 
-def word(*words: object) -> Rule:
-    """Return the rule of one of a few values."""
+def one_of(*words: object) -> Rule:
+    """Return the rule for a choice among a few values."""
     return Rule(_either([str(value) for value in words]), lambda value: not isinstance(value, bool) and value in words)
 
 
 def list_of(rule: Rule, count: int | None = None) -> Rule:
-    """Return the rule of a list, of so many values if ``count`` says so."""
+    """Return the rule for a list, of exactly ``count`` values unless that is None."""
     many = "" if count is None else f"{count} of them, "
     return Rule(
-        f"a list [...], {many}each {rule.must}",
+        f"a list [...], {many}each {rule.requirement}",
         lambda value: (
             isinstance(value, list) and count in (None, len(value)) and all(rule.holds(element) for element in value)
         ),
@@ -68,11 +70,11 @@ def check_options(config: DictConfig, rules: Mapping[str, Rule]) -> None:
 
     Args:
         config: the configuration.
-        rules: by dotted name; ``*`` stands for any one part of it. An option without a rule is not checked, and one
-            whose value is a mapping with ``_target_`` is an object of the user's.
+        rules: by dotted name; ``*`` matches any one part. An option without a rule is not checked, nor is a mapping
+            with ``_target_``, which is an object of the user's.
 
     Raises:
-        UserError: a value is not what its rule says.
+        UserError: a value breaks its rule.
         MissingMandatoryValue: an option without a default is not given.
     """
     options = cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
@@ -81,11 +83,11 @@ def check_options(config: DictConfig, rules: Mapping[str, Rule]) -> None:
         rule = next((rule for pattern, rule in patterns if matches(pattern, path)), None)
         if rule is None or (isinstance(value, Mapping) and "_target_" in value) or rule.holds(value):
             continue
-        raise UserError(f"{'.'.join(path)}={shown(value)}: must be {rule.must}")
+        raise UserError(f"{'.'.join(path)}={shown(value)}: must be {rule.requirement}")
 
 
 def walk(options: Mapping[str, Any], parents: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    """Return the name, in parts, and the value of every option, mappings before what they hold."""
+    """Return the name, in parts, and the value of every option; a mapping comes before its contents."""
     named = []
     for key, value in options.items():
         path = (*parents, str(key))
@@ -96,12 +98,12 @@ def walk(options: Mapping[str, Any], parents: tuple[str, ...] = ()) -> list[tupl
 
 
 def matches(pattern: list[str], path: tuple[str, ...]) -> bool:
-    """Return whether a rule's name, in parts, is that of an option."""
+    """Return whether the name of a rule matches that of an option, both in parts."""
     return len(pattern) == len(path) and all(p in ("*", q) for p, q in zip(pattern, path, strict=True))
 
 
 def shown(value: Any) -> str:
-    """Return a value as it is typed on the command line."""
+    """Return a value as typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):

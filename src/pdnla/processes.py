@@ -1,4 +1,4 @@
-"""Processes of a command: which of torchrun's or Slurm's this is, and children that never outlive their parent."""
+"""The processes of a command: ranks from torchrun, Lightning and Slurm, and children that end with their parent."""
 
 import multiprocessing
 import os
@@ -11,19 +11,35 @@ from typing import NamedTuple
 
 
 class Rank(NamedTuple):
-    """Which of a command's processes this is: its number, its number on this machine, and how many there are."""
+    """A process of a command: its number, its number on its machine, and the number of processes."""
 
     number: int
     local: int
     world: int
 
 
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Environment variables in which torchrun, Lightning and Slurm number the processes of a run."""
+_COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+"""Environment variables in which torchrun, Lightning and srun give the number of processes."""
+
+
+def process_count() -> int:
+    """Return the number of processes in which torchrun or srun started this command; 1 without them."""
+    return max(int(os.environ.get(name, 1)) for name in _COUNTS)
+
+
+def is_first() -> bool:
+    """Return whether this is the first process of a run, whatever started the processes."""
+    return not any(int(os.environ.get(name, 0)) for name in _RANKS)
+
+
 def launched_rank() -> Rank:
-    """Return which of the processes of torchrun or srun this is; the only one without them."""
+    """Return the rank that torchrun or srun gave this process; the only one without them."""
     variables = os.environ
     if "RANK" in variables and "WORLD_SIZE" in variables:
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-    elif "SLURM_STEP_NUM_TASKS" in variables:  # set by srun alone; sbatch sets the others too
+    elif "SLURM_STEP_NUM_TASKS" in variables:  # srun alone sets it; sbatch sets the other two as well
         names = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS")
     else:
         return Rank(0, 0, 1)
@@ -32,23 +48,23 @@ def launched_rank() -> Rank:
 
 
 def leave_together() -> None:
-    """Wait for the other processes of torchrun, which ends them all when one leaves with a status other than 0."""
+    """Wait for the other processes of torchrun, which ends all of them when one exits with a status other than 0."""
     if launched_rank().world == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
         return
     from torch import distributed
 
-    # The last may come hours after the first.
+    # The last process may arrive hours after the first.
     distributed.init_process_group("gloo", timeout=timedelta(days=30))
     distributed.barrier()
     distributed.destroy_process_group()
 
 
 def start_child(child: BaseProcess) -> None:
-    """Start a process that ignores Ctrl-C from its first moment on: its parent ends it."""
-    if threading.current_thread() is not threading.main_thread():  # where handlers cannot be set
+    """Start a process that ignores Ctrl-C from the beginning: its parent ends it."""
+    if threading.current_thread() is not threading.main_thread():  # handlers can be set in the main thread only
         child.start()
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the child inherits
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child inherits it
     try:
         child.start()
     finally:
@@ -56,13 +72,13 @@ def start_child(child: BaseProcess) -> None:
 
 
 def become_child(on_interrupt: signal.Handlers = signal.SIG_IGN) -> None:
-    """Set up a process that a command has started: it ends when its parent terminates it, and when that is killed.
+    """Set up a child process: it ends when its parent terminates it or is killed.
 
-    A child that is terminated finishes the file it writes.
+    A child that is terminated first finishes the file that it is writing.
 
     Args:
-        on_interrupt: what Ctrl-C does, which reaches parent and children alike: nothing, where the parent then
-            terminates its children, or ``SIG_DFL``, which ends the child at once.
+        on_interrupt: the effect of Ctrl-C, which reaches the parent and its children: none (the parent terminates its
+            children), or ``SIG_DFL`` (the child ends at once).
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,4 +1,4 @@
-"""The authors' published checkpoint: its names and shapes, and ours."""
+"""The authors' published checkpoint: the map between its names and shapes and those of this package."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +12,15 @@ from pdnla.errors import UserError
 from pdnla.models import Description, build
 
 KEY = "PDNLA_ema"
-"""By which the published dictionary is known, and under which it has the averaged weights."""
+"""The key of the averaged weights, by which a published checkpoint is recognised."""
 
 
 def from_published(content: Mapping[str, Any], path: str | Path) -> tuple[dict[str, Tensor], Description]:
-    """Return the published checkpoint's weights under our names, and the network they are of.
+    """Return the published checkpoint's weights under this package's names, and the description of the network.
 
     Args:
         content: the published dictionary: ``args`` with ``channel``, and the state dict ``PDNLA_ema``.
-        path: where it came from, for errors.
+        path: its file, for errors.
 
     Raises:
         UserError: names are missing, unexpected or misshapen; a few of each are listed.
@@ -29,7 +29,7 @@ def from_published(content: Mapping[str, Any], path: str | Path) -> tuple[dict[s
     args = content.get("args")
     channel = args.get("channel") if isinstance(args, Mapping) else getattr(args, "channel", None)
     if not isinstance(channel, int):
-        raise UserError(f"{path}: does not say its channel in args; pass the authors' checkpoint as published")
+        raise UserError(f"{path}: has no channel in args; pass the authors' checkpoint as published")
     description = Description("pdnla", {"channel": channel})
     try:
         expected = build(description, memory_of(published)).state_dict()
@@ -51,13 +51,13 @@ def from_published(content: Mapping[str, Any], path: str | Path) -> tuple[dict[s
 
 
 def published_shape(name: str, tensor: Tensor) -> torch.Size:
-    """Return a parameter's published shape: linear maps on positions are published as 1×1 convolutions."""
+    """Return the published shape of a parameter: linear maps of positions are published as 1×1 convolutions."""
     linear = tensor.ndim == 2 and name.startswith("decoder.fusions.")
     return torch.Size([*tensor.shape, 1, 1]) if linear else tensor.shape
 
 
 def published_names(ours: Mapping[str, Any]) -> dict[str, str]:
-    """Map each of our parameter names to the published checkpoint's."""
+    """Map each parameter name of this package to that of the published checkpoint."""
     parts: dict[str, str] = {}
     for encoder, prefix in (("target_encoder", "enc1"), ("reference_encoder", "enc2")):
         parts[f"{encoder}.stem.weight"] = f"{prefix}.conv1.0.weight"

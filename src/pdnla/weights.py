@@ -1,9 +1,9 @@
-"""Network weights in and out: safetensors files, training checkpoints and the authors' published checkpoint.
+"""Reading and writing weights: safetensors files, training checkpoints and the authors' published checkpoint.
 
-A weights file is safetensors: the network's state dict, and in its metadata ``format`` ("pdnla"), ``format_version``
-("2"), ``source``, and the network's :class:`~pdnla.models.Description`: ``model``, ``arguments`` (as JSON) and
-``module``. A training checkpoint has the description under ``model``. Reading never executes anything that a file
-contains.
+A weights file is a safetensors file with the network's state dict and these metadata: ``format`` ("pdnla"),
+``format_version`` ("2"), ``source``, and the network's :class:`~pdnla.models.Description`: ``model``, ``arguments`` (as
+JSON) and ``module``. A training checkpoint holds the description under ``model``. Reading never executes code in a
+file.
 """
 
 import json
@@ -29,12 +29,12 @@ FORMAT_VERSION = "2"
 
 
 class Weights(NamedTuple):
-    """What a weights file holds.
+    """The contents of a weights file.
 
     Attributes:
-        state: the tensors by our names.
-        description: the network they are of.
-        source: where they came from.
+        state: the tensors by this package's names.
+        description: the model and arguments of the network.
+        source: where the weights came from.
     """
 
     state: dict[str, Tensor]
@@ -43,23 +43,23 @@ class Weights(NamedTuple):
 
 
 def load_network(path: str | Path = "default") -> nn.Module:
-    """Read a network from a file of any of the three kinds, told apart by content, in eval mode.
+    """Return the network of a weights file of any of the three kinds, in eval mode; its content decides the kind.
 
     Args:
-        path: a name of weights that come with the package (:data:`pdnla.pretrained.BUNDLED`; a file of that name comes
-            first); a safetensors file written by :func:`save_weights` or ``pdnla-convert``; a checkpoint of
-            ``pdnla-train`` (its averaged weights, or the plain ones if it holds no average); or the authors' published
-            checkpoint.
+        path: the name of weights in the package (:data:`pdnla.pretrained.BUNDLED`; an existing file with that name
+            takes precedence); a safetensors file written by :func:`save_weights` or ``pdnla-convert``; a checkpoint of
+            ``pdnla-train`` (its averaged weights, or the current ones if it holds no average); or the authors'
+            published checkpoint.
 
     Raises:
-        UserError: the file is missing, truncated, of none of these kinds, its model is not registered (see
+        UserError: the file is missing, truncated or of none of these kinds, its model is not registered (see
             :mod:`pdnla.models`), or its tensors do not fit the network.
     """
     return build_network(read_weights(path), path)
 
 
 def build_network(weights: Weights, path: str | Path) -> nn.Module:
-    """Return the network that weights are of, with these weights, in eval mode.
+    """Return the network of weights, with these weights, in eval mode.
 
     Raises:
         UserError: its model is not registered, or a tensor is missing, unexpected or misshapen.
@@ -74,16 +74,16 @@ def build_network(weights: Weights, path: str | Path) -> nn.Module:
 
 
 def save_weights(network: nn.Module, path: str | Path, source: str, half: bool = False) -> None:
-    """Write ``network`` to a safetensors file, whole or not at all.
+    """Write ``network`` to a safetensors file, atomically.
 
     Args:
-        network: what to write.
-        path: where.
+        network: the network.
+        path: the file.
         source: where the weights came from.
-        half: round them to half precision: half the size.
+        half: round the weights to half precision, which halves the size.
 
     Raises:
-        UserError: the network's class is not registered, its tensors are not those that its class makes, or the file
+        UserError: the network's class is not registered, its tensors are not those of its class, or the file
             cannot be written.
     """
     description = describe(network)
@@ -91,8 +91,8 @@ def save_weights(network: nn.Module, path: str | Path, source: str, half: bool =
         expected = build(description).state_dict()
     if shapes_of(network.state_dict()) != shapes_of(expected):
         raise UserError(
-            f"{path}: the network's tensors are not those of {description}: it was changed after it was made, or is a"
-            " copy for inference; save the network that it is a copy of, or register a class for the changed one"
+            f"{path}: the network's tensors are not those of {description}: it was changed after construction, or is a"
+            " copy for inference; save the original network, or register a class for the changed one"
         )
     metadata = {
         "format": FORMAT,
@@ -105,23 +105,25 @@ def save_weights(network: nn.Module, path: str | Path, source: str, half: bool =
     state = {}
     for name, tensor in network.state_dict().items():
         kept = tensor.half() if half and tensor.is_floating_point() else tensor
-        # A copy of each: tensors that share memory are refused.
+        # A copy of each, because safetensors refuses tensors that share memory.
         state[name] = kept.detach().cpu().clone(memory_format=torch.contiguous_format)
     with replacing(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(state, metadata))
 
 
 def check_model(option: str, weights: Weights, network: nn.Module, resuming: bool = False) -> None:
-    """Raise :class:`UserError` if training cannot begin with weights, saying what differs.
+    """Raise :class:`UserError` with the differences if training cannot begin with weights.
 
     Args:
-        option: what named them, for the error.
-        weights: what was read.
-        network: what is to be trained.
-        resuming: all arguments must be the same, not only those that the tensors' shapes depend on.
+        option: the option that named the weights, for the error.
+        weights: the weights.
+        network: the network to train.
+        resuming: require all arguments to be equal, not only those that determine the tensors' shapes.
     """
     if not weights.state:
-        raise UserError(f"{option}: holds {weights.description.model}, in which nothing is trained; name other weights")
+        raise UserError(
+            f"{option}: holds {weights.description.model}, which has no trained weights; name other weights"
+        )
     own = describe(network)
     different = differences(weights.description, own)
     if different:
@@ -132,10 +134,12 @@ def check_model(option: str, weights: Weights, network: nn.Module, resuming: boo
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Return what a weights file holds; see :func:`load_network`."""
+    """Return the contents of a weights file; see :func:`load_network`."""
     path = find_weights(path)
     if is_exported(path):
-        raise UserError(f"{path}: is an exported network, which can colour and nothing else; name the weights it is of")
+        raise UserError(
+            f"{path}: is an exported network, which can only colour; name the weights that it was exported from"
+        )
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name the weights file in it")
     try:
@@ -156,7 +160,7 @@ def _read_safetensors(path: Path) -> Weights:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except Exception as error:  # damaged, it can raise more than the library's own
+    except Exception as error:  # a damaged file can raise more than the library's own errors
         reason = printable(str(error), SOURCE)
         raise UserError(f"{path}: is truncated or not a safetensors file ({reason}); copy it again") from error
     if metadata.get("format") != FORMAT:
@@ -171,11 +175,11 @@ def _read_safetensors(path: Path) -> Weights:
     try:
         if version == FORMAT_VERSION:
             description = read_description({**metadata, "arguments": json.loads(metadata["arguments"])})
-        else:  # format 1 has the width alone, 0 for a model without one
+        else:  # format 1 holds only the width, 0 for a model without one
             channel = int(metadata["channel"])
             description = Description(metadata.get("model", "pdnla"), {"channel": channel} if channel else {})
     except (KeyError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: does not say what network its weights are of; copy it again") from error
+        raise UserError(f"{path}: does not name the network of its weights; copy it again") from error
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     return Weights(tensors_of(state, path), description, printable(metadata.get("source", "unknown"), SOURCE))
 
@@ -210,7 +214,7 @@ def _from_training(content: Mapping[str, Any], path: Path) -> Weights:
 
 
 def _of_version_0_1(state: Mapping[str, Tensor]) -> Description:
-    """Return the network of a training checkpoint that does not say it, by the shapes of its tensors."""
+    """Return the description of a training checkpoint of version 0.1 from the shapes of its tensors."""
     extra = state["target_encoder.stem.weight"].shape[1] - 4
     channel = state["refiner.stem.weight"].shape[0]
     model = "pdnla_informed" if "refiner.gate.weight" in state else "pdnla_semantic" if extra else "pdnla"

@@ -96,11 +96,11 @@ def files(folder: str | Path = ".") -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
 
 
-def refused(done: Done, *said: str) -> None:
+def refused(done: Done, *output: str) -> None:
     assert done.status == 2
     assert done.err.startswith("pdnla-colorize: ")
     assert done.err.count("\n") == 1
-    for words in said:
+    for words in output:
         assert words in done.err
 
 
@@ -358,7 +358,7 @@ def test_bad_usage_is_one_sentence_and_status_2(command: Command) -> None:
     refused(command("a.png", "r.png", "--size", 8), "--size")
     refused(command("a.png", "r.png", "--size", 10_000), "--size")
     refused(command("a.png", "r.png", "--precision", "float8"), "--precision", "bfloat16")
-    refused(command("a.png", "r.png", "--device", "cuda:99"), "cuda:99 is not there")
+    refused(command("a.png", "r.png", "--device", "cuda:99"), "cuda:99 is not available")
     refused(command("a.png", "r.png", "--nonsense"), "--nonsense")
     refused(command("a.png"), "REFERENCE")
     refused(
@@ -451,7 +451,7 @@ def test_help_shows_an_example() -> None:
 
 
 def test_run_turns_what_the_user_can_mend_into_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    run = importlib.import_module("pdnla.cli._run").run
+    run = importlib.import_module("pdnla.cli.command").run
 
     def mistake() -> int:
         raise UserError("one\nsentence")
@@ -584,5 +584,5 @@ def test_one_way_to_say_the_reference(command: Command) -> None:
     refused(command("a.png", "--pick-from", "many/r.png"), "is a file; name a folder")
     refused(command("a.png", "--pick-from", "nowhere"), "nowhere: there is no such file or folder")
     Path("a_colorized_reference.csv").write_text("other")
-    refused(command("a.png", "--pick-from", "many", "--keep-reference"), "holds no chosen references")
+    refused(command("a.png", "--pick-from", "many", "--keep-reference"), "does not hold chosen references")
     assert files() == ["a.png", "a_colorized_reference.csv", "many/r.png"]

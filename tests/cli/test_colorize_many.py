@@ -120,8 +120,8 @@ def test_each_launched_process_does_its_share_and_lists_its_failures(
         for name, value in launcher.items():
             monkeypatch.setenv(name, value.format(number))
         assert colorize("frames", "cat.png", "-o", "out") == status
-        said = capfd.readouterr().out
-        assert f"process {number} of 2: {4 - number} coloured, 0 skipped, {number} failed" in said
+        message = capfd.readouterr().out
+        assert f"process {number} of 2: {4 - number} coloured, 0 skipped, {number} failed" in message
     expected = ["0.png", "1.png", "2.png", "4.png", "5.png", "6.png", "later/7.png"]
     assert sorted(pixels(tmp_path / "out")) == expected
     assert [path.name for path in (tmp_path / "out").glob("*.csv")] == ["failed_1_of_2.csv"]
@@ -264,7 +264,7 @@ def test_what_fails_is_listed_and_the_rest_is_done(
         (["frames"], "no REFERENCE given"),
         (["absent", "cat.png"], "absent: there is no such file or folder"),
         (["frames", "cat.png", "-o", "frames"], "frames: is where the pictures come from"),
-        (["p.csv", "cat.png"], "p.csv: is a file of pairs, which names its references itself; leave cat.png out"),
+        (["p.csv", "cat.png"], "p.csv: is a pairs file, which names its references itself; leave cat.png out"),
         (["p.csv"], "p.csv: there is no such file or folder"),
         (["frames", "cat.png", "-o", "cat.png/o"], "cat.png/o: cannot be made (Not a directory); choose another"),
         (["frames", "cat.png", "-o", "o", "--weights", "x.ckpt"], "--weights x.ckpt: there is no such file"),

@@ -100,7 +100,7 @@ def entries(node: Any) -> Iterator[dict[str, Any]]:
 
 def differing(given: dict[str, Any], signature: inspect.Signature) -> dict[str, tuple[Any, Any]]:
     """Return the options whose value is another than the constructor's default, with both."""
-    found = {}
+    actual = {}
     for name, value in given.items():
         default = getattr(signature.parameters.get(name), "default", inspect.Parameter.empty)
         table = isinstance(value, dict) and default is None  # its figures are in the file alone
@@ -110,8 +110,8 @@ def differing(given: dict[str, Any], signature: inspect.Signature) -> dict[str, 
             default = list(default)
         same = value == pytest.approx(default, rel=1e-9) if isinstance(value, float) else value == default
         if not same:
-            found[name] = (value, default)
-    return found
+            actual[name] = (value, default)
+    return actual
 
 
 @pytest.mark.parametrize("file", FILES, ids=[f"{file.parent.name}={file.stem}" for file in FILES])

@@ -28,9 +28,9 @@ def test_converted_weights_give_the_published_pixels(
     out = tmp_path / "new" / "c4.safetensors"
     assert command([str(published_file), str(out)], monkeypatch) == 0
     with torch.inference_mode():
-        found = load_network(out)(*golden_images).out
+        actual = load_network(out)(*golden_images).out
     expected = torch.tensor(golden["out"])
-    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert (actual - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 def test_what_exists_is_kept_unless_told(

@@ -125,10 +125,10 @@ BAD = [
     (["protocol.root=album", "baselines=[gray]"], "baselines: gray is not known; choose from grey, mean_chroma"),
     (["protocol.root=album", "baselines=[]"], "there is nothing to evaluate; give weights=FILE"),
     (["protocol.root=album", "devices=0"], "devices=0: must be at least 1"),
-    (["protocol.root=album", "device=tpu"], "device tpu is not there"),
+    (["protocol.root=album", "device=tpu"], "device tpu is not available"),
     (["protocol.root=album", "measures.lpips=perhaps"], "measures.lpips=perhaps: must be auto, true or false"),
     (["protocol.root=album", "size=large"], "size=large: must be a number, such as 512"),
-    (["protocol.root=album", "sise=3"], "sise is no option; the nearest is size=..."),
+    (["protocol.root=album", "sise=3"], "sise is not an option; the nearest is size=..."),
     (["a b"], "see pdnla-eval --help"),
 ]
 
@@ -151,4 +151,4 @@ def test_torchrun_is_not_needed(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert evaluate(["protocol.root=album"]) == 2
-    assert "leave out torchrun or srun" in capfd.readouterr().err
+    assert "do not use torchrun or srun" in capfd.readouterr().err

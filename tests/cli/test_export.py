@@ -23,10 +23,10 @@ def test_weights_become_a_file_named_after_them_and_half_precision_stays_near(
     monkeypatch.chdir(tmp_path)
     assert command([str(published_file), "--format", "onnx", "--precision", "float16"], monkeypatch) == 0
     (line,) = capsys.readouterr().out.strip().splitlines()
-    said = r"(\S+) MB, float16; at 5 sizes within (\S+) of the network \(mean (\S+), of results in \[-1, 1\]\)"
-    found = re.fullmatch(rf"official_c4\.onnx: {said}", line)
-    assert found
-    megabytes, largest, mean = (float(number) for number in found.groups())
+    output = r"(\S+) MB, float16; at 5 sizes within (\S+) of the network \(mean (\S+), of results in \[-1, 1\]\)"
+    actual = re.fullmatch(rf"official_c4\.onnx: {output}", line)
+    assert actual
+    megabytes, largest, mean = (float(number) for number in actual.groups())
     assert 1e-5 < mean < largest < 2 * 2 / 255
     assert megabytes < 4.4  # what 1.1 million numbers take in float32; here they and the graph do not
     network = OnnxNetwork("official_c4.onnx")
@@ -42,7 +42,7 @@ def test_weights_become_a_file_named_after_them_and_half_precision_stays_near(
         (["pdnla_tiny", "-o", "a.onnx", "--format", "pt2"], "a.onnx: ends in .onnx and --format is pt2"),
         (["text.pt", "-o", "old.onnx"], "old.onnx: exists already; add --overwrite"),
         (["default"], "semantic_warp cannot be exported"),
-        (["pdnla_tiny", "--precision", "bfloat16"], "--precision bfloat16: ONNX Runtime computes in it nowhere"),
+        (["pdnla_tiny", "--precision", "bfloat16"], "--precision bfloat16: ONNX Runtime does not support it"),
         (["pdnla_tiny", "--format", "tflite"], "see pdnla-export --help"),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pdnla.cli import _progress as progress
+from pdnla.cli import progress
 from pdnla.cli.colorize import main
 from pdnla.cli.pairs import main as pairs
 from pdnla.cli.prepare import main as prepare
@@ -41,9 +41,9 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         monkeypatch.setattr(sys, "argv", [*given, *arguments])
         with pytest.raises(SystemExit) as left:
             main()
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return Done(int(left.value.code or 0), said.out, said.err)
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        return Done(int(left.value.code or 0), output.out, output.err)
 
     return run
 
@@ -259,6 +259,6 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setenv("FORCE_COLOR", "1")
     with progress.Progress("describing") as shown:
         shown.update(3, 3)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "3/3" in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "3/3" in output.err

@@ -63,8 +63,8 @@ def test_a_model_of_ones_own_trains_colours_and_resumes(
 
     assert train([*OPTIONS, "trainer.max_steps=2", "hydra.run.dir=one"]) == 0
     checkpoint = tmp_path / "one" / "last.ckpt"
-    found = read_weights(checkpoint)
-    assert found.description == ("own_mixture", {"kernels": [1, 3], "gain": 0.5}, "own_models")
+    actual = read_weights(checkpoint)
+    assert actual.description == ("own_mixture", {"kernels": [1, 3], "gain": 0.5}, "own_models")
     assert load_network(checkpoint).gain == 0.5
 
     monkeypatch.setattr(sys, "argv", ["pdnla-convert", str(checkpoint), str(tmp_path / "own.safetensors")])

@@ -42,13 +42,13 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 def test_every_picture_gets_the_one_most_like_it_with_its_score(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert command(monkeypatch, album, "-o", album / "pairs.csv", "--most", "1.0") == 0
-    found = {row["target"]: row for row in rows(album / "pairs.csv")}
-    assert len(found) == 9
+    actual = {row["target"]: row for row in rows(album / "pairs.csv")}
+    assert len(actual) == 9
     for name in ("astronaut", "chelsea", "rocket"):
-        assert found[f"{name}.png"]["reference"] == f"{name}_mirrored.png"
-        assert 0.8 < float(found[f"{name}.png"]["score"]) <= 1
-    assert found["grey.png"]["reference"] == "coffee.png"
-    assert all(row["reference"] != "grey.png" for row in found.values())  # grey pictures have no colours to give
+        assert actual[f"{name}.png"]["reference"] == f"{name}_mirrored.png"
+        assert 0.8 < float(actual[f"{name}.png"]["score"]) <= 1
+    assert actual["grey.png"]["reference"] == "coffee.png"
+    assert all(row["reference"] != "grey.png" for row in actual.values())  # grey pictures have no colours to give
     assert len(read_pairs(album / "pairs.csv")) == 9
 
 
@@ -58,11 +58,11 @@ def test_copies_are_left_out_and_references_may_be_another_folder(album: Path, m
     Image.open(album / "chelsea.png").save(targets / "copy.png")
     arguments = (targets, "--references", album, "-o", file, "--count", "2", "--most", "0.9999")
     assert command(monkeypatch, *arguments) == 0
-    found = rows(file)
-    assert [row["target"] for row in found] == ["targets/copy.png"] * 2
-    assert found[0]["reference"] == "album/chelsea_mirrored.png"
-    assert float(found[0]["score"]) >= float(found[1]["score"])
-    assert "album/chelsea.png" not in [row["reference"] for row in found]
+    actual = rows(file)
+    assert [row["target"] for row in actual] == ["targets/copy.png"] * 2
+    assert actual[0]["reference"] == "album/chelsea_mirrored.png"
+    assert float(actual[0]["score"]) >= float(actual[1]["score"])
+    assert "album/chelsea.png" not in [row["reference"] for row in actual]
 
 
 @pytest.mark.parametrize(

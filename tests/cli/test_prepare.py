@@ -75,9 +75,9 @@ def test_every_readable_colour_photograph_is_in_a_shard_once_and_the_others_are_
     assert reasons["class1/broken.png"].startswith("is truncated or damaged")
     assert reasons["class1/nowhere.jpg"] == "cannot be read: No such file or directory"
     assert reasons["class1/text.jpg"] == "is not an image that can be read; convert it to PNG, JPEG, WebP, TIFF or BMP"
-    said = capsys.readouterr().out
-    assert "wrote 1/4 shard 0: " in said
-    assert "22 photographs in 4 shards, 0 of them there before; 4 left out (1 grey, 3 unreadable)" in said
+    output = capsys.readouterr().out
+    assert "wrote 1/4 shard 0: " in output
+    assert "22 photographs in 4 shards, 0 of which existed before; 4 left out (1 grey, 3 unreadable)" in output
 
 
 def test_several_processes_write_the_same_bytes_as_one(
@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_with_what_is_missing_and_ends_the_same(
     assert contents(out) == whole
     after = stamps(out)
     assert {name for name in after if after[name] == before[name]} == {"shard-000000.tar", "shard-000000.json"}
-    assert "22 photographs in 4 shards, 1 of them there before; 4 left out" in capsys.readouterr().out
+    assert "22 photographs in 4 shards, 1 of which existed before; 4 left out" in capsys.readouterr().out
 
 
 def test_a_run_killed_at_once_leaves_nothing_that_training_would_take(
@@ -135,7 +135,7 @@ def test_other_options_or_photographs_are_refused_until_told_to_begin_anew(
     assert prepare(monkeypatch, folder, out) == 0
     kept = contents(out)
     assert prepare(monkeypatch, folder, out, "--size", 32) == 2
-    assert "was begun with --size 0; give that again, choose another folder, or add --overwrite" in error(capsys)
+    assert "was begun with --size 0; repeat that, choose another folder, or add --overwrite" in error(capsys)
     assert command(monkeypatch, folder, out, "--shard-size", 2) == 2
     assert "was begun with --shard-size 1" in error(capsys)
     (folder / "class0/2.png").unlink()
@@ -189,7 +189,7 @@ def test_mistakes_get_one_sentence(
         (("empty", "out"), "holds no image"),
         (("file", "out"), "is a file; name the folder with the images"),
         (("greys", "file"), "is a file; name a folder for the shards"),
-        (("greys", "out", "--workers", 1), "none of its photographs can be read and has colours"),
+        (("greys", "out", "--workers", 1), "holds no readable colour photograph"),
         (("greys", "out", "--shard-size", 0), "see pdnla-prepare --help"),
         (("greys",), "see pdnla-prepare --help"),
     ]:

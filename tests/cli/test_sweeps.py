@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from pdnla.training.distributed import is_first, processes
+from pdnla.processes import is_first, process_count
 from pdnla.training.sweeps import read_results, write_tables
 
 Train = Callable[[list[str]], int]
@@ -65,15 +65,15 @@ def test_a_failed_run_is_one_line_and_the_others_are_done(
     failures = [line for line in output.out.splitlines() if "failed: optim.lr=x: must be a number" in line]
     assert len([line for line in failures if "ERROR" in line and "run 0" in line]) == 1
 
-    found = rows(tmp_path)
-    assert [row["status"] for row in found] == ["done", "done", "failed: optim.lr=x: must be a number above 0"]
-    assert {row["optim.lr"] for row in found[:2]} == {"0.001", "0.0005"}
+    actual = rows(tmp_path)
+    assert [row["status"] for row in actual] == ["done", "done", "failed: optim.lr=x: must be a number above 0"]
+    assert {row["optim.lr"] for row in actual[:2]} == {"0.001", "0.0005"}
     rates = [yaml.safe_load((tmp_path / "sweep" / run / "config.yaml").read_text())["optim"]["lr"] for run in "12"]
     assert rates == [1e-3, 5e-4]
-    errors = [float(row["val/chroma_error"]) for row in found[:2]]
+    errors = [float(row["val/chroma_error"]) for row in actual[:2]]
     assert errors == sorted(errors)
-    assert found[2]["run"] == "0"
-    assert found[2]["val/chroma_error"] == ""
+    assert actual[2]["run"] == "0"
+    assert actual[2]["val/chroma_error"] == ""
 
     table = (tmp_path / "sweep" / "results.md").read_text().splitlines()
     assert table[0] == (
@@ -117,13 +117,13 @@ def test_a_sweep_does_not_write_over_another(tmp_path: Path, train: Train, capfd
     earlier.parent.mkdir(parents=True)
     earlier.write_text('{"number": 0, "overrides": ["seed=0"]}')
     assert train(["-m", *FAST, "seed=0,1"]) == 2
-    assert "holds the results of a sweep; choose another folder" in capfd.readouterr().err
+    assert "already holds the results of a sweep; choose another folder" in capfd.readouterr().err
     assert not (tmp_path / "sweep" / "1").exists()
 
 
 def test_runs_of_several_models_share_the_folder_of_their_sweep(tmp_path: Path, train: Train) -> None:
-    wanted = [override for override in FAST if not override.startswith(("model=", "hydra."))]
-    assert train(["-m", *wanted, "model=pdnla_tiny,pdnla_small", "data.size=40"]) == 1  # each fails, and is told
+    expected = [override for override in FAST if not override.startswith(("model=", "hydra."))]
+    assert train(["-m", *expected, "model=pdnla_tiny,pdnla_small", "data.size=40"]) == 1  # each fails, and is told
     (file,) = tmp_path.rglob("results.csv")
     with file.open(newline="") as table:
         assert {row["model"] for row in csv.DictReader(table)} == {"pdnla_tiny", "pdnla_small"}
@@ -149,13 +149,13 @@ def test_optuna_minimises_prunes_and_goes_on_after_a_failure(tmp_path: Path, tra
         "loss.weights.pixel=1,x",
     ]
     assert train(["-m", *FAST, *search]) == 1
-    found = rows(tmp_path)
-    assert len(found) == 4
-    statuses = {row["status"].split(":")[0] for row in found}
+    actual = rows(tmp_path)
+    assert len(actual) == 4
+    statuses = {row["status"].split(":")[0] for row in actual}
     assert {"done", "failed"} <= statuses <= {"done", "failed", "pruned"}
     best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
-    assert best["best_value"] == pytest.approx(float(found[0]["val/chroma_error"]))
-    assert float(best["best_params"]["optim.lr"]) == pytest.approx(float(found[0]["optim.lr"]))
+    assert best["best_value"] == pytest.approx(float(actual[0]["val/chroma_error"]))
+    assert float(best["best_params"]["optim.lr"]) == pytest.approx(float(actual[0]["optim.lr"]))
 
 
 def test_a_search_in_which_every_run_failed_ends_with_the_table(
@@ -196,7 +196,7 @@ def test_a_sweep_is_not_started_by_several_processes(
     variable: str, train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, "2")
-    assert processes() == 2
+    assert process_count() == 2
     assert train(["-m", *FAST, "seed=0,1"]) == 2
     assert "leave out torchrun or srun" in capfd.readouterr().err
 
@@ -222,7 +222,7 @@ def test_a_killed_run_is_told_in_the_table(tmp_path: Path) -> None:
     results = read_results(tmp_path / "sweep")
     assert [result.failed for result in results] == [True]
     write_tables(results, tmp_path / "sweep")
-    assert "failed: ended before its time" in (tmp_path / "sweep" / "results.md").read_text()
+    assert "failed: killed" in (tmp_path / "sweep" / "results.md").read_text()
     assert rows(tmp_path)[0]["name"] == "a|b"
 
 

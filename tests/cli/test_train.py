@@ -98,7 +98,7 @@ def test_a_run_that_had_its_time_says_so_and_is_not_resumed_without_more(
     had = torch.load(last, weights_only=True)["global_step"]
     resumed = [*timed, f"ckpt_path={last}", "hydra.run.dir=three"]
     assert train([*resumed, "trainer.max_time=00:00:00:01"]) == 2
-    assert re.search(r"trainer\.max_time: the run of \S+ has had \d+ of its 1 seconds", capfd.readouterr().err)
+    assert re.search(r"trainer\.max_time: the run of \S+ has used \d+ of its 1 seconds", capfd.readouterr().err)
     assert train([*resumed, "trainer.max_time=00:01:00:00", f"trainer.max_steps={had + 1}"]) == 0
     assert torch.load(tmp_path / "three" / "last.ckpt", weights_only=True)["global_step"] == had + 1
 
@@ -109,7 +109,7 @@ def test_a_run_without_a_last_step_says_that_its_learning_rate_does_not_fall(
 ) -> None:
     endless = ["trainer.max_steps=-1", "+trainer.limit_train_batches=1", "trainer.max_epochs=1", "logger=none"]
     assert train([*FAST, *endless, "hydra.run.dir=run"]) == 0
-    assert "trainer.max_steps=-1: without a last step, the learning rates do not fall" in capfd.readouterr().out
+    assert "trainer.max_steps=-1: without a last step, the learning rates do not decay" in capfd.readouterr().out
 
 
 def test_runs_that_begin_together_have_folders_of_their_own(tmp_path: Path, train: Train) -> None:
@@ -119,19 +119,19 @@ def test_runs_that_begin_together_have_folders_of_their_own(tmp_path: Path, trai
 
 
 BAD = [
-    (["optm.lr=1"], "optm.lr is no option; the nearest is optim.lr"),
-    (["optim.lrr=1"], "optim.lrr is no option; the nearest is optim.lr"),
-    (["trainer.max_step=1"], "trainer.max_step is no option; the nearest is trainer.max_steps"),
+    (["optm.lr=1"], "optm.lr is not an option; the nearest is optim.lr"),
+    (["optim.lrr=1"], "optim.lrr is not an option; the nearest is optim.lr"),
+    (["trainer.max_step=1"], "trainer.max_step is not an option; the nearest is trainer.max_steps"),
     (
         ["model=pdnla_tinny"],
         "model=pdnla_tinny does not exist; model can be pdnla, pdnla_informed, pdnla_semantic, pdnla_small, pdnla_t",
     ),
-    (["weights=default"], "weights=default: holds semantic_warp, in which nothing is trained"),
+    (["weights=default"], "weights=default: holds semantic_warp, which has no trained weights"),
     (
         ["weights=pdnla_semantic"],
         "weights=pdnla_semantic: holds pdnla_semantic and the model is pdnla; choose the same",
     ),
-    (["modle=pdnla"], "modle is no option; the nearest is model"),
+    (["modle=pdnla"], "modle is not an option; the nearest is model"),
     (["data=folder"], "data.root is not set and has no default; add data.root=... to the command"),
     (["data=folder", "data.root=absent"], "absent: there is no such folder"),
     (["data=folder", "data.root=empty"], "empty: holds no image"),
@@ -140,15 +140,15 @@ BAD = [
     (["trainer=gpu", "trainer.devices=9"], "trainer: "),
     (["model.channel=5"], "channel must be an even number of at least 4, not 5"),
     (["weights=w6.safetensors"], "has channel 6 and the model 4"),
-    (["ckpt_path=w6.safetensors"], "holds weights alone; use weights=w6.safetensors"),
+    (["ckpt_path=w6.safetensors"], "holds only weights; use weights=w6.safetensors"),
     (["ckpt_path=absent.ckpt"], "absent.ckpt: there is no such weights file"),
     (["loss.weights.chroma=x"], "loss.weights.chroma=x: must be a number of at least 0"),
-    (["loss.weights.chrome=1"], "loss.weights.chrome is no option; the nearest is loss.weights.chroma"),
-    (["logger=wandb", "logger.offline=true"], "logger.offline is no option; the nearest is logger.wandb.offline"),
+    (["loss.weights.chrome=1"], "loss.weights.chrome is not an option; the nearest is loss.weights.chroma"),
+    (["logger=wandb", "logger.offline=true"], "logger.offline is not an option; the nearest is logger.wandb.offline"),
     (["optim.lr="], "optim.lr=: must be a number above 0"),
     (["data.batch_size=4.5"], "data.batch_size=4.5: must be a whole number of at least 1"),
     (["trainer.precision=16-mixed"], "trainer.precision=16-mixed: must be auto, 32-true, bf16-mixed, bf16-true or 64"),
-    (["weights=epoch=3.ckpt"], """has characters that Hydra keeps for itself; type 'weights="epoch=3.ckpt"'"""),
+    (["weights=epoch=3.ckpt"], """has characters that Hydra reserves; type 'weights="epoch=3.ckpt"'"""),
     (["weights=my (1).ckpt"], """type 'weights="my (1).ckpt"'"""),
     (["data=folder", "data.root=caf\u00e9"], """type 'data.root="caf\u00e9"'"""),
     (["data=folder", "data.root=it's"], """type 'data.root="it'"'"'s"'"""),

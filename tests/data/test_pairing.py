@@ -129,9 +129,9 @@ def test_one_of_several_processes_describes_and_the_others_wait(album: Path, cac
     command = [sys.executable, "-c", program, *map(str, paths)]
     environment = {**os.environ, "PDNLA_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
-    said = sorted(process.communicate(timeout=120)[0] for process in processes)
+    output = sorted(process.communicate(timeout=120)[0] for process in processes)
     assert [process.returncode for process in processes] == [0, 0]
-    assert said == ["", f"described {len(paths)}\n"]
+    assert output == ["", f"described {len(paths)}\n"]
 
 
 def test_the_backbone_that_says_what_is_near_is_the_one_asked_for(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_unknown_pairings_are_refused(album: Path) -> None:
         partners_by("best", [album, album])
 
 
-# Files of pairs
+# Pairs files
 
 
 def write(file: Path, lines: list[str]) -> Path:
@@ -184,12 +184,12 @@ def write(file: Path, lines: list[str]) -> Path:
 
 def test_a_file_of_pairs_may_have_a_heading_scores_and_blank_lines(album: Path) -> None:
     lines = ["target,reference,score", "a/coffee.png, b/coffee.png,0.9", "", "a/rocket.png,b/rocket.png,0.8"]
-    found = read_pairs(write(album / "pairs.csv", lines))
-    assert found == [
+    actual = read_pairs(write(album / "pairs.csv", lines))
+    assert actual == [
         (album / "a/coffee.png", album / "b/coffee.png"),
         (album / "a/rocket.png", album / "b/rocket.png"),
     ]
-    assert read_pairs(write(album.parent / "pairs.txt", lines[1:]), root=album) == found
+    assert read_pairs(write(album.parent / "pairs.txt", lines[1:]), root=album) == actual
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_wrong_files_of_pairs_are_one_sentence(album: Path, lines: list[str], se
 
 
 def test_a_missing_file_of_pairs_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.csv: is no file of pairs"):
+    with pytest.raises(UserError, match=r"none\.csv: is not a pairs file"):
         read_pairs(tmp_path / "none.csv")
 
 
@@ -269,12 +269,12 @@ def test_training_on_a_file_of_pairs_takes_each_targets_own_reference(album: Pat
     module = PairsData(pairs_file=str(album / "pairs.csv"), **options)
     module.setup()
     assert len(module.training_paths) == 3
-    wanted = {album / line.split(",")[0]: line.endswith("red.png") for line in lines}
+    expected = {album / line.split(",")[0]: line.endswith("red.png") for line in lines}
     loader = module.train_dataloader()
     for draws in loader.batch_sampler:
         for draw in draws:
             crop = loader.dataset[draw]
-            assert (crop.partner[0].float().mean() > 100) == wanted[module.training_paths[draw.photograph]]
+            assert (crop.partner[0].float().mean() > 100) == expected[module.training_paths[draw.photograph]]
 
 
 def test_validation_pairs_come_as_a_second_loader_and_need_no_truth(album: Path) -> None:

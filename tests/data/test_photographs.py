@@ -75,10 +75,10 @@ def test_an_epoch_draws_each_photograph_once_and_the_next_in_another_order() -> 
 
 
 def test_devices_share_out_the_batches_of_one_device() -> None:
-    alone = list(DrawnBatches(13, 4, seed=5, repeats=2))
+    separate = list(DrawnBatches(13, 4, seed=5, repeats=2))
     ranks = [list(DrawnBatches(13, 2, seed=5, rank=r, devices=2, repeats=2)) for r in range(2)]
-    assert [a + b for a, b in zip(*ranks, strict=True)] == alone
-    assert len(alone) == 6
+    assert [a + b for a, b in zip(*ranks, strict=True)] == separate
+    assert len(separate) == 6
 
 
 def test_grey_means_by_the_stated_rule() -> None:
@@ -174,8 +174,8 @@ def test_what_cannot_train_is_said_before_training(folder: Path, tmp_path: Path)
         (tmp_path / "broken" / f"{i}.jpg").write_bytes(b"no image")
     save(tmp_path / "single" / "one.png", (200, 60, 60))
     for root, options, sentence in [
-        ("greys", {}, "can be read and has colours; choose another data.root"),
-        ("broken", {}, "can be read and has colours; choose another data.root"),
+        ("greys", {}, "is a readable colour photograph; choose another data.root"),
+        ("broken", {}, "is a readable colour photograph; choose another data.root"),
         ("empty", {}, "holds no image"),
         ("absent", {}, "there is no such folder"),
         ("single", {}, "holds a single photograph"),

@@ -36,12 +36,12 @@ def test_pairs_follow_from_their_own_seed_alone(photographs: Tensor) -> None:
     make = PseudoPairs(recolour=0.5)
     together = make(photographs, [7, 8, 9])
     again = make(photographs, [7, 8, 9])
-    alone = make(photographs[1:2], [8])
+    separate = make(photographs[1:2], [8])
     other = make(photographs[1:2], [10])
     for part in range(3):
         assert torch.equal(together[part], again[part])
-        assert torch.allclose(together[part][1:2], alone[part], atol=1e-5)
-    assert (alone.reference - other.reference).abs().max() > 0.1
+        assert torch.allclose(together[part][1:2], separate[part], atol=1e-5)
+    assert (separate.reference - other.reference).abs().max() > 0.1
 
 
 def test_a_warp_moves_the_picture_and_leaves_no_corner_black() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from pdnla import UserError
 from pdnla.data.modules import ShardData
 from pdnla.data.photographs import Draw, DrawnBatches, TrainingCrops
-from pdnla.data.preparing import Job, begin, plan_shards, write_shard
+from pdnla.data.preparing import ShardJob, begin, plan_shards, write_shard
 from pdnla.data.pseudo_pairs import PseudoPairs
 from pdnla.data.shards import Shards, window_order
 from pdnla.images.io import list_images
@@ -46,7 +46,7 @@ def write(folder: Path, out: Path, shards: int = 5, size: int = 0) -> Path:
     (job,) = plan.jobs  # a megabyte holds all
     parts = np.array_split(np.arange(len(job.paths)), shards)
     jobs = [
-        Job(folder, out, number, [job.paths[i] for i in part], [job.classes[i] for i in part], size)
+        ShardJob(folder, out, number, [job.paths[i] for i in part], [job.classes[i] for i in part], size)
         for number, part in enumerate(parts)
     ]
     plan.record["shards"] = shards
@@ -62,8 +62,8 @@ def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def index_of(root: Path, number: int) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((root / f"shard-{number:06d}.json").read_text())
-    return found
+    actual: dict[str, Any] = json.loads((root / f"shard-{number:06d}.json").read_text())
+    return actual
 
 
 def module(root: Path, **options: Any) -> ShardData:
@@ -88,14 +88,14 @@ def epoch(data: ShardData) -> list[torch.Tensor]:
 
 
 def test_offsets_give_the_bytes_of_the_photographs(folder: Path, shards: Path) -> None:
-    seen = []
+    observed = []
     for number in range(5):
         index = index_of(shards, number)
         content = (shards / f"shard-{number:06d}.tar").read_bytes()
         for path, offset, size in zip(index["paths"], index["offsets"], index["sizes"], strict=True):
             assert content[offset : offset + size] == (folder / path).read_bytes()
-            seen.append(folder / path)
-    assert sorted(seen) == list_images(folder, natural=False)
+            observed.append(folder / path)
+    assert sorted(observed) == list_images(folder, natural=False)
 
 
 def test_a_shard_is_a_webdataset_tar(shards: Path) -> None:
@@ -180,9 +180,9 @@ def orders() -> list[Callable[[np.random.Generator], Any] | None]:
 
 @pytest.mark.parametrize("order", orders(), ids=["random", "windows"])
 def test_devices_share_out_the_draws_of_one_device(order: Callable[[np.random.Generator], Any] | None) -> None:
-    alone = list(DrawnBatches(70, 8, seed=5, repeats=2, order=order))
+    separate = list(DrawnBatches(70, 8, seed=5, repeats=2, order=order))
     ranks = [list(DrawnBatches(70, 4, seed=5, rank=r, devices=2, repeats=2, order=order)) for r in range(2)]
-    assert [a + b for a, b in zip(*ranks, strict=True)] == alone
+    assert [a + b for a, b in zip(*ranks, strict=True)] == separate
     first = [{draw.photograph for batch in list(rank)[:8] for draw in batch} for rank in ranks]
     assert not first[0] & first[1]
 

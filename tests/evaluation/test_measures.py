@@ -174,16 +174,16 @@ def test_a_result_that_is_the_truth_is_best_by_every_measure(scorer: Scorer) -> 
 def test_without_a_truth_or_colours_in_the_reference_their_measures_are_missing(scorer: Scorer) -> None:
     grey = scorer.view(color.grey(noise(0)))
     coloured = scorer.view(noise(1))
-    found = scorer.figures(coloured, coloured, grey, None)
-    assert set(found) == {"his", "contextual", "luminance_error"} | ({"colourfulness_ratio"} & set(found))
+    actual = scorer.figures(coloured, coloured, grey, None)
+    assert set(actual) == {"his", "contextual", "luminance_error"} | ({"colourfulness_ratio"} & set(actual))
     exactly = scorer.view(torch.full((1, 3, 64, 64), 0.5))
     assert "colourfulness_ratio" not in scorer.figures(grey, coloured, exactly, None)
 
 
 def test_large_pictures_are_judged_at_a_bounded_size(scorer: Scorer) -> None:
-    seen = scorer.view(torch.rand(1, 3, 300, 1000))
-    assert seen.picture.shape[2:] == (300, 1000)
-    assert seen.features[0].shape[2] * seen.features[0].shape[3] * 16 < 1.1 * scorer.side**2
+    observed = scorer.view(torch.rand(1, 3, 300, 1000))
+    assert observed.picture.shape[2:] == (300, 1000)
+    assert observed.features[0].shape[2] * observed.features[0].shape[3] * 16 < 1.1 * scorer.side**2
 
 
 def test_means_are_of_the_pictures_that_have_the_measure() -> None:
@@ -213,11 +213,13 @@ def test_weights_that_cannot_be_had_are_done_without_or_asked_for_in_one_sentenc
     with caplog.at_level(logging.INFO):
         assert available({"lpips": "auto", "fid": False}) == frozenset()
     assert "no weights for lpips: lpd_efficientnet is measured instead (no route to host)" in caplog.text
-    with pytest.raises(UserError, match=r"measures.fid=true: its weights cannot be had \(no route to host\)"):
+    with pytest.raises(UserError, match=r"measures.fid=true: its weights are not available \(no route to host\)"):
         available({"fid": True})
     with pytest.raises(UserError, match=r"measures.lpips=maybe: must be auto, true or false"):
         available({"lpips": "maybe"})
-    with pytest.raises(UserError, match=r"measures.psnr: is no measure that can be left out; choose from lpips, fid"):
+    with pytest.raises(
+        UserError, match=r"measures.psnr: is not a measure with weights of its own; choose from lpips, fid"
+    ):
         available({"psnr": True})
 
 

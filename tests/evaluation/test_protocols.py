@@ -44,16 +44,16 @@ def test_a_warped_pair_is_a_square_its_grey_and_its_mirrored_warp(album: Path) -
 def test_warped_pairs_are_the_same_on_every_machine() -> None:
     ramp = np.add.outer(2 * np.arange(60), 3 * np.arange(48)).astype(np.uint8)
     picture = Image.fromarray(np.stack([ramp, ramp.T.copy().reshape(60, 48), 255 - ramp], axis=-1))
-    found = warped(picture, 9, np.random.PCG64([0, 5]))
-    assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == "af08565ca7d861f5"
+    actual = warped(picture, 9, np.random.PCG64([0, 5]))
+    assert hashlib.sha256(actual.tobytes()).hexdigest()[:16] == "af08565ca7d861f5"
 
 
 def test_the_warp_is_smooth_and_as_long_as_asked() -> None:
     columns = np.tile(np.arange(128, dtype=np.uint8), (128, 1))
     places = Image.fromarray(np.stack([columns, columns.T, np.zeros_like(columns)], axis=-1))
     for seed in range(3):
-        found = np.asarray(warped(places, 12, np.random.PCG64(seed)), dtype=float)[16:-16, 16:-16]
-        moved = found[..., :2] - np.asarray(places, dtype=float)[16:-16, 16:-16, :2]
+        actual = np.asarray(warped(places, 12, np.random.PCG64(seed)), dtype=float)[16:-16, 16:-16]
+        moved = actual[..., :2] - np.asarray(places, dtype=float)[16:-16, 16:-16, :2]
         assert 4 < np.hypot(*np.moveaxis(moved, -1, 0)).max() <= 12 + 1
         assert max(np.abs(np.diff(moved, axis=axis)).max() for axis in (0, 1)) <= 2
 
@@ -139,7 +139,7 @@ def test_a_clip_has_its_first_frame_for_its_reference(tmp_path: Path) -> None:
         (lambda p: GivenPairs(p / "t", p / "r"), "no reference has the name of a target"),
         (lambda p: GivenPairs(p / "t", p / "t", p / "x.csv"), "names targets and references itself"),
         (lambda p: GivenPairs(p / "t", p / "t", published=p / "r"), "protocol.published=.*: no reference has the name"),
-        (lambda p: GivenPairs(pairs_file=p / "x.csv"), "x.csv: is no file of pairs"),
+        (lambda p: GivenPairs(pairs_file=p / "x.csv"), "x.csv: is not a pairs file"),
         (lambda p: Clips(p / "t"), "a.png: is grey and should give the colours"),
         (lambda p: Clips(p / "r"), r"holds 1 frame\(s\), too few for a clip"),
     ],

@@ -52,9 +52,9 @@ class Parsed(HTMLParser):
 
 @pytest.fixture
 def page(tmp_path: Path) -> str:
-    found = evaluation(6, tmp_path / "kept")
+    actual = evaluation(6, tmp_path / "kept")
     how = Page("A <title>", ["6 pictures"], "key: <value>", tmp_path, 100)
-    write_page(tmp_path / "report.html", {"kept": found}, {"kept": Part(found.records, "kept")}, how)
+    write_page(tmp_path / "report.html", {"kept": actual}, {"kept": Part(actual.records, "kept")}, how)
     return (tmp_path / "report.html").read_text()
 
 
@@ -85,8 +85,8 @@ def test_names_are_text_and_never_markup(page: str) -> None:
     assert "<really>" not in page
     assert "<value>" not in page
     assert "<title>A &lt;title&gt;</title>" in page
-    (found,) = re.findall(r"<script type=application/json class=data>(.*?)</script>", page)
-    assert json.loads(found)["figures"]["5"]["net"]["psnr"] == 39.5
+    (actual,) = re.findall(r"<script type=application/json class=data>(.*?)</script>", page)
+    assert json.loads(actual)["figures"]["5"]["net"]["psnr"] == 39.5
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
@@ -97,8 +97,8 @@ def test_the_script_is_one(page: str, tmp_path: Path) -> None:
 
 
 def test_of_many_cases_those_spread_evenly_and_the_worst_are_shown() -> None:
-    found = choose(evaluation(1000), 10)
-    numbers = [record.number for record in found]
+    actual = choose(evaluation(1000), 10)
+    numbers = [record.number for record in actual]
     assert len(numbers) == 10
     assert numbers == sorted(numbers)
     assert {0, 200, 400, 600, 800} < set(numbers)
@@ -108,9 +108,9 @@ def test_of_many_cases_those_spread_evenly_and_the_worst_are_shown() -> None:
 
 
 def test_a_page_without_pictures_has_the_table_and_the_plots(tmp_path: Path) -> None:
-    found = evaluation(300)
+    actual = evaluation(300)
     how = Page("none", [], "", tmp_path, 0)
-    write_page(tmp_path / "report.html", {"it": found}, {"it": Part(found.records, "it")}, how)
+    write_page(tmp_path / "report.html", {"it": actual}, {"it": Part(actual.records, "it")}, how)
     parsed = Parsed((tmp_path / "report.html").read_text())
     assert parsed.elements.count("svg") == 3
     assert "article" not in parsed.elements
@@ -128,14 +128,14 @@ def test_a_suite_has_one_page_a_table_of_all_parts_and_one_a_part(tmp_path: Path
         "one": Part([], "The <first>", "What it is.", ("psnr", "ciede2000")),
         "other": Part([], "The other", "", ("his",)),
     }
-    found = {name: evaluation(count, tmp_path / name) for name, count in (("one", 3), ("other", 2))}
-    columns = overview(found, parts)
+    actual = {name: evaluation(count, tmp_path / name) for name, count in (("one", 3), ("other", 2))}
+    columns = overview(actual, parts)
     assert [(column.part, column.measure.name, column.best) for column in columns] == [
         ("one", "psnr", ["net"]),
         ("other", "his", []),
     ]
     assert columns[0].values == {"net": "35.00", "grey": "20.00", "truth": ""}
-    write_page(tmp_path / "report.html", found, parts, Page("suite", [], "", tmp_path, 100))
+    write_page(tmp_path / "report.html", actual, parts, Page("suite", [], "", tmp_path, 100))
     text = (tmp_path / "report.html").read_text()
     parsed = Parsed(text)
     assert parsed.elements.count("table") == 1 + 2
@@ -145,7 +145,7 @@ def test_a_suite_has_one_page_a_table_of_all_parts_and_one_a_part(tmp_path: Path
     assert text.count("<script>") == 1
     assert "The &lt;first&gt;" in text
     assert "<option value=psnr selected>" in text
-    write_metrics(found, tmp_path, {}, {"pdnla": "x"})
+    write_metrics(actual, tmp_path, {}, {"pdnla": "x"})
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["parts"]["other"]["pictures"] == 2
     with (tmp_path / "metrics.csv").open(newline="") as file:
@@ -154,13 +154,13 @@ def test_a_suite_has_one_page_a_table_of_all_parts_and_one_a_part(tmp_path: Path
 
 
 def test_metrics_hold_every_figure(tmp_path: Path) -> None:
-    found = evaluation(3)
-    write_metrics({"it": found}, tmp_path, {"size": 512}, {"pdnla": "x"})
+    actual = evaluation(3)
+    write_metrics({"it": actual}, tmp_path, {"size": 512}, {"pdnla": "x"})
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["configuration"] == {"size": 512}
     assert content["means"]["net"]["frechet_efficientnet"] == 3.0
-    assert content["figures"]["<b>2</b> & co.jpg"]["net"] == found.records[2].figures["net"]
-    assert content["left_out"] == found.left_out
+    assert content["figures"]["<b>2</b> & co.jpg"]["net"] == actual.records[2].figures["net"]
+    assert content["left_out"] == actual.left_out
     with (tmp_path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 3

@@ -47,20 +47,20 @@ def assert_same(one: Evaluation, other: Evaluation) -> None:
 
 
 def test_every_method_has_every_measure_and_what_cannot_be_used_is_named(evaluated: Any) -> None:
-    found: Evaluation = evaluated.evaluation
+    actual: Evaluation = evaluated.evaluation
     assert evaluated.progress == [1, 2, 3, 4, 5]
-    assert found.methods == {"net": "weights", "grey": "baseline", "luminance_rank": "baseline", "truth": "truth"}
-    assert [record.name for record in found.records] == ["astronaut.png", "chelsea.png", "coffee.png"]
-    assert len(found.left_out) == 2
-    assert "broken.png: is not an image" in found.left_out[0]
-    assert "grey.png: is grey" in found.left_out[1]
+    assert actual.methods == {"net": "weights", "grey": "baseline", "luminance_rank": "baseline", "truth": "truth"}
+    assert [record.name for record in actual.records] == ["astronaut.png", "chelsea.png", "coffee.png"]
+    assert len(actual.left_out) == 2
+    assert "broken.png: is not an image" in actual.left_out[0]
+    assert "grey.png: is grey" in actual.left_out[1]
     for method in ("net", "grey", "luminance_rank"):
-        assert set(found.summary[method]) == PAIRED | UNPAIRED | {"frechet_efficientnet"}
-        assert all(set(record.figures[method]) == PAIRED | UNPAIRED for record in found.records)
-        assert found.summary[method]["luminance_error"] < 0.3
-    assert set(found.summary["truth"]) == UNPAIRED
-    assert found.summary["grey"]["colourfulness_ratio"] == 0
-    assert found.summary["luminance_rank"]["psnr"] > found.summary["grey"]["psnr"]
+        assert set(actual.summary[method]) == PAIRED | UNPAIRED | {"frechet_efficientnet"}
+        assert all(set(record.figures[method]) == PAIRED | UNPAIRED for record in actual.records)
+        assert actual.summary[method]["luminance_error"] < 0.3
+    assert set(actual.summary["truth"]) == UNPAIRED
+    assert actual.summary["grey"]["colourfulness_ratio"] == 0
+    assert actual.summary["luminance_rank"]["psnr"] > actual.summary["grey"]["psnr"]
 
 
 def test_pictures_are_kept_small_for_the_report(evaluated: Any) -> None:
@@ -112,9 +112,9 @@ def test_published_results_are_measured_as_ours(album: Path, settings: Settings,
     results.mkdir()
     Image.open(album / "coffee.png").resize((144, 128)).save(results / "coffee.png")
     pairs = GivenPairs(album, album / "coffee.png", published=results)
-    found = run(pairs, settings._replace(weights={}), tmp_path / "kept")
-    assert found.methods == {"published": "published", "grey": "baseline", "luminance_rank": "baseline"}
-    (own,) = [record.figures["published"] for record in found.records if "published" in record.figures]
+    actual = run(pairs, settings._replace(weights={}), tmp_path / "kept")
+    assert actual.methods == {"published": "published", "grey": "baseline", "luminance_rank": "baseline"}
+    (own,) = [record.figures["published"] for record in actual.records if "published" in record.figures]
     assert set(own) == UNPAIRED
     assert own["his"] > 0.8
     assert own["colourfulness_ratio"] == pytest.approx(1, abs=0.05)
@@ -131,8 +131,8 @@ def test_what_fails_is_one_sentence_from_any_process(
 
 def test_all_baselines_run_by_their_names(album: Path, settings: Settings, tmp_path: Path) -> None:
     every = settings._replace(weights={}, baselines=BASELINE_NAMES)
-    found = run(WarpedPairs(album, size=32, count=1), every, tmp_path)
-    assert list(found.methods) == [*BASELINE_NAMES, "truth"]
+    actual = run(WarpedPairs(album, size=32, count=1), every, tmp_path)
+    assert list(actual.methods) == [*BASELINE_NAMES, "truth"]
 
 
 def test_nothing_to_use_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
@@ -173,15 +173,15 @@ def test_a_measure_is_one_entry_of_the_table(
     truth.paste((204, 0, 0), (0, 0, 16, 32))
     region = np.arange(32)[None].repeat(32, axis=0) < 16
     case = dataclasses.replace(warped_pairs[0], truth=truth, given={"mine": Image.new("RGB", (32, 32), (255, 0, 0))})
-    alone = settings._replace(weights={}, baselines=("grey",))
-    found = run(Once(dataclasses.replace(case, regions={"left": region})), alone._replace(side=32), tmp_path)
-    assert found.records[0].columns[-1] == "left"
-    shown = np.asarray(Image.open(kept(tmp_path / "it", 0, len(found.records[0].columns) - 1)), dtype=int)
+    separate = settings._replace(weights={}, baselines=("grey",))
+    actual = run(Once(dataclasses.replace(case, regions={"left": region})), separate._replace(side=32), tmp_path)
+    assert actual.records[0].columns[-1] == "left"
+    shown = np.asarray(Image.open(kept(tmp_path / "it", 0, len(actual.records[0].columns) - 1)), dtype=int)
     assert abs(shown[16, 4, 0] - 204) < 8  # the region as it is,
     assert abs(shown[16, 28, 0] - 51 // 4) < 8  # and the rest dark
-    assert found.summary["mine"]["redness"] == pytest.approx(0.2)
-    assert "redness" in found.measures
-    assert "redness" not in run(Once(case), alone, tmp_path).measures  # without the region
+    assert actual.summary["mine"]["redness"] == pytest.approx(0.2)
+    assert "redness" in actual.measures
+    assert "redness" not in run(Once(case), separate, tmp_path).measures  # without the region
 
 
 def test_weights_are_called_by_their_files() -> None:

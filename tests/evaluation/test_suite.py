@@ -67,7 +67,7 @@ def test_what_the_suite_cannot_use_is_one_sentence(folders: Path) -> None:
         Suite(views=folders / "old")
     with pytest.raises(UserError, match=r"image_0042.jpg: there is no such file; give the folder Faces of Caltech-101"):
         Suite(faces=folders / "photographs")
-    with pytest.raises(UserError, match=r"protocol.counts.view: is no part of the suite"):
+    with pytest.raises(UserError, match=r"protocol.counts.view: is not a part of the suite"):
         Suite(folders / "places", counts={"view": 3})
     with pytest.raises(UserError, match=r"protocol.published: two folders have the same name"):
         Suite(published=[folders / "old", folders / "old"])

@@ -99,10 +99,10 @@ def test_a_network_in_half_precision_trains_with_the_plain_ones_gradients() -> N
     errors = []
     for net in (plain, fast):
         with torch.autocast("cpu", HALF):
-            found = gradients(net, target, reference)
+            actual = gradients(net, target, reference)
         # A gate whose every unit is off passes no gradient: there is nothing to compare.
         norms = {name: gradient.norm() for name, gradient in exact.items() if gradient.norm() > 0}
-        errors.append(sum((found[name] - exact[name]).norm() / norm for name, norm in norms.items()) / len(norms))
+        errors.append(sum((actual[name] - exact[name]).norm() / norm for name, norm in norms.items()) / len(norms))
     assert errors[1] < 1.5 * errors[0]
 
 
@@ -171,17 +171,17 @@ def test_the_strided_blur_has_its_gradient_in_half_precision_too(size: tuple[int
 
 def test_a_clipped_logit_takes_no_gradient() -> None:
     keys, values = torch.linspace(-1, 1, 110).view(1, 110, 1).double(), torch.randn(1, 110, 1).double()
-    found = []
+    actual = []
     for attend in (
         PyramidNonLocalAttention(),
         lambda q, k, v: fast_fusion.FastPyramidNonLocalAttention().attend(q, k, v, 1, torch.zeros(1, 1, 1)).atanh(),
     ):
         queries = torch.full((1, 1, 1), 100.0, dtype=DOUBLE, requires_grad=True)
         attend(queries, keys, values).sum().backward()
-        found.append(queries.grad)
-    assert found[0] is not None
-    assert found[0].abs() > 0
-    assert torch.allclose(*found)
+        actual.append(queries.grad)
+    assert actual[0] is not None
+    assert actual[0].abs() > 0
+    assert torch.allclose(*actual)
 
 
 # What a researcher changes, each in a subclass: it trains, it colours, and where it is not accelerated a line says so.
@@ -273,7 +273,7 @@ def test_an_edited_network_trains_colours_and_says_what_stays_plain(
     with caplog.at_level(logging.WARNING):
         fast = accelerate(copy.deepcopy(plain))
     assert len(caplog.messages) == 1
-    for part in [*EDITS[edit], f"{edit.__name__} (the whole)"]:
+    for part in [*EDITS[edit], f"{edit.__name__} (the whole network)"]:
         assert part in caplog.messages[0]
 
     target, reference = photograph(2, 1, 32, 48, 1).double(), photograph(2, 3, 48, 32, 2).double()

@@ -85,13 +85,13 @@ def test_convolutions_equal_torchs(case: Case, dtype: torch.dtype) -> None:
     expected = case.expected(x.double(), weight.double(), bias.double(), 0.2)
     add = maps(*expected.shape, dtype=dtype, seed=3)
     placing: dict[str, Any] = {"stride": case.stride, "padding": case.padding, "reflect": case.reflect}
-    found = native.conv3x3(x, weight, bias, **placing, slope=0.2, add=add, alpha=2.0)
+    actual = native.conv3x3(x, weight, bias, **placing, slope=0.2, add=add, alpha=2.0)
     expected = expected + 2 * add.double()
-    assert found.dtype == dtype
-    assert found.is_contiguous(memory_format=CL)
+    assert actual.dtype == dtype
+    assert actual.is_contiguous(memory_format=CL)
     # Half precision rounds the result alone, to 8 bits: the arithmetic is float32's.
     allowed = 5e-5 if dtype == torch.float32 else 2**-8 * expected.abs().max()
-    assert (found.double() - expected).abs().max() < allowed
+    assert (actual.double() - expected).abs().max() < allowed
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -102,11 +102,11 @@ def test_gradients_equal_torchs(case: Case, dtype: torch.dtype) -> None:
         exact = [tensor.detach().double().requires_grad_() for tensor in own]
         expected = case.expected(*exact, slope)
         add = maps(*expected.shape, dtype=dtype, seed=3).requires_grad_() if with_map else None
-        found = torch.ops.pdnla.conv3x3(*own, add, 1, case.padding, case.reflect, slope, 2.0)
+        actual = torch.ops.pdnla.conv3x3(*own, add, 1, case.padding, case.reflect, slope, 2.0)
         # No gradient where rounding decides which side of the activation's kink a value is on.
         gradient = maps(*expected.shape, dtype=dtype, seed=4) * (expected.detach().abs() > 0.02)
-        wanted = own if add is None else [*own, add]
-        gradients = torch.autograd.grad(found, wanted, gradient.to(dtype))
+        desired = own if add is None else [*own, add]
+        gradients = torch.autograd.grad(actual, desired, gradient.to(dtype))
         references = torch.autograd.grad(expected, exact, gradient.double())
         if add is not None:
             assert torch.equal(gradients[3], 2 * gradient.to(dtype))
@@ -141,13 +141,13 @@ def test_a_gradient_of_a_gradient_is_torchs(reflect: bool) -> None:
         return torch.autograd.grad(gradient.square().sum(), [x, weight, bias])
 
     mode = "reflect" if reflect else "constant"
-    found = penalty(
+    actual = penalty(
         lambda *given: torch.ops.pdnla.conv3x3(*given, None, 1, (1, 1, 1, 1), reflect, 0.2, 1.0), torch.float32
     )
     expected = penalty(
         lambda x, weight, bias: F.leaky_relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode), weight, bias), 0.2), torch.float64
     )
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(actual, expected, strict=True):
         assert (ours.double() - theirs).abs().max() < 1e-4 * theirs.abs().max()
 
 
@@ -159,8 +159,8 @@ def test_a_training_step_has_the_gradients_of_torchs_convolutions(monkeypatch: p
     def gradients() -> Tensor:
         out = net(target, reference).out
         parameters = [p for name, p in net.named_parameters() if "head" not in name]
-        found = torch.autograd.grad((out - reference).square().mean(), parameters)
-        return torch.cat([gradient.flatten() for gradient in found])
+        actual = torch.autograd.grad((out - reference).square().mean(), parameters)
+        return torch.cat([gradient.flatten() for gradient in actual])
 
     own = gradients()
     calls: list[object] = []
@@ -201,10 +201,10 @@ def test_what_the_library_cannot_take_is_left_to_torch() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_hyperbolic_tangent_is_one(dtype: torch.dtype) -> None:
     x = torch.cat([torch.linspace(-12, 12, 100_001), torch.tensor([0.0, 1e-20, -1e-4, 88.0, -1e30])]).to(dtype)
-    found = native.tanh_(x.clone())
+    actual = native.tanh_(x.clone())
     allowed = 3e-7 if dtype == torch.float32 else 2**-8
-    assert (found.double() - x.double().tanh()).abs().max() < allowed
-    assert found.abs().max() <= 1
+    assert (actual.double() - x.double().tanh()).abs().max() < allowed
+    assert actual.abs().max() <= 1
     special = native.tanh_(torch.tensor([float("inf"), float("-inf"), float("nan")], dtype=dtype))
     assert special[:2].tolist() == [1, -1]
     assert special[2].isnan()
@@ -263,4 +263,4 @@ def test_the_library_is_compiled_once_and_a_wrong_one_is_not_used(
     monkeypatch.setattr(native.ctypes, "CDLL", Wrong)
     with caplog.at_level(logging.INFO):
         assert native.load_library() is None
-    assert "is wrong by" in caplog.text
+    assert "has an error of" in caplog.text

@@ -68,5 +68,5 @@ def test_choices_are_written_as_pairs_and_read_again(folder: Path) -> None:
 @pytest.mark.parametrize("content", ["", "a,b\n", "target,reference,score\na,b\n", "target,reference,score\na,b,c\n"])
 def test_a_file_of_something_else_is_one_sentence(content: str, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(content)
-    with pytest.raises(UserError, match=r"x\.csv: holds no chosen references \(.*\); move it away"):
+    with pytest.raises(UserError, match=r"x\.csv: does not hold chosen references \(.*\); move it away"):
         read_choices(tmp_path / "x.csv")

@@ -222,7 +222,7 @@ def test_a_result_that_is_not_finite_names_the_way_out() -> None:
 
 def test_options_that_do_not_exist_are_refused_in_one_sentence() -> None:
     for device in ("cuda:99", "nonsense", "meta:x"):
-        with pytest.raises(UserError, match=f"device {device} is not there; use auto or one of cpu"):
+        with pytest.raises(UserError, match=f"device {device} is not available; use auto or one of cpu"):
             Colorizer(MeanColour(), device=device)
     with pytest.raises(UserError, match="precision float8 is not known; use auto, float32 or bfloat16"):
         Colorizer(MeanColour(), precision="float8")

@@ -36,8 +36,8 @@ def test_pixel_loss_counts_mid_by_its_weight() -> None:
 
 
 def test_chroma_distance_of_two_known_colours() -> None:
-    found = chroma_distance(patch(60, 10, -20), patch(60, -5, 12))
-    assert found.item() == pytest.approx((15 + 32) / 100, rel=1e-3)
+    actual = chroma_distance(patch(60, 10, -20), patch(60, -5, 12))
+    assert actual.item() == pytest.approx((15 + 32) / 100, rel=1e-3)
 
 
 def test_chroma_distance_does_not_see_lightness() -> None:
@@ -134,5 +134,5 @@ def test_rows_and_needs_that_do_not_exist_are_refused_where_the_term_is_defined(
 
 
 def test_a_module_that_is_no_term_is_refused_by_its_name() -> None:
-    with pytest.raises(TypeError, match=r"loss\.terms\.mine: Identity is no subclass of LossTerm"):
+    with pytest.raises(TypeError, match=r"loss\.terms\.mine: Identity is not a subclass of LossTerm"):
         HybridLoss({"mine": torch.nn.Identity()}, {"mine": 1.0})  # type: ignore[dict-item]

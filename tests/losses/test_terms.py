@@ -104,10 +104,10 @@ def test_contextual_similarity_is_1_for_one_clear_match_and_1_in_n_for_none_clea
 
 def test_histogram_of_a_plain_colour_follows_its_kernel() -> None:
     # a* = 6.25 and b* = -18.75 are the middles of bins 8 and 6 of 16.
-    found = chroma_histogram(plain(60, 6.25, -18.75), bins=16)[0]
+    actual = chroma_histogram(plain(60, 6.25, -18.75), bins=16)[0]
     places = torch.arange(16.0)
     kernel = torch.outer(1 / (1 + (places - 8) ** 2), 1 / (1 + (places - 6) ** 2))
-    assert torch.allclose(found, kernel / kernel.sum(), atol=1e-4)
+    assert torch.allclose(actual, kernel / kernel.sum(), atol=1e-4)
 
 
 def test_histogram_distance_is_hellingers() -> None:
@@ -125,12 +125,12 @@ def codes(rows: list[list[float]]) -> Codes:
 
 
 def test_heads_loss_is_the_grams_distance_and_the_squared_cosine() -> None:
-    wanted, same = codes([[1.0, 0.0, 2.0, 1.0]]), codes([[1.0, 0.0, 2.0, 1.0]])
+    expected, same = codes([[1.0, 0.0, 2.0, 1.0]]), codes([[1.0, 0.0, 2.0, 1.0]])
     picture = torch.zeros(1, 3, 4, 4)
     orthogonal = codes([[1.0, 2.0, 1.0, 0.0]])  # centred: (0, 1, 0, -1) against (0, -1, 1, 0) has cosine -1/2
 
     def loss(target: Codes, result: Codes, weight: float) -> float:
-        batch = Supervision(*[picture] * 5, codes=HeadCodes(target, wanted, result))
+        batch = Supervision(*[picture] * 5, codes=HeadCodes(target, expected, result))
         return HeadsLoss(orthogonality=weight)(batch).item()
 
     assert loss(same, same, 0) == pytest.approx(0, abs=1e-6)
@@ -185,9 +185,9 @@ def test_correspondence_loss_of_known_colours(monkeypatch: pytest.MonkeyPatch, b
 
 def test_minibatch_deviation_of_known_groups() -> None:
     x = torch.tensor([1.0, 3.0, 5.0, 5.0]).view(4, 1, 1, 1).expand(4, 2, 3, 3)
-    found = minibatch_deviation(x, group=2)
-    assert found.shape == (4, 3, 3, 3)
-    assert found[:, 2, 0, 0].tolist() == pytest.approx([1, 1, 0, 0], abs=2e-4)
+    actual = minibatch_deviation(x, group=2)
+    assert actual.shape == (4, 3, 3, 3)
+    assert actual[:, 2, 0, 0].tolist() == pytest.approx([1, 1, 0, 0], abs=2e-4)
     assert minibatch_deviation(x[:3], group=2)[:, 2].abs().max() < 2e-4  # three do not divide into pairs
 
 

@@ -66,9 +66,9 @@ def test_what_is_alike_is_found_in_another_order(correspondence: Correspondence)
     cat, cup = photograph("chelsea.png", (160, 160)), photograph("coffee.png", (160, 160))
     target, reference = torch.cat([cat, cup], dim=3), torch.cat([cup, cat], dim=3)
     truth = color.rgb_to_lab((target + 1) / 2)[:, 1:]
-    found = correspondence(grey(target), reference).chroma
+    actual = correspondence(grey(target), reference).chroma
     in_place = color.rgb_to_lab((reference + 1) / 2)[:, 1:]
-    assert (found - truth).abs().mean() < 0.4 * (in_place - truth).abs().mean()
+    assert (actual - truth).abs().mean() < 0.4 * (in_place - truth).abs().mean()
 
 
 def test_colours_play_no_part_in_what_is_alike(correspondence: Correspondence, chelsea: Tensor) -> None:
@@ -119,10 +119,10 @@ def test_a_reference_that_shares_nothing_leaves_the_picture_close_to_grey(
 def test_any_shape_and_autocast_work(correspondence: Correspondence, chelsea: Tensor) -> None:
     narrow = photograph("chelsea.png", (32, 512))
     with torch.autocast("cpu", torch.bfloat16):
-        found = correspondence(grey(narrow), chelsea)
-    assert found.chroma.shape == (1, 2, 512, 32)
-    assert found.chroma.dtype == torch.float32
-    assert torch.isfinite(found.chroma).all()
+        actual = correspondence(grey(narrow), chelsea)
+    assert actual.chroma.shape == (1, 2, 512, 32)
+    assert actual.chroma.dtype == torch.float32
+    assert torch.isfinite(actual.chroma).all()
 
 
 # What stands alone gives way

@@ -26,24 +26,24 @@ def net(request: pytest.FixtureRequest, published_file: Path) -> PDNLA:
 def results(net: PDNLA, golden_images: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
     """Every stage's result under the golden file's name for it."""
     target, reference = golden_images
-    found: dict[str, Tensor] = {}
+    actual: dict[str, Tensor] = {}
     fusion = net.decoder.fusions[0]
-    hook = fusion.register_forward_hook(lambda _module, _inputs, out: found.update(pdmf_level1=out))
+    hook = fusion.register_forward_hook(lambda _module, _inputs, out: actual.update(pdmf_level1=out))
     with torch.inference_mode():
         stages = net.stages(target, reference)
         codes = net.codes(stages)
         # The golden file has BNLF on its own, fed with the deepest features.
-        found["bnlf_level1"] = fusion.fusion(stages.target_features[3], stages.reference_features[3])
+        actual["bnlf_level1"] = fusion.fusion(stages.target_features[3], stages.reference_features[3])
     hook.remove()
     for i in range(4):
-        found[f"target_feature{i + 1}"] = stages.target_features[i]
-        found[f"reference_feature{i + 1}"] = stages.reference_features[i]
-        found[f"decoder_out{i + 1}"] = stages.decoded[i]
+        actual[f"target_feature{i + 1}"] = stages.target_features[i]
+        actual[f"reference_feature{i + 1}"] = stages.reference_features[i]
+        actual[f"decoder_out{i + 1}"] = stages.decoded[i]
     for side, code in zip(("target", "reference"), codes, strict=True):
-        found[f"{side}_orthogonality"], found[f"{side}_gram"] = code
-    found["pap_of_target_level1"] = net.decoder.pool(stages.target_features[0]).transpose(1, 2)
-    found["mid"], found["out"] = stages.mid, stages.out
-    return found
+        actual[f"{side}_orthogonality"], actual[f"{side}_gram"] = code
+    actual["pap_of_target_level1"] = net.decoder.pool(stages.target_features[0]).transpose(1, 2)
+    actual["mid"], actual["out"] = stages.mid, stages.out
+    return actual
 
 
 STAGES = [
@@ -56,12 +56,12 @@ STAGES = [
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_matches_the_published_network(stage: str, results: dict[str, Tensor], golden: dict[str, Any]) -> None:
     expected = torch.from_numpy(golden[stage]).flatten()
-    found = results[stage].flatten()
-    step = max(1, -(-len(found) // 4096))
+    actual = results[stage].flatten()
+    step = max(1, -(-len(actual) // 4096))
     step += step > 1 and step % 2 == 0
-    found = found if len(found) == len(expected) else found[::step]
-    assert found.shape == expected.shape
-    error = (found - expected).abs().max() / expected.abs().max()
+    actual = actual if len(actual) == len(expected) else actual[::step]
+    assert actual.shape == expected.shape
+    error = (actual - expected).abs().max() / expected.abs().max()
     assert error < TOLERANCE
 
 
@@ -70,11 +70,11 @@ def test_luminance_replaced_result_matches_where_the_published_one_is_a_colour(
 ) -> None:
     # The published conversion gives NaN for colours far outside sRGB, and values above 1 elsewhere.
     expected = torch.from_numpy(golden["out_luminance_replaced"])
-    found = color.replace_luminance(golden_images[0], results["out"])
+    actual = color.replace_luminance(golden_images[0], results["out"])
     a_colour = expected.isfinite()
     assert a_colour.float().mean() > 0.8
-    assert (found - expected.clamp(-1, 1))[a_colour].abs().max() < TOLERANCE
-    assert found.isfinite().all()
+    assert (actual - expected.clamp(-1, 1))[a_colour].abs().max() < TOLERANCE
+    assert actual.isfinite().all()
 
 
 def test_golden_file_covers_every_stage(golden: dict[str, Any]) -> None:

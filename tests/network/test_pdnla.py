@@ -29,8 +29,8 @@ def test_a_batch_gives_what_single_images_give(net: PDNLA) -> None:
     target, reference = photograph(3, 1, 48, 64, 3), photograph(3, 3, 48, 64, 4)
     with torch.inference_mode():
         together = net(target, reference).out
-        alone = torch.cat([net(target[i : i + 1], reference[i : i + 1]).out for i in range(3)])
-    assert (together - alone).abs().max() < 1e-5
+        separate = torch.cat([net(target[i : i + 1], reference[i : i + 1]).out for i in range(3)])
+    assert (together - separate).abs().max() < 1e-5
 
 
 def test_edges_do_not_depend_on_the_batch_even_where_a_picture_is_flat() -> None:
@@ -44,8 +44,8 @@ def test_one_encoded_reference_serves_many_targets(net: PDNLA) -> None:
     with torch.inference_mode():
         code = net.encode_reference(reference)
         together = net(target, code).out
-        alone = torch.cat([net(target[i : i + 1], reference).out for i in range(3)])
-    assert (together - alone).abs().max() < 1e-5
+        separate = torch.cat([net(target[i : i + 1], reference).out for i in range(3)])
+    assert (together - separate).abs().max() < 1e-5
 
 
 def test_memory_layout_of_the_inputs_changes_nothing(net: PDNLA) -> None:
@@ -66,8 +66,8 @@ def test_bfloat16_by_autocast_and_by_weights_stays_near_float32() -> None:
             cast = net(target, reference).out
         half = net.bfloat16()(target.bfloat16(), reference.bfloat16()).out
     assert half.dtype == torch.bfloat16
-    for found in (cast.float(), half.float()):
-        assert (found - exact).abs().mean() < 0.05 * exact.std()
+    for actual in (cast.float(), half.float()):
+        assert (actual - exact).abs().mean() < 0.05 * exact.std()
 
 
 @pytest.mark.parametrize("kind", ["autocast", "weights"])

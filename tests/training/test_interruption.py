@@ -1,4 +1,4 @@
-"""Killed, told to leave, or left with a broken checkpoint: nothing is lost, and the run ends as one never stopped."""
+"""Killed, terminated, or left with a broken checkpoint: nothing is lost, and the run ends as one never stopped."""
 
 import csv
 import json
@@ -86,11 +86,11 @@ def losses(folder: Path) -> dict[int, dict[str, str]]:
 def state(folder: Path) -> dict[str, torch.Tensor]:
     content = torch.load(folder / "last.ckpt", weights_only=True)
     assert content["global_step"] == STEPS
-    found = dict(content["state_dict"])
+    actual = dict(content["state_dict"])
     for number, optimizer in enumerate(content["optimizer_states"]):
         for parameter, values in optimizer["state"].items():
-            found |= {f"optimizer{number}.{parameter}.{name}": value for name, value in values.items()}
-    return found
+            actual |= {f"optimizer{number}.{parameter}.{name}": value for name, value in values.items()}
+    return actual
 
 
 @pytest.fixture(scope="module")
@@ -102,18 +102,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Interrupted(NamedTuple):
-    """The folders of a run that was killed, then told to leave, then went on to its end, and what it said."""
+    """The folders of a run that was killed, then terminated, then went on to its end, and its log."""
 
     killed: Path
-    told: Path
+    terminated: Path
     ended: Path
-    said: str
+    message: str
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     root = tmp_path_factory.mktemp("interrupted")
-    killed, told, ended = (root / name for name in ("killed", "told", "ended"))
+    killed, terminated, ended = (root / name for name in ("killed", "terminated", "ended"))
     moments = random.Random(0)
     run = start(killed)
     for _ in range(2):
@@ -122,12 +122,12 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     assert run.poll() is None
     run.send_signal(signal.SIGKILL)
     run.communicate()
-    run = start(told, f"ckpt_path={killed}", "callbacks.last.every_n_train_steps=1")
-    wait_for(told / "last.ckpt", run)
+    run = start(terminated, f"ckpt_path={killed}", "callbacks.last.every_n_train_steps=1")
+    wait_for(terminated / "last.ckpt", run)
     run.send_signal(signal.SIGTERM)
-    said = finish(run, status=143)
-    finish(start(ended, f"ckpt_path={told / 'last.ckpt'}"))
-    return Interrupted(killed, told, ended, said)
+    message = finish(run, status=143)
+    finish(start(ended, f"ckpt_path={terminated / 'last.ckpt'}"))
+    return Interrupted(killed, terminated, ended, message)
 
 
 def step_of(folder: Path) -> int:
@@ -138,10 +138,10 @@ def step_of(folder: Path) -> int:
 def test_a_run_killed_and_told_to_leave_ends_to_the_bit_as_one_never_stopped(
     whole: Path, interrupted: Interrupted
 ) -> None:
-    assert 0 < step_of(interrupted.killed) < step_of(interrupted.told) < STEPS
-    expected, found = state(whole), state(interrupted.ended)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert 0 < step_of(interrupted.killed) < step_of(interrupted.terminated) < STEPS
+    expected, actual = state(whole), state(interrupted.ended)
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(value, actual[name]) for name, value in expected.items())
     rows, all_rows = losses(interrupted.ended), losses(whole)
     assert rows
     for step, row in rows.items():
@@ -150,9 +150,9 @@ def test_a_run_killed_and_told_to_leave_ends_to_the_bit_as_one_never_stopped(
 
 @pytest.mark.slow
 def test_a_run_told_to_leave_saves_and_says_how_to_go_on(interrupted: Interrupted) -> None:
-    assert f"resume with ckpt_path={interrupted.told / 'last.ckpt'}" in interrupted.said
-    assert "Traceback" not in interrupted.said
-    assert json.loads((interrupted.told / "result.json").read_text())["status"] == "stopped"
+    assert f"resume with ckpt_path={interrupted.terminated / 'last.ckpt'}" in interrupted.message
+    assert "Traceback" not in interrupted.message
+    assert json.loads((interrupted.terminated / "result.json").read_text())["status"] == "stopped"
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_a_run_that_has_had_its_steps_says_so_when_it_is_resumed(whole: Path, ca
         resume_from(str(whole), PDNLA(4), steps=STEPS + 1)
         assert caplog.text == ""
         resume_from(str(whole), PDNLA(4), steps=STEPS)
-    assert f"the run has had the {STEPS} steps of trainer.max_steps, and none is left" in caplog.text
+    assert f"the run has done the {STEPS} steps of trainer.max_steps, and none is left" in caplog.text
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from pdnla import UserError
 from pdnla.network import STRIDE
-from pdnla.options import NULL, check_options, list_of, number, whole, word
+from pdnla.options import NULL, check_options, integer, list_of, number, one_of
 from pdnla.training.options import OPTIONS
 
 
@@ -43,7 +43,7 @@ def check(option: str, value: Any) -> None:
         ("schedule.compile", 1, "schedule.compile=1: must be true or false"),
         ("loss.weights.tv", -1, "loss.weights.tv=-1: must be a number of at least 0"),
         ("loss.terms.tv.weight", "x", "loss.terms.tv.weight=x: must be a number of at least 0"),
-        ("trainer.precision", "16-mixed", "16-bit floats would need their gradients scaled"),
+        ("trainer.precision", "16-mixed", "float16 would need gradient scaling"),
         (
             "trainer.devices",
             0,
@@ -84,9 +84,9 @@ def test_what_is_right_or_of_the_users_own_making_passes(option: str, value: Any
 
 
 def test_rules_say_what_they_allow() -> None:
-    assert (whole(1) | NULL).must == "a whole number of at least 1, or null"
-    assert number(0, 0.5).must == "a number from 0 to 0.5"
-    assert word("a", "b", "c").must == "a, b or c"
-    assert not word(1).holds(True)
-    assert not list_of(whole(0)).holds(3)
+    assert (integer(1) | NULL).requirement == "a whole number of at least 1, or null"
+    assert number(0, 0.5).requirement == "a number from 0 to 0.5"
+    assert one_of("a", "b", "c").requirement == "a, b or c"
+    assert not one_of(1).holds(True)
+    assert not list_of(integer(0)).holds(3)
     assert STRIDE == 16  # README and messages name it

@@ -31,9 +31,9 @@ def leave(folder: Path, values: list[tuple[int, float]], ended: bool = True) -> 
 
 def validate(callback: Any, trainer: OneProcess, step: int, error: float) -> list[str]:
     trainer.global_step, trainer.callback_metrics = step, {"val/chroma_error": error}
-    said: list[str] = []
-    callback.on_validation_end(cast(Any, trainer), cast(Any, SimpleNamespace(print=said.append)))
-    return said
+    output: list[str] = []
+    callback.on_validation_end(cast(Any, trainer), cast(Any, SimpleNamespace(print=output.append)))
+    return output
 
 
 @pytest.fixture
@@ -49,9 +49,11 @@ def sweep(tmp_path: Path) -> Path:
 def test_the_best_value_so_far_is_held_against_the_median_of_means(sweep: Path, best: float, ended: bool) -> None:
     trainer, callback = OneProcess(), PruneBadRuns(str(sweep / "3"), warmup_validations=1, least_runs=3)
     validate(callback, trainer, 10, best)
-    said = validate(callback, trainer, 20, 50.0)
+    output = validate(callback, trainer, 20, 50.0)
     assert callback.pruned is trainer.should_stop is ended
-    assert said == (["step 20: pruned, its chroma error is 9.10 at best and the median of runs before it 9.00"] * ended)
+    assert output == (
+        ["step 20: pruned, its chroma error is 9.10 at best and the median of the other runs is 9.00"] * ended
+    )
 
 
 def test_a_run_is_not_ended_in_its_first_validations(sweep: Path) -> None:

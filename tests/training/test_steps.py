@@ -80,8 +80,8 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole(parts: int) -> None:
         return dict(module.network.state_dict()), trainer.logged_metrics
 
     whole, logged = trained(1)
-    found, logged_in_parts = trained(parts)
-    assert all((whole[name] - found[name]).abs().max() < 1e-8 for name in whole)
+    actual, logged_in_parts = trained(parts)
+    assert all((whole[name] - actual[name]).abs().max() < 1e-8 for name in whole)
     for name in ("total", "pixel", "chroma", "histogram"):
         assert logged_in_parts[f"train/loss/{name}"] == pytest.approx(float(logged[f"train/loss/{name}"]), rel=1e-6)
 

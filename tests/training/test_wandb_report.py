@@ -102,24 +102,24 @@ def record(run: Path) -> list[wandb_internal_pb2.Record]:
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
     patience = time.monotonic() + 120
     while time.monotonic() < patience:
-        found = list(records(file))
-        if any(entry.HasField("exit") for entry in found):
-            return found
+        actual = list(records(file))
+        if any(entry.HasField("exit") for entry in actual):
+            return actual
         time.sleep(0.2)
     raise AssertionError(f"{file} ({file.stat().st_size} bytes) has no end")
 
 
 def history(record: list[wandb_internal_pb2.Record]) -> dict[str, list[object]]:
-    found: dict[str, list[object]] = {}
+    actual: dict[str, list[object]] = {}
     for entry in record:
         for item in entry.history.item:
             name = item.key or "/".join(item.nested_key)
-            found.setdefault(name, []).append(json.loads(item.value_json))
-    return found
+            actual.setdefault(name, []).append(json.loads(item.value_json))
+    return actual
 
 
 def test_every_term_score_rate_and_measure_is_in_the_record(record: list[wandb_internal_pb2.Record]) -> None:
-    found = history(record)
+    actual = history(record)
     once_a_step = [
         *(f"train/loss/{name}" for name in ("total", "pixel", "chroma", "adversarial")),
         *(f"train/weighted/{name}" for name in ("pixel", "chroma", "adversarial")),
@@ -128,10 +128,10 @@ def test_every_term_score_rate_and_measure_is_in_the_record(record: list[wandb_i
         *("perf/images_per_second", "perf/memory_gb"),
     ]
     for name in once_a_step:
-        assert len(found[name]) == 4, name
+        assert len(actual[name]) == 4, name
     for name in ("psnr", "ssim", "ciede2000", "chroma_error"):
-        assert len(found[f"val/{name}"]) == len(found[f"val/grey/{name}"]) == 2
-    assert found["train/weighted/chroma"] == pytest.approx([2 * v for v in found["train/loss/chroma"]])  # type: ignore[operator]
+        assert len(actual[f"val/{name}"]) == len(actual[f"val/grey/{name}"]) == 2
+    assert actual["train/weighted/chroma"] == pytest.approx([2 * v for v in actual["train/loss/chroma"]])  # type: ignore[operator]
 
 
 def test_names_are_in_a_few_readable_groups(record: list[wandb_internal_pb2.Record]) -> None:
@@ -140,11 +140,11 @@ def test_names_are_in_a_few_readable_groups(record: list[wandb_internal_pb2.Reco
 
 
 def test_tables_hold_the_five_pictures_of_each_pair(run: Path, record: list[wandb_internal_pb2.Record]) -> None:
-    found = history(record)
-    assert found["val/table/ncols"] == [6, 6]
-    assert found["val/table/nrows"] == [2, 2]
+    actual = history(record)
+    assert actual["val/table/ncols"] == [6, 6]
+    assert actual["val/table/nrows"] == [2, 2]
     (files,) = run.glob("wandb/offline-run-*/files")
-    content = json.loads((files / str(found["val/table/path"][-1])).read_text())
+    content = json.loads((files / str(actual["val/table/path"][-1])).read_text())
     assert content["columns"] == ["target", "reference", "mid", "out", "truth", "chroma_error"]
     assert all(row[5] > 0 for row in content["data"])
     # The pictures themselves travel in the table's artifact.
@@ -156,9 +156,9 @@ def test_tables_hold_the_five_pictures_of_each_pair(run: Path, record: list[wand
 
 
 def test_attention_is_shown_for_each_pair(record: list[wandb_internal_pb2.Record]) -> None:
-    found = history(record)
-    assert found["val/attention/count"] == [2, 2]
-    assert found["val/attention/width"] == [32 * (1 + len(PIXELS))] * 2
+    actual = history(record)
+    assert actual["val/attention/count"] == [2, 2]
+    assert actual["val/attention/width"] == [32 * (1 + len(PIXELS))] * 2
 
 
 def test_the_configuration_is_in_the_record(record: list[wandb_internal_pb2.Record]) -> None:
@@ -227,9 +227,9 @@ def test_a_pixel_that_attends_to_one_position_looks_at_its_cell(
         maps = attention_maps(net, target, reference, torch.tensor([[[20.5 / 32, 10.5 / 24]]] * 2))
     for hook in hooks:
         hook.remove()
-    wanted = torch.zeros(GRID, GRID)
-    wanted[6:9, 15:18] = 1 / 9
-    assert torch.allclose(maps[:, 0], wanted.expand(2, -1, -1), atol=1e-4)
+    expected = torch.zeros(GRID, GRID)
+    expected[6:9, 15:18] = 1 / 9
+    assert torch.allclose(maps[:, 0], expected.expand(2, -1, -1), atol=1e-4)
 
 
 def test_strips_mark_the_pixels_and_keep_the_reference_where_attention_is_highest(
@@ -240,5 +240,5 @@ def test_strips_mark_the_pixels_and_keep_the_reference_where_attention_is_highes
     strips = attention_strips(net, target, reference)
     assert strips.shape == (2, 3, 48, 64 * 4)
     assert as_pixels(strips[0])[24, 32].tolist() == [255, 0, 255]
-    seen = strips[:, :, :, 64:]
-    assert (seen <= reference.repeat(1, 1, 1, 3) + 1e-4).all()
+    observed = strips[:, :, :, 64:]
+    assert (observed <= reference.repeat(1, 1, 1, 3) + 1e-4).all()

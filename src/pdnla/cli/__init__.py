@@ -1,1 +1,1 @@
-"""One thin file a command."""
+"""The commands: one file each, which parses arguments and prints."""

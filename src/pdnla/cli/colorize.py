@@ -1,4 +1,4 @@
-"""``pdnla-colorize``: colour a photograph, or many, after a reference."""
+"""``pdnla-colorize``: colour photographs after references."""
 
 import enum
 from pathlib import Path
@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from typing_extensions import Self
 
-from pdnla.cli._progress import Progress, say
-from pdnla.cli._run import SOME_FAILED, run
+from pdnla.cli.command import SOME_FAILED, run
+from pdnla.cli.progress import Progress, echo
 from pdnla.errors import UserError
 from pdnla.inference.album import Settings, colour_album
 from pdnla.inference.planning import Album, Task, is_pairs_file, plan_album
@@ -18,13 +18,13 @@ from pdnla.pretrained import BUNDLED, card, find_weights
 from pdnla.processes import Rank, launched_rank, leave_together
 
 COMMAND = "pdnla-colorize"
-_SIDES = (16, 8192)  # at which the network may see pictures
+_SIDES = (16, 8192)  # of the network's input, in pixels
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
 class Precision(str, enum.Enum):
-    """The numbers the network computes in."""
+    """Number format of the network's computations."""
 
     auto = "auto"
     float32 = "float32"
@@ -32,14 +32,14 @@ class Precision(str, enum.Enum):
 
 
 def main() -> None:
-    """Run the command with the arguments it was started with."""
+    """Run the command with the arguments of the command line."""
     run(COMMAND, lambda: app(standalone_mode=False, prog_name=COMMAND))
 
 
 def _about_weights(asked: bool) -> None:
     if asked:
         for line in card().splitlines():
-            say(line)
+            echo(line)
         raise typer.Exit
 
 
@@ -47,13 +47,13 @@ def _about_weights(asked: bool) -> None:
 def colorize(
     target: Annotated[
         Path,
-        typer.Argument(metavar="TARGET", help="Picture to colour, a folder, a folder of shards, or a file of pairs."),
+        typer.Argument(metavar="TARGET", help="Picture to colour, a folder, a folder of shards, or a pairs file."),
     ],
     reference: Annotated[
         Path | None,
         typer.Argument(
             metavar="REFERENCE",
-            help="Picture to take the colours from, or a folder with one for each target, matched by name.",
+            help="Picture that gives the colours, or a folder with one for each target, matched by name.",
             show_default=False,
         ),
     ] = None,
@@ -61,7 +61,7 @@ def colorize(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Instead of REFERENCE: for each target, the picture in colour in FOLDER that is most like it.",
+            help="Instead of REFERENCE: use for each target the most similar colour picture in FOLDER.",
             show_default=False,
         ),
     ] = None,
@@ -69,7 +69,7 @@ def colorize(
         bool,
         typer.Option(
             "--keep-reference",
-            help="Copy what --pick-from chose beside each result, and list it with its score in a file of pairs.",
+            help="Copy each reference that --pick-from chooses next to its result, and list its score in a pairs file.",
         ),
     ] = False,
     out: Annotated[
@@ -78,8 +78,8 @@ def colorize(
             "--out",
             "-o",
             metavar="PATH",
-            help="Where the result goes: a file, whose suffix says the format, or a folder, new if its name ends in /. "
-            "Without it: TARGET_colorized.png or TARGET_colorized/ beside the target.",
+            help="Where the result goes: a file, whose suffix gives the format, or a folder (end a new one with /). "
+            "Default: TARGET_colorized.png or TARGET_colorized/ next to the target.",
         ),
     ] = None,
     weights: Annotated[
@@ -87,7 +87,7 @@ def colorize(
         typer.Option(
             "--weights",
             "-w",
-            help="Weights of pdnla-train or pdnla-convert, or a name of those that come with the package:"
+            help="Weights of pdnla-train or pdnla-convert, or the name of weights in the package:"
             " default, pdnla_semantic, pdnla_tiny.",
         ),
     ] = "default",
@@ -95,49 +95,47 @@ def colorize(
         str,
         typer.Option(
             metavar="SIZE",
-            help="The network works on about SIZE x SIZE pixels (16 to 8192), or on each picture at its own size if"
-            " this is native; the result has the target's own size.",
+            help="The network works on about SIZE x SIZE pixels (16 to 8192), or with native on each picture at its own"
+            " size; the result has the target's own size.",
         ),
     ] = "512",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="auto is bfloat16 where the hardware computes in it, else float32.")
+        Precision, typer.Option(help="auto is bfloat16 where the hardware supports it, else float32.")
     ] = Precision.auto,
     devices: Annotated[
         int,
         typer.Option(
             min=1,
             metavar="N",
-            help="Colour in N processes, each on a CUDA device of its own, or on its share of the processors.",
+            help="Colour in N processes, each on its own CUDA device or on its share of the processors.",
         ),
     ] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of like shape coloured at a time.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of similar shape coloured at a time.")] = 1,
     compile_: Annotated[
         bool,
         typer.Option(
             "--compile",
-            help="Compile the network, for many pictures on a GPU; a CPU is faster without. The first time takes"
-            " minutes and is kept.",
+            help="Compile the network, for many pictures on a GPU; a CPU is faster without. The first compilation takes"
+            " minutes and is cached.",
         ),
     ] = False,
     accelerate: Annotated[
         bool,
-        typer.Option(help="Use the fast forms of the network's modules; --no-accelerate computes them as written."),
+        typer.Option(help="Use the fast versions of the network's modules; --no-accelerate uses the plain ones."),
     ] = True,
     about_weights: Annotated[
         bool,
         typer.Option(
             "--about-weights",
-            help="Say what the weights are that come with the package, and leave.",
+            help="Describe the weights in the package and exit.",
             callback=_about_weights,
             is_eager=True,
         ),
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Colour again where there is a result already.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
 ) -> int:
-    """Colour TARGET with the colours of REFERENCE, keeping its size and its light and dark as they are.
+    """Colour TARGET with the colours of REFERENCE; its size and its luminance stay as they are.
 
     One picture:
 
@@ -147,17 +145,17 @@ def colorize(
 
         pdnla-colorize album/ references/ -o coloured/
 
-    A folder, each picture after the most similar of many:
+    A folder, each picture after the most similar photograph of another folder:
 
         pdnla-colorize album/ --pick-from photographs/
 
-    Lines of target,reference, such as pdnla-pairs writes, on two GPUs:
+    A pairs file with lines of target,reference, such as pdnla-pairs writes, on two GPUs:
 
         pdnla-colorize pairs.csv -o coloured/ --devices 2
 
-    Results that exist are skipped, so that a command which was stopped goes on where it was. Under torchrun or srun
-    each process colours its share. What cannot be coloured is listed in failed.csv among the results, and the exit
-    status is 1.
+    Results that exist are skipped, so a command that was stopped goes on where it stopped. Under torchrun or srun
+    each process colours its share. Pictures that cannot be coloured are listed in failed.csv next to the results, and
+    the exit status is 1.
     """
     source = _source(target, reference, pick_from, keep_reference)
     settings = Settings(
@@ -179,7 +177,9 @@ def colorize(
         )
     rank = launched_rank()
     if keep_reference and rank.world > 1:
-        raise UserError("--keep-reference: torchrun's or srun's processes cannot share its list; use --devices instead")
+        raise UserError(
+            "--keep-reference: the processes of torchrun or srun cannot share its list; use --devices instead"
+        )
     album = plan_album(target, source, out, pick=pick_from is not None)
     with Report(album.share(rank.number, rank.world), rank) as report:
         colour_album(album, settings, rank, report)
@@ -189,7 +189,7 @@ def colorize(
 
 
 def _side(size: str) -> int | str:
-    """Return ``--size`` as a number, or as it is if it is ``native``."""
+    """Return ``--size`` as a number, or ``native``."""
     if size == "native":
         return size
     if not size.isdecimal() or not _SIDES[0] <= int(size) <= _SIDES[1]:
@@ -198,7 +198,7 @@ def _side(size: str) -> int | str:
 
 
 def _source(target: Path, reference: Path | None, pick_from: Path | None, keep_reference: bool) -> Path | None:
-    """Return where references come from, of the ways to say it; None if ``target`` is a file that names them."""
+    """Return the source of references; None if ``target`` is a pairs file, which names them itself."""
     if reference is not None and pick_from is not None:
         raise UserError(f"REFERENCE {reference} and --pick-from {pick_from} are both given; leave one of them out")
     if keep_reference and pick_from is None:
@@ -209,16 +209,16 @@ def _source(target: Path, reference: Path | None, pick_from: Path | None, keep_r
     if source is None and not is_pairs_file(target):
         raise UserError("no REFERENCE given; name one after TARGET, or give a folder to choose from with --pick-from")
     if source is not None and is_pairs_file(target):
-        raise UserError(f"{target}: is a file of pairs, which names its references itself; leave {source} out")
+        raise UserError(f"{target}: is a pairs file, which names its references itself; leave {source} out")
     return source
 
 
 class Report:
-    """Prints what becomes of an album and counts it.
+    """Prints the progress of an album and counts its results.
 
     Args:
-        album: what this process colours.
-        rank: which process it is.
+        album: the pictures that this process colours.
+        rank: the rank of this process.
     """
 
     def __init__(self, album: Album, rank: Rank) -> None:
@@ -232,7 +232,7 @@ class Report:
 
     def __enter__(self) -> Self:
         if self.album.remark:
-            say(f"{COMMAND}: {self.album.remark}", error=True)
+            echo(f"{COMMAND}: {self.album.remark}", error=True)
         return self
 
     def __exit__(
@@ -242,28 +242,28 @@ class Report:
             self._progress.stop()
 
     def described(self, done: int, total: int) -> None:
-        """Say how many pictures are described."""
+        """Show the number of pictures whose descriptors are computed."""
         self._show("describing").update(done, total)
 
     def picked(self, task: Task) -> None:
-        """Say which reference is picked."""
+        """Print the reference that was picked."""
         self._show("colouring").print(f"picked for {task.name}: {task.reference}, score {task.score:.3f}")
 
     def skipped(self, task: Task) -> None:
-        """Say that a picture has a result already."""
+        """Report a picture that already has a result."""
         self.skips += 1
         self._advance(f"skipped {self._count()} {task.name}: {task.result} exists; --overwrite replaces it")
 
     def coloured(self, task: Task) -> None:
-        """Say that a picture has its result."""
+        """Report a coloured picture."""
         self.colours += 1
         self._advance(f"coloured {self._count()} {task.name}: {task.result}")
 
     def failed(self, sentence: str) -> None:
-        """Say that a picture could not be coloured, and why.
+        """Report a picture that could not be coloured, with the reason.
 
         Raises:
-            UserError: it is the only one.
+            UserError: it is the only picture.
         """
         if self.single:
             raise UserError(sentence)
@@ -273,12 +273,12 @@ class Report:
         progress.update(self._done, self.total, line="")
 
     def left_out(self, sentence: str) -> None:
-        """Say that something else could not be used."""
+        """Report anything else that could not be used."""
         self.others.append(sentence)
         self._show("colouring").print(f"left out: {sentence}", error=True)
 
     def conclude(self, target: Path) -> int:
-        """Print the sum, leave the list of what failed, and return the exit status.
+        """Print the counts, write the list of failures, and return the exit status.
 
         Raises:
             UserError: nothing could be coloured.
@@ -287,7 +287,7 @@ class Report:
         if self.album.folder is not None:
             write_failures(self.album.folder, failures, self.rank)
             whose = "" if self.rank.world == 1 else f"process {self.rank.number} of {self.rank.world}: "
-            say(f"{whose}{self.colours} coloured, {self.skips} skipped, {len(self.failures)} failed")
+            echo(f"{whose}{self.colours} coloured, {self.skips} skipped, {len(self.failures)} failed")
             if len(self.failures) == self.total and self.rank.world == 1:
                 raise UserError(f"{target}: nothing in it could be coloured; the reasons are above")
         return SOME_FAILED if failures else 0
@@ -307,7 +307,7 @@ class Report:
         progress.update(self._done, self.total, line=line)
 
     def _show(self, doing: str) -> Progress:
-        """Return the display of what is done now, shown in place of what was done before."""
+        """Return the display of the current work, which replaces that of the work before."""
         if self._progress is None or self._progress.doing != doing:
             if self._progress is not None:
                 self._progress.stop()

@@ -1,11 +1,11 @@
-"""``pdnla-convert``: the authors' published checkpoint becomes a safetensors file."""
+"""``pdnla-convert``: convert a checkpoint to a safetensors file."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pdnla.cli._run import run
+from pdnla.cli.command import run
 from pdnla.errors import UserError
 
 app = typer.Typer(add_completion=False)
@@ -18,10 +18,10 @@ def convert(
     half: Annotated[bool, typer.Option("--half", help="Round the weights to half precision: half the size.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
-    """Turn a checkpoint into a safetensors file, which loads fast and can hold no code.
+    """Convert a checkpoint to a safetensors file, which loads fast and cannot hold code.
 
-    The file says its model, the model's arguments, its format's version and where the weights came from. Nothing in
-    the checkpoint is executed: anything but tensors in it is refused.
+    The file names its model, the model's arguments, the version of the format and the source of the weights. Nothing
+    in the checkpoint is executed: a checkpoint with anything but tensors is refused.
 
     Example: pdnla-convert PDNLA.pt pdnla.safetensors
     """

@@ -1,4 +1,4 @@
-"""``pdnla-eval``: measure weights beside baselines and published results, and leave a page to look at."""
+"""``pdnla-eval``: compare weights with baselines and published results, and write a report."""
 
 import logging
 import platform
@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pdnla.cli._hydra import check_numbers, run_composed
-from pdnla.cli._progress import Progress
+from pdnla.cli.composition import check_numbers, run_composed
+from pdnla.cli.progress import Progress
 from pdnla.configuration import record, revision
 from pdnla.errors import UserError
-from pdnla.training.distributed import processes
+from pdnla.processes import process_count
 
-if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
     from pdnla.evaluation.results import Evaluation
     from pdnla.evaluation.suite import Part
 
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(config: DictConfig) -> "dict[str, Evaluation]":
-    """Evaluate as ``config`` says; everything is written under Hydra's output folder of the run.
+    """Evaluate with a configuration; all results go to Hydra's output folder of the run.
 
     Raises:
-        UserError: the configuration asks for what is not there.
+        UserError: the configuration names something that does not exist.
     """
     import torch
 
@@ -42,7 +42,7 @@ def evaluate(config: DictConfig) -> "dict[str, Evaluation]":
     chosen = HydraConfig.get().runtime.choices["protocol"]
     weights: Any = OmegaConf.to_container(config.weights) if OmegaConf.is_config(config.weights) else config.weights
     methods.check_baselines(config.baselines)
-    protocol = hydra.utils.instantiate(config.protocol)  # before the measures, which may wait for a download
+    protocol = hydra.utils.instantiate(config.protocol)  # before the measures, whose weights may have to be downloaded
     parts = suite.parts_of(protocol, chosen)
     for option in getattr(protocol, "left_out", []):
         log.warning("protocol.%s is not given; its part of the suite is left out", option)
@@ -81,9 +81,9 @@ def evaluate(config: DictConfig) -> "dict[str, Evaluation]":
 
 
 def _check(config: DictConfig) -> None:
-    """Raise :class:`UserError` for what no part of the evaluation would notice in time."""
-    if processes() > 1:
-        raise UserError("leave out torchrun or srun: devices=N starts the processes of an evaluation itself")
+    """Raise :class:`UserError` for options that would otherwise fail late."""
+    if process_count() > 1:
+        raise UserError("do not use torchrun or srun: devices=N starts the processes of an evaluation")
     for key, least in (("devices", 1), ("report.pictures", 0), ("report.side", 16)):
         value = OmegaConf.select(config, key)
         if value < least:
@@ -107,7 +107,7 @@ def _print(evaluations: "dict[str, Evaluation]", parts: "Mapping[str, Part]", ti
         table.add_row(escape(method), *cells)
     console = Console()
     if not console.is_terminal:
-        console.width = 220  # nothing is folded that a file has room for
+        console.width = 220  # a file has room for long lines
     console.print(table)
 
 

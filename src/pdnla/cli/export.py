@@ -1,4 +1,4 @@
-"""``pdnla-export``: weights become a file that runs without this package's network."""
+"""``pdnla-export``: export weights to a file for another runtime."""
 
 import enum
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pdnla.cli._run import run
+from pdnla.cli.command import run
 from pdnla.errors import UserError
 from pdnla.pretrained import is_exported
 
@@ -14,14 +14,14 @@ app = typer.Typer(add_completion=False)
 
 
 class Format(str, enum.Enum):
-    """What kind of file is written."""
+    """Format of the file."""
 
     onnx = "onnx"
     pt2 = "pt2"
 
 
 class ExportedPrecision(str, enum.Enum):
-    """The numbers an exported network computes in."""
+    """Number format of an exported network's computations."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -33,21 +33,24 @@ def export(
     weights: Annotated[str, typer.Argument(help="Weights of pdnla-train or pdnla-convert, or pdnla_tiny.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The file to write. Without it: WEIGHTS.onnx or .pt2 in this folder."),
+        typer.Option(
+            "--out", "-o", help="The file to write. Default: WEIGHTS.onnx or WEIGHTS.pt2 in the current folder."
+        ),
     ] = None,
     format_: Annotated[
         Format | None,
-        typer.Option("--format", help="onnx, or pt2, compiled by torch for this machine; by OUT's ending if given."),
+        typer.Option("--format", help="onnx, or pt2 (compiled by torch for this machine). Default: the ending of OUT."),
     ] = None,
     precision: Annotated[
-        ExportedPrecision, typer.Option(help="What it computes in: float32; float16 (half the file); bfloat16 (pt2).")
+        ExportedPrecision,
+        typer.Option(help="Number format: float32; float16 (half the file size); bfloat16 (pt2 only)."),
     ] = ExportedPrecision.float32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
-    """Export WEIGHTS to ONNX, or compile them ahead of time, for pictures of any number and size.
+    """Export WEIGHTS to ONNX, or compile them ahead of time, for any number and size of pictures.
 
-    The file holds all from the two pictures to the result, edges included, and is checked against the network at
-    several sizes before it is kept. pdnla-colorize --weights takes it.
+    The file holds everything from the two pictures to the result, edge detection included. It is checked against the
+    network at several sizes before it is kept. pdnla-colorize --weights reads it.
 
     Example: pdnla-export pdnla.safetensors --format onnx
     """
@@ -63,10 +66,10 @@ def export(
     from pdnla.export import export as write
     from pdnla.weights import build_network, read_weights
 
-    found = read_weights(weights)
-    network = build_network(found, weights)
-    typer.echo(f"{file}: exporting {found.description}; this takes minutes", err=True)
-    parity = write(network, file, precision.value, found.source)
+    contents = read_weights(weights)
+    network = build_network(contents, weights)
+    typer.echo(f"{file}: exporting {contents.description}; this takes minutes", err=True)
+    parity = write(network, file, precision.value, contents.source)
     size = file.stat().st_size / 1e6
     typer.echo(
         f"{file}: {size:.1f} MB, {precision.value}; at {len(SIZES)} sizes within {parity.largest:.2g} of the network"

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pdnla.cli._progress import Progress, say
-from pdnla.cli._run import SOME_FAILED, run
+from pdnla.cli.command import SOME_FAILED, run
+from pdnla.cli.progress import Progress, echo
 from pdnla.data.pairs_file import write_choices
 from pdnla.errors import UserError
 from pdnla.images.io import list_images
@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class BackboneName(str, enum.Enum):
-    """The frozen network that says what is alike."""
+    """The frozen network whose features are compared."""
 
     efficientnet_lite0 = "efficientnet_lite0"
     vgg19 = "vgg19"
@@ -27,60 +27,71 @@ class BackboneName(str, enum.Enum):
 @app.command()
 def pairs(
     targets: Annotated[Path, typer.Argument(metavar="FOLDER", help="Pictures to find references for.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file of pairs to write (CSV).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The pairs file to write (CSV).")],
     references: Annotated[
         Path | None,
-        typer.Option(help="Folder that references come from; FOLDER itself without it.", show_default=False),
+        typer.Option(help="Folder of the references. Default: FOLDER itself.", show_default=False),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="References for each target.")] = 1,
-    least: Annotated[float, typer.Option(help="Leave out pairs less alike than this cosine.")] = 0.0,
-    most: Annotated[float, typer.Option(help="Leave out pairs more alike than this: copies of one picture.")] = 0.98,
-    backbone: Annotated[BackboneName, typer.Option(help="What says that pictures are alike.")] = (
+    least: Annotated[float, typer.Option(help="Leave out pairs whose cosine similarity is below this.")] = 0.0,
+    most: Annotated[
+        float, typer.Option(help="Leave out pairs whose cosine similarity is above this: copies of one picture.")
+    ] = 0.98,
+    backbone: Annotated[BackboneName, typer.Option(help="Network whose features are compared.")] = (
         BackboneName.efficientnet_lite0
     ),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 2,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> int:
-    """Find for every picture in FOLDER the one that shows what is most like it, and write the pairs with their scores.
+    """Find for every picture in FOLDER the picture with the most similar content, and write the pairs with scores.
 
-    Pictures are compared by what they show, never by their colours. The file serves training
+    The comparison uses luminance only, not colours. The file serves training
     (pdnla-train data=pairs data.pairs_file=pairs.csv loss=hybrid) and validation (data.validation_pairs=pairs.csv).
-    References are pictures in colour: grey ones are never chosen. What was computed of a picture is kept, so that a
-    second run takes seconds. Pictures that cannot be read are named and left out, and the exit status is 1.
+    Grey pictures are never chosen as references. Descriptors are cached, so a second run takes seconds. Pictures that
+    cannot be read are listed and left out, and the exit status is 1.
 
     Example: pdnla-pairs photographs/ -o photographs/pairs.csv
     """
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists already; add --overwrite to replace it")
     if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"{out}: cannot be a file of pairs; name a file in a folder that exists")
+        raise UserError(f"{out}: cannot be a pairs file; name a file in a folder that exists")
     if not least < most:
         raise UserError(f"--least {least} must be under --most {most}")
     left_out: list[str] = []
-    asked = list_images(targets, left_out.append)
-    offered = asked if references is None else list_images(references, left_out.append)
+    target_paths = list_images(targets, left_out.append)
+    reference_paths = target_paths if references is None else list_images(references, left_out.append)
     from pdnla.devices import choose_device
     from pdnla.inference.choosing import choose_references
 
     chosen = choose_device(device)
     with Progress("describing") as progress:
         choices = choose_references(
-            asked, offered, count, least, most, backbone.value, chosen, workers, progress.update, left_out.append
+            target_paths,
+            reference_paths,
+            count,
+            least,
+            most,
+            backbone.value,
+            chosen,
+            workers,
+            progress.update,
+            left_out.append,
         )
     for sentence in dict.fromkeys(left_out):
-        say(f"left out: {sentence}", error=True)
+        echo(f"left out: {sentence}", error=True)
     if not choices:
         raise UserError(
-            f"{targets}: none of its {len(asked)} pictures has a reference in colour between --least {least} and"
+            f"{targets}: none of its {len(target_paths)} pictures has a reference in colour between --least {least} and"
             f" --most {most}; widen them, or give more pictures with --references"
         )
     write_choices(out, choices)
-    served = len({choice.target for choice in choices})
-    say(f"{out}: {len(choices)} pairs for {served} of {len(asked)} pictures")
+    matched = len({choice.target for choice in choices})
+    echo(f"{out}: {len(choices)} pairs for {matched} of {len(target_paths)} pictures")
     return SOME_FAILED if left_out else 0
 
 
 def main() -> None:
-    """Run the command with the arguments it was started with."""
+    """Run the command with the arguments of the command line."""
     run(COMMAND, lambda: app(standalone_mode=False, prog_name=COMMAND))

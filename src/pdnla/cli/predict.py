@@ -1,10 +1,10 @@
-"""``pdnla-predict``: says what has taken its place."""
+"""``pdnla-predict``: removed; it names the ``pdnla-colorize`` command that replaces it."""
 
 import shlex
 import sys
 from collections.abc import Sequence
 
-from pdnla.cli._run import run
+from pdnla.cli.command import run
 from pdnla.errors import UserError
 
 _PLACES = ("targets", "pairs_file", "references")
@@ -34,7 +34,7 @@ def refuse() -> int:
 
 
 def equivalent(overrides: Sequence[str]) -> str:
-    """Return the command line of pdnla-colorize that does what ``key=value`` arguments asked of pdnla-predict."""
+    """Return the ``pdnla-colorize`` command that replaces ``key=value`` arguments of ``pdnla-predict``."""
     given = dict(override.split("=", 1) for override in overrides if "=" in override)
     words = [given[name] for name in _PLACES if name in given] or ["TARGETS", "REFERENCES"]
     for name, option in _OPTIONS.items():

@@ -1,4 +1,4 @@
-"""``pdnla-prepare``: a folder of photographs becomes shards, verified, for training from slow or shared disks."""
+"""``pdnla-prepare``: verify photographs and pack them into shards, for training from slow or shared disks."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pdnla.cli._progress import Progress, say
-from pdnla.cli._run import SOME_FAILED, run
+from pdnla.cli.command import SOME_FAILED, run
+from pdnla.cli.progress import Progress, echo
 from pdnla.errors import UserError
 
 COMMAND = "pdnla-prepare"
@@ -16,38 +16,35 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 def main() -> None:
-    """Run the command with the arguments it was started with."""
+    """Run the command with the arguments of the command line."""
     run(COMMAND, lambda: app(standalone_mode=False, prog_name=COMMAND))
 
 
 @app.command()
 def prepare(
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Photographs; each one's class is the folder it lies in.")
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Photographs; the class of each is its folder.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards.")],
     shard_size: Annotated[
-        int, typer.Option(min=1, help="Megabytes of photographs in a shard, counted before --size.")
+        int, typer.Option(min=1, help="Megabytes of photographs in a shard, before --size is applied.")
     ] = 256,
     size: Annotated[
         int,
         typer.Option(
             min=0,
             max=8192,
-            help="Scale photographs down until the shorter side has at most SIZE pixels; 0 keeps their bytes.",
+            help="Reduce photographs whose shorter side has more than SIZE pixels to SIZE; 0 keeps the files' bytes.",
         ),
     ] = 0,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes that read and write.", show_default="one for each processor"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the shards that are in OUT first.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the shards in OUT first.")] = False,
 ) -> int:
-    """Write the photographs of FOLDER into tar shards in OUT, to train from with data=imagenet_shards.
+    """Write the photographs of FOLDER to tar shards in OUT, for training with data=imagenet_shards.
 
-    Every photograph is decoded; broken and grey ones are left out and listed in OUT/left_out.csv. A run that was
-    interrupted goes on where it was: give the same command again. Where a folder below cannot be listed, the rest is
-    done and the exit status is 1.
+    Every photograph is decoded; broken and grey ones are left out and listed in OUT/left_out.csv. To resume an
+    interrupted run, repeat the command. If a subfolder cannot be listed, the rest is written and the exit status is 1.
 
         pdnla-prepare ILSVRC/train shards/ --size 384
 
@@ -55,11 +52,11 @@ def prepare(
     """
     from pdnla.data.preparing import GREY, begin, plan_shards, write_left_out, write_shards, written
 
-    say(f"listing {folder}")
+    echo(f"listing {folder}")
     unlisted: list[str] = []
     plan = plan_shards(folder, out, shard_size, size, unlisted.append)
     for sentence in unlisted:
-        say(f"left out: {sentence}", error=True)
+        echo(f"left out: {sentence}", error=True)
     begin(plan, out, overwrite)
     kept, skipped, left_out, waiting = 0, 0, [], []
     for job in plan.jobs:
@@ -79,12 +76,12 @@ def prepare(
             progress.advance(len(job.paths), f"wrote {done}/{len(plan.jobs)} shard {job.number}: {counts}")
     write_left_out(out, left_out)
     grey = sum(reason == GREY for _, reason in left_out)
-    say(
-        f"{kept} photographs in {len(plan.jobs)} shards, {skipped} of them there before; {len(left_out)} left out"
+    echo(
+        f"{kept} photographs in {len(plan.jobs)} shards, {skipped} of which existed before; {len(left_out)} left out"
         f" ({grey} grey, {len(left_out) - grey} unreadable), listed in {out / 'left_out.csv'}"
     )
     if not kept:
-        raise UserError(f"{folder}: none of its photographs can be read and has colours; choose another folder")
+        raise UserError(f"{folder}: holds no readable colour photograph; choose another folder")
     return SOME_FAILED if unlisted else 0
 
 

@@ -1,4 +1,4 @@
-"""``pdnla-train``: compose a configuration, train, and leave a folder with all that came of it."""
+"""``pdnla-train``: compose a configuration, train, and write all results to one folder."""
 
 import gc
 import logging
@@ -13,16 +13,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pdnla.cli._hydra import Explained, explain, prepare_arguments, sentence
-from pdnla.cli._run import run
-from pdnla.cli._sweep import SweepStart, conclude
+from pdnla.cli.command import run
+from pdnla.cli.composition import HydraBypass, explain, prepare_arguments, sentence
+from pdnla.cli.sweep import SweepStart, conclude
 from pdnla.configuration import config_folder, follow_moves
 from pdnla.errors import Preempted, UserError
 from pdnla.files import replacing
 from pdnla.memory import keep_freed_memory
 from pdnla.options import check_options
+from pdnla.processes import is_first, process_count
 from pdnla.training import sweeps
-from pdnla.training.distributed import is_first, processes, trainer_strategy
+from pdnla.training.distributed import trainer_strategy
 from pdnla.training.options import OPTIONS
 from pdnla.training.sweeps import Result
 
@@ -32,14 +33,14 @@ SOME_FAILED = 1
 
 
 def train(config: DictConfig) -> float | None:
-    """Train as ``config`` says; everything is written under Hydra's output folder of the run.
+    """Train with a configuration; all results go to Hydra's output folder of the run.
 
     Returns:
-        ``val/chroma_error`` of the best validation, of the last one of a run that was pruned, or None without any:
-        what a search minimises.
+        The objective that a search minimises: ``val/chroma_error`` of the best validation, of the last one if the run
+        was pruned, or None without a validation.
 
     Raises:
-        UserError: the configuration asks for what is not there.
+        UserError: the configuration names something that does not exist.
     """
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
@@ -51,13 +52,13 @@ def train(config: DictConfig) -> float | None:
         follow_moves(config)
         check_options(config, OPTIONS)
         sweeping = hydra_config.mode == RunMode.MULTIRUN
-        if sweeping and processes() == 1 and trainer_strategy(config.trainer) != "auto":
+        if sweeping and process_count() == 1 and trainer_strategy(config.trainer) != "auto":
             if config.trainer.num_nodes > 1:
                 raise UserError(
-                    f"trainer.num_nodes={config.trainer.num_nodes}: a sweep's runs are of one machine; use"
+                    f"trainer.num_nodes={config.trainer.num_nodes}: each run of a sweep uses one machine; use"
                     " hydra/launcher=submitit_slurm, or scripts/slurm_train.sh for each run"
                 )
-            sweeps.train_apart(result, folder)
+            sweeps.train_in_subprocess(result, folder)
         else:
             _train_here(config, result)
     except Exception as error:
@@ -75,12 +76,12 @@ def train(config: DictConfig) -> float | None:
 def _train_here(config: DictConfig, result: Result) -> None:
     keep_freed_memory()
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-    from pdnla.training.run import train_network  # torch and Lightning take seconds to import
+    from pdnla.training.run import train_network  # importing torch and Lightning takes seconds
 
-    for chatty in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)  # their import sets INFO
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)  # their import sets INFO
     if not is_first():
-        logging.getLogger().setLevel(logging.ERROR)  # the first process speaks for all
+        logging.getLogger().setLevel(logging.ERROR)  # only the first process prints
     train_network(config, result)
 
 
@@ -94,14 +95,14 @@ def _compose_and_train(config: DictConfig) -> float | None:
             _report_failure(error, explained)
             return None
         if explained:
-            raise Explained(explained) from error
+            raise HydraBypass(explained) from error
         raise
     finally:
-        gc.collect()  # network and trainer refer to each other, and the next run of a sweep needs their memory
+        gc.collect()  # a reference cycle of network and trainer; the next run of a sweep needs the memory
 
 
 def _report_failure(error: Exception, explained: UserError | None) -> None:
-    """Say in one line that a run of a sweep failed; a fault of ours leaves its traceback in the run's folder."""
+    """Log in one line that a run of a sweep failed; the traceback of a bug goes to the run's folder."""
     hydra_config = HydraConfig.get()
     reason = str(explained)
     if explained is None:
@@ -114,7 +115,7 @@ def _report_failure(error: Exception, explained: UserError | None) -> None:
 
 def main() -> None:
     """Run the command."""
-    # Hydra would print its own traceback and leave with status 1.
+    # Otherwise Hydra prints its own traceback and exits with status 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     SweepStart.folder = None
 
@@ -130,14 +131,14 @@ def main() -> None:
         failed = [result for result in results if result.failed]
         if isinstance(failure, UserError) and results:
             log.error("the sweep ended early: %s", failure)
-        elif failure and (not results or len(failed) < len(results)):  # a search in which all failed has no best
+        elif failure and (not results or len(failed) < len(results)):  # a search whose runs all failed has no best run
             raise failure
         return status or (SOME_FAILED if failed else 0)
 
     def train_all() -> int:
         try:
             _compose_and_train()
-        except Explained as error:
+        except HydraBypass as error:
             raise error.reason from error
         except Preempted:
             return Preempted.status

@@ -1,1 +1,1 @@
-"""Reading images safely, datasets of photographs and of pairs, pseudo-pairs, data modules."""
+"""Training data: photographs, shards, pairs, pseudo-pairs and data modules."""

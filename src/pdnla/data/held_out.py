@@ -1,7 +1,7 @@
-"""People that no training may use, because faces are measured on them.
+"""People who must not be used in training, because the evaluation measures faces on them.
 
-In ``Faces`` of Caltech-101, runs of consecutive numbers show one person in different places. ``Faces_easy`` has the
-same photographs, cropped, under the same numbers.
+In ``Faces`` of Caltech-101, consecutive numbers show one person in different places. ``Faces_easy`` holds crops of the
+same photographs under the same numbers.
 """
 
 import logging
@@ -24,10 +24,10 @@ PEOPLE = (
     range(393, 398),
     range(418, 434),
 )
-"""Ten people, each by the numbers of all photographs of them: what faces are measured on."""
+"""Ten people on whom the evaluation measures faces, each as the numbers of all photographs of that person."""
 
 RESERVE = (range(133, 138), range(159, 164), range(267, 286), range(398, 418))
-"""Four more that no training may use, to try things on before they are measured."""
+"""Four more people who must not be used in training, for trials during development."""
 
 OTHERS = (
     range(1, 22),
@@ -43,7 +43,7 @@ OTHERS = (
     range(346, 366),
     range(366, 388),
 )
-"""The others who are in several photographs."""
+"""The other people with several photographs."""
 
 _FOLDERS = ("Faces", "Faces_easy")
 

@@ -1,4 +1,4 @@
-"""Lightning data modules: where photographs come from, and the pseudo-pairs made of them."""
+"""Lightning data modules: the sources of photographs, and batches of pairs."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -49,16 +49,16 @@ BUILTIN_VALIDATION = ("motorcycle_left.png", "motorcycle_right.png")
 
 _OVERFIT_EPOCH = 100  # steps
 
-# Validation measures photographs as they are, and the same whatever training does to its own.
+# Validation uses photographs without noise and recolouring, whatever the settings of training.
 VALIDATION_PAIRS = PseudoPairs(noise=0.0, recolour=0.0)
 
 
 class Batch(NamedTuple):
-    """A batch for a step.
+    """The batch of a step.
 
-    ``pairs``, of which the first ``unpaired`` have another photograph for their reference; the ``seed`` of what the
-    step draws; how many ``grey`` and ``unreadable`` photographs were left out while drawing the batch; and the
-    ``guide`` of pairs whose correspondence was computed beforehand.
+    The references of the first ``unpaired`` of the ``pairs`` are other photographs. ``seed`` is the seed of the step's
+    random draws. ``grey`` and ``unreadable`` count the photographs that were left out while the batch was drawn.
+    ``guide`` is that of pairs with correspondence computed in advance.
     """
 
     pairs: Pairs
@@ -72,26 +72,26 @@ class Batch(NamedTuple):
 class PseudoPairData(pl.LightningDataModule):
     """Pseudo-pairs of photographs, for training and validation.
 
-    Workers decode, crop and mirror; pairs are made on the batch, on its device. The same seed gives the same batches,
-    whatever the number of workers.
+    Workers decode, crop and mirror; pairs are made from the whole batch on its device. The same seed gives the same
+    batches for any number of workers.
 
     Args:
-        batch_size: photographs in one device's batch.
+        batch_size: number of photographs in one device's batch.
         size: side of the square crops in pixels, a multiple of 16.
-        pairs: how a photograph becomes a pair.
-        seed: where all randomness comes from.
-        workers: processes that read photographs for each device.
-        validation_count: photographs that validate.
+        pairs: creates pairs from photographs.
+        seed: seed of all randomness.
+        workers: number of reading processes for each device.
+        validation_count: number of validation photographs.
         repeats: draws of each photograph in an epoch.
-        unpaired_fraction: the part of a batch whose references are other photographs.
-        pairing: which other photograph: ``class`` (of the same folder), ``nearest`` (by a frozen network's features),
-            ``random``.
+        unpaired_fraction: fraction of a batch whose references are other photographs.
+        pairing: the choice of the other photograph: ``class`` (from the same folder), ``nearest`` (by a frozen
+            network's features) or ``random``.
         zoom: the shorter side of a photograph is between 1 and ``zoom`` crops long.
-        unpaired_ramp: batches over which that part rises from none, so that the network first learns what pairs teach.
-        backbone: the network that says which are nearest.
-        validation_pairs: a file of pairs (``target,reference`` lines) whose results every validation measures.
-        overfit: train on one batch alone, always the same, and validate on it: a network that cannot learn that by
-            heart cannot learn.
+        unpaired_ramp: number of batches over which that fraction rises from 0, so that the network first learns from
+            pseudo-pairs.
+        backbone: the network whose features define ``nearest``.
+        validation_pairs: a pairs file (lines of ``target,reference``) whose results every validation measures.
+        overfit: train and validate on a single batch: a network that cannot memorise it cannot learn.
     """
 
     def __init__(
@@ -123,20 +123,20 @@ class PseudoPairData(pl.LightningDataModule):
         self.workers, self.validation_count, self.repeats = workers, validation_count, repeats
         self.overfit = overfit
         self.training_paths: Sequence[Photograph] = ()
-        self.references: list[Path] = []  # photographs that are references alone
+        self.references: list[Path] = []  # photographs that are only references
         self.partners: Partners | None = None
         self.validation_paths: Sequence[Photograph] = ()
-        self.batches_had = 0
+        self.batches_done = 0
 
     def photographs(self) -> tuple[Sequence[Photograph], Sequence[Photograph]]:
-        """Return the training photographs and those that may validate."""
+        """Return the photographs for training and those for validation."""
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """List the photographs and look at some of them before training begins.
+        """List the photographs and read some of them before training begins.
 
         Raises:
-            UserError: there are none, too few for a batch, or none in colour.
+            UserError: there are no photographs, too few for a batch, or none in colour.
         """
         if self.training_paths:
             return
@@ -151,12 +151,12 @@ class PseudoPairData(pl.LightningDataModule):
             )
         if not colourful(self.training_paths, 1, self.seed):
             raise UserError(
-                f"none of the {len(self.training_paths)} photographs to train on can be read and has colours; choose"
+                f"none of the {len(self.training_paths)} training photographs is a readable colour photograph; choose"
                 " another data.root"
             )
         self.validation_paths = colourful(validation, self.validation_count, self.seed)
         if not self.validation_paths:
-            raise UserError("none of the photographs to validate with can be read and has colours; choose others")
+            raise UserError("none of the validation photographs is a readable colour photograph; choose others")
         if self.unpaired_fraction:
             self.partners, self.references = self.choose_partners()
         log.info(
@@ -166,15 +166,15 @@ class PseudoPairData(pl.LightningDataModule):
         )
 
     def choose_partners(self) -> tuple[Partners, list[Path]]:
-        """Return what chooses the references of unpaired pairs, and the photographs that are references alone."""
+        """Return the chooser of references for unpaired pairs, and the photographs that are only references."""
         return partners_by(self.pairing, cast(Sequence[Path], self.training_paths), self.backbone), []
 
     def order(self) -> Callable[[np.random.Generator], NDArray[np.int64]] | None:
-        """Return what draws the order of an epoch; None for any order, each as likely."""
+        """Return a function that draws the order of an epoch; None for a uniformly random order."""
         return None
 
     def unpaired(self, batches: int) -> int:
-        """Return how many pairs of a device's batch are unpaired after so many batches."""
+        """Return the number of unpaired pairs in a device's batch after a number of batches."""
         ramp = min(1.0, batches / self.unpaired_ramp) if self.unpaired_ramp else 1.0
         return round(self.unpaired_fraction * ramp * self.batch_size)
 
@@ -183,11 +183,11 @@ class PseudoPairData(pl.LightningDataModule):
         if self.overfit:
             return self._loader(self._crops(), batch_sampler=[self._first_batch()] * _OVERFIT_EPOCH)
         sampler = self._batches()
-        sampler.skip, self.batches_had = self.batches_had, 0
+        sampler.skip, self.batches_done = self.batches_done, 0
         return self._loader(self._crops(), batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """Return the loaders of this device's share of the validation crops, and of the pairs given to validate."""
+        """Return the loaders of this device's share of the validation crops, and of the given validation pairs."""
         if self.overfit:
             return self._loader(self._crops(), batch_sampler=[self._first_batch()])
         crops = FixedCrops(self.validation_paths, self.size, self.seed)
@@ -200,14 +200,14 @@ class PseudoPairData(pl.LightningDataModule):
     def validates(self, loader: int) -> bool:
         """Return whether this device has pictures of its own in a validation loader.
 
-        With more devices than pictures some have none. They are given another's, so that all devices take part in what
-        follows a validation, and must not count it.
+        With more devices than pictures, some devices have none. They get a picture of another device, so that all
+        devices take part in the collective operations after a validation, and must not count it.
         """
         pictures = len(self.validation_pairs) if loader else len(self.validation_paths)
-        return self.overfit or self._place()[0] < pictures
+        return self.overfit or self._rank_and_devices()[0] < pictures
 
     def _share(self, dataset: Any) -> Subset[Any]:
-        rank, devices = self._place()
+        rank, devices = self._rank_and_devices()
         return Subset(dataset, range(rank, len(dataset), devices) or [rank % len(dataset)])
 
     def _batches(self) -> DrawnBatches:
@@ -215,7 +215,7 @@ class PseudoPairData(pl.LightningDataModule):
             len(self.training_paths),
             self.batch_size,
             self.seed,
-            *self._place(),
+            *self._rank_and_devices(),
             repeats=self.repeats,
             unpaired=self.unpaired,
             order=self.order(),
@@ -229,16 +229,16 @@ class PseudoPairData(pl.LightningDataModule):
         return TrainingCrops(paths, self.size, self.zoom, self.partners, len(self.training_paths))
 
     def state_dict(self) -> dict[str, int]:
-        """Return where in the epoch training is, for a checkpoint."""
+        """Return the position in the epoch, for a checkpoint."""
         assert self.trainer is not None
         return {"batches_had": self.trainer.fit_loop.epoch_loop.batch_progress.current.processed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on where a checkpoint was taken, without drawing the epoch's photographs again."""
-        self.batches_had = state_dict["batches_had"]
+        """Restore the position in the epoch; photographs that were already drawn are skipped without being read."""
+        self.batches_done = state_dict["batches_had"]
 
     def on_after_batch_transfer(self, batch: Crop, dataloader_idx: int) -> Batch:
-        """Make pairs of a batch of crops, on its device."""
+        """Create pairs from a batch of crops, on its device."""
         training = self.trainer is None or self.trainer.training
         truth = batch.truth.float() / 255
         seeds = torch.as_tensor(batch.seed).tolist()
@@ -254,7 +254,7 @@ class PseudoPairData(pl.LightningDataModule):
         pairs = Pairs(*(torch.cat(parts) for parts in zip(*groups, strict=True)))
         return Batch(pairs, unpaired, mix_seeds(*seeds), int(grey), int(unreadable))
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_devices(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[Crop]:
@@ -268,7 +268,7 @@ class PseudoPairData(pl.LightningDataModule):
 
 
 class BuiltinData(PseudoPairData):
-    """The colour photographs that come with scikit-image: six to train on, a stereo pair to validate."""
+    """The colour photographs that come with scikit-image: six for training, a stereo pair for validation."""
 
     def photographs(self) -> tuple[Sequence[Path], Sequence[Path]]:
         """Return scikit-image's photographs."""
@@ -281,8 +281,8 @@ class FolderData(PseudoPairData):
 
     Args:
         root: the folder.
-        validation_root: a folder of photographs to validate with; without it ``validation_count`` of ``root``, drawn by
-            the seed, are kept from training (at most a fifth).
+        validation_root: a folder of validation photographs; without it ``validation_count`` photographs of ``root``,
+            drawn with the seed, are held out (at most a fifth).
         **options: see :class:`PseudoPairData`.
     """
 
@@ -298,12 +298,12 @@ class FolderData(PseudoPairData):
 def photographs_of(
     root: Path, validation_root: Path | None, validation_count: int, seed: int
 ) -> tuple[Sequence[Path], Sequence[Path]]:
-    """Return the photographs to train on and to validate with: of a folder each, or of one, split.
+    """Return the photographs for training and validation, from a folder each or from one folder that is split.
 
     People that :mod:`pdnla.data.held_out` names are left out of training's.
 
     Raises:
-        UserError: a folder is missing or holds no image, or the only one holds a single image.
+        UserError: a folder is missing or holds no image, or the only folder holds a single image.
     """
     paths = without_held_out(list_images(root, natural=False), root)
     if validation_root is not None:
@@ -312,12 +312,12 @@ def photographs_of(
 
 
 class PairsData(PseudoPairData):
-    """Photographs and references that a file of pairs names (see ``pdnla-pairs``); targets also make pseudo-pairs.
+    """Targets and references from a pairs file (see ``pdnla-pairs``); targets also make pseudo-pairs.
 
     Args:
         pairs_file: ``target,reference`` lines.
-        root: what the lines' paths are relative to; None for the file's own folder.
-        **options: see :class:`PseudoPairData`; ``pairing`` does not matter.
+        root: folder of the relative paths; None for the file's own folder.
+        **options: see :class:`PseudoPairData`; ``pairing`` has no effect.
     """
 
     def __init__(self, pairs_file: str, root: str | None = None, **options: Any) -> None:
@@ -334,7 +334,7 @@ class PairsData(PseudoPairData):
         return split(targets, self.validation_count, self.seed, self.pairs_file)
 
     def choose_partners(self) -> tuple[Partners, list[Path]]:
-        """Return what knows each target's references, and the photographs that are references alone."""
+        """Return the chooser of each target's references, and the photographs that are only references."""
         targets = cast(Sequence[Path], self.training_paths)
         numbers = {path: number for number, path in enumerate(targets)}
         references: dict[Path, list[int]] = {path: [] for path in targets}
@@ -348,7 +348,7 @@ class PairsData(PseudoPairData):
 def split(
     paths: Sequence[Path], validation_count: int, seed: int, source: object
 ) -> tuple[Sequence[Path], Sequence[Path]]:
-    """Return photographs to train on, and ``validation_count`` (at most a fifth), drawn by the seed, to validate with.
+    """Return training photographs, and ``validation_count`` (at most a fifth), drawn with the seed, for validation.
 
     Raises:
         UserError: there is only one.
@@ -360,20 +360,20 @@ def split(
 def split_numbers(
     count: int, validation_count: int, seed: int, source: object
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split the numbers under ``count`` as :func:`split` splits photographs; both parts are in order.
+    """Split ``range(count)`` as :func:`split` splits photographs; both parts are sorted.
 
     Raises:
         UserError: there is only one.
     """
     if count < 2:
-        raise UserError(f"{source}: holds a single photograph; training needs another one to validate with")
+        raise UserError(f"{source}: holds a single photograph; training needs another one for validation")
     order = np.random.default_rng(seed).permutation(count)
     held_out = max(1, min(validation_count, count // 5))
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
 class ImageNetData(FolderData):
-    """ImageNet in ILSVRC's layout: ``train/<wnid>/*.JPEG`` under the root, and ``val/`` if it is there."""
+    """ImageNet in ILSVRC's layout: ``train/<wnid>/*.JPEG`` below the root, and ``val/`` if it exists."""
 
     def photographs(self) -> tuple[Sequence[Path], Sequence[Path]]:
         """Return the photographs of ``train/``, and of ``val/`` or a seeded split."""
@@ -390,10 +390,10 @@ class ShardData(PseudoPairData):
 
     Args:
         root: the folder of shards.
-        validation_root: a folder of shards to validate with; without it ``validation_count`` photographs of ``root``,
-            drawn by the seed, are kept from training (at most a fifth).
-        shuffle_shards: shards that are mixed at a time, for disks that are slow at random reads; 0 for all.
-        **options: see :class:`PseudoPairData`; ``pairing`` by ``class`` or ``random``.
+        validation_root: a folder of validation shards; without it ``validation_count`` photographs of ``root``, drawn
+            with the seed, are held out (at most a fifth).
+        shuffle_shards: number of shards that are mixed at a time, for disks with slow random reads; 0 for all.
+        **options: see :class:`PseudoPairData`; ``pairing`` is ``class`` or ``random``.
     """
 
     def __init__(self, root: str, validation_root: str | None = None, shuffle_shards: int = 0, **options: Any) -> None:
@@ -412,7 +412,7 @@ class ShardData(PseudoPairData):
         return shards.take(training), shards.take(validation)
 
     def order(self) -> Callable[[np.random.Generator], NDArray[np.int64]] | None:
-        """Return what draws the order of an epoch."""
+        """Return a function that draws the order of an epoch; None for a uniformly random order."""
         if not self.shuffle_shards:
             return None
         return partial(window_order, cast(Shards, self.training_paths).shard, self.shuffle_shards)

@@ -1,4 +1,4 @@
-"""Which other picture is the reference of an unpaired pair."""
+"""The choice of references for unpaired pairs."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -38,12 +38,12 @@ class Classed(Protocol):
 
     @property
     def parent(self) -> Hashable:
-        """What is equal for photographs of one class."""
+        """The class: equal for photographs of one class."""
         ...
 
 
 class ClassPartners:
-    """Another photograph of the same class, which is its folder; the only one of a class is its own partner."""
+    """Another photograph of the same class, that is, folder; the only photograph of a class is its own partner."""
 
     def __init__(self, paths: Sequence[Classed]) -> None:
         members: dict[Hashable, list[int]] = defaultdict(list)
@@ -69,15 +69,15 @@ class ClassPartners:
 
 
 class NearestPartners:
-    """One of the nearest few by a frozen network's features, drawn at random.
+    """One of the nearest photographs by a frozen network's features, drawn at random.
 
     Args:
         paths: the photographs.
         backbone: the network's name.
-        neighbours: how many nearest ones are drawn from.
+        neighbours: number of nearest photographs to draw from.
 
     Raises:
-        UserError: the backbone cannot be had, or no photograph can be read.
+        UserError: the backbone is not available, or no photograph can be read.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class NearestPartners:
         self.nearest = index.nearest(neighbours)[0].numpy()
 
     def __call__(self, photograph: int, rng: np.random.Generator) -> int:
-        """Return the number of a near photograph."""
+        """Return the number of a nearest photograph."""
         return int(rng.choice(self.nearest[photograph]))
 
 
 class GivenPartners:
-    """The reference that a file of pairs names; one of them at random where it names several."""
+    """The reference in a pairs file; a random one if there are several."""
 
     def __init__(self, references: Sequence[Sequence[int]]) -> None:
         self.references = [np.array(numbers) for numbers in references]
@@ -105,7 +105,7 @@ class GivenPartners:
 
 
 def partners_by(pairing: str, paths: Sequence[Path], backbone: str = "efficientnet_lite0") -> Partners:
-    """Return what chooses partners by the name of a rule; ``backbone`` says which are ``nearest``.
+    """Return the chooser of partners with the name of a rule; ``nearest`` compares features of ``backbone``.
 
     Raises:
         UserError: there is no such rule, or it does not fit the photographs.

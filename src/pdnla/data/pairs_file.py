@@ -1,6 +1,6 @@
-"""Files of pairs: CSV lines of ``target,reference``, as people and spreadsheets write them, and more columns.
+"""Pairs files: CSV lines of ``target,reference`` and optional further columns, from people or spreadsheets.
 
-No torch here: ``pdnla-colorize`` imports this before it knows whether there is anything to compute.
+This module does not import torch: ``pdnla-colorize`` reads pairs before it knows whether there is work to do.
 """
 
 import csv
@@ -16,7 +16,7 @@ from pdnla.files import replacing
 COLUMNS = ("target", "reference", "score")
 """The heading that :func:`write_choices` writes."""
 
-_DELIMITERS = (",", ";", "\t")  # spreadsheets write semicolons where the comma is decimal
+_DELIMITERS = (",", ";", "\t")  # spreadsheets write semicolons if the decimal separator is a comma
 
 
 class Choice(NamedTuple):
@@ -28,20 +28,20 @@ class Choice(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """The heading of a file of pairs in lower case, empty if it has none, and its lines with their numbers."""
+    """The heading of a pairs file in lower case, empty if there is none, and the lines with their numbers."""
 
     heading: list[str]
     lines: list[tuple[int, list[str]]]
 
 
 def read_pairs(file: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
-    """Read a file of pairs: a line ``target,reference`` each, and more columns that are not read.
+    """Read a pairs file: lines of ``target,reference``; further columns are ignored.
 
     Paths are relative to ``root``, or to the file's own folder. A first line ``target,reference`` is a heading. Commas,
     semicolons or tabs separate columns; the encoding is UTF-8, with or without a byte-order mark.
 
     Raises:
-        UserError: the file is missing or empty, a line has no two columns, or a picture is not there.
+        UserError: the file is missing or empty, a line has only one column, or a picture is missing.
     """
     folder = root or file.parent
     pairs = []
@@ -54,10 +54,10 @@ def read_pairs(file: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
 
 
 def read_column(file: Path, name: str) -> list[Path | None]:
-    """Read a further column of a file of pairs by its heading: a picture of each pair, None where it is empty.
+    """Read a further column of a pairs file by its heading: a picture for each pair, None for an empty cell.
 
     Raises:
-        UserError: the file is missing or empty, or a picture is not there.
+        UserError: the file is missing or empty, or a picture is missing.
     """
     heading, lines = _read(file, file.parent)
     if name not in heading:
@@ -78,7 +78,7 @@ def write_choices(file: Path, choices: Iterable[Choice]) -> None:
     folder = file.absolute().parent
     with (
         replacing(file) as temporary,
-        # Names may hold bytes that are no UTF-8.
+        # File names may be invalid UTF-8.
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as lines,
     ):
         writer = csv.writer(lines)
@@ -88,10 +88,10 @@ def write_choices(file: Path, choices: Iterable[Choice]) -> None:
 
 
 def read_choices(file: Path) -> list[Choice]:
-    """Return the choices that :func:`write_choices` wrote, whether or not the pictures are still there.
+    """Read the choices that :func:`write_choices` wrote; the pictures need not exist.
 
     Raises:
-        UserError: the file holds something else.
+        UserError: the file does not hold choices.
     """
     try:
         heading, lines = _read(file, file.parent)
@@ -99,23 +99,23 @@ def read_choices(file: Path) -> list[Choice]:
             raise ValueError(f"its heading is not {','.join(COLUMNS)}")
         return [Choice(file.parent / t, file.parent / r, float(score)) for _, (t, r, score) in lines]
     except (UserError, ValueError) as error:
-        raise UserError(f"{file}: holds no chosen references ({error}); move it away") from error
+        raise UserError(f"{file}: does not hold chosen references ({error}); move it away") from error
 
 
 def _read(file: Path, folder: Path) -> _Table:
-    """Read a file of pairs whose paths are relative to ``folder``.
+    """Read a pairs file whose paths are relative to ``folder``.
 
     Raises:
-        UserError: the file is missing, empty or no text.
+        UserError: the file is missing, empty or not a text file.
     """
     try:
-        # A heading may begin with a byte-order mark, and names may hold bytes that are no UTF-8.
+        # A heading may begin with a byte-order mark, and file names may be invalid UTF-8.
         text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
         tables = [_parse(text, delimiter) for delimiter in _DELIMITERS]
     except (OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f"{file}: is no file of pairs ({error}); give lines of target,reference") from error
+        raise UserError(f"{file}: is not a pairs file ({error}); give lines of target,reference") from error
     table = next((table for table in tables if table.heading), None)
-    table = table or next((table for table in tables if _is_there(table, folder)), tables[0])
+    table = table or next((table for table in tables if _pictures_exist(table, folder)), tables[0])
     if not table.lines:
         raise UserError(f"{file}: holds no pairs; give lines of target,reference")
     return table
@@ -128,13 +128,13 @@ def _parse(text: str, delimiter: str) -> _Table:
     return _Table(first, lines[1:]) if first[:2] == ["target", "reference"] else _Table([], lines)
 
 
-def _is_there(table: _Table, folder: Path) -> bool:
-    """Return whether the pictures of the first line exist, which tells how the columns are separated."""
+def _pictures_exist(table: _Table, folder: Path) -> bool:
+    """Return whether the pictures of the first line exist, which means that the delimiter is right."""
     return bool(table.lines) and len(table.lines[0][1]) > 1 and all(_find(folder, c) for c in table.lines[0][1][:2])
 
 
 def _find(folder: Path, cell: str) -> Path | None:
-    """Return the picture that a cell names: exactly, or without the blanks around it, as after a comma."""
+    """Return the picture that a cell names, either exactly or without surrounding blanks."""
     return next((folder / name for name in (cell, cell.strip()) if os.path.isfile(folder / name)), None)  # noqa: PTH113 - Path.is_file raises where a name is too long
 
 

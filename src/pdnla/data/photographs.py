@@ -1,7 +1,7 @@
-"""Photographs for training: crops drawn by seed, grey and unreadable pictures left out.
+"""Photographs for training: crops drawn with seeds; grey and unreadable pictures are left out.
 
-Every crop follows from a :class:`Draw` alone, an index and a seed, so batches do not depend on worker processes, on the
-number of devices or on where a run was interrupted.
+A crop depends only on its :class:`Draw`, an index and a seed, so batches do not depend on the worker processes, the
+number of devices or the moment at which a run was interrupted.
 """
 
 import logging
@@ -24,14 +24,14 @@ from pdnla.images.io import Openable, read_image
 log = logging.getLogger(__name__)
 
 GREY_CHROMA = 4.0
-"""A photograph with a mean chroma, sqrt(a*^2 + b*^2), under this is grey: it has no colours to learn from."""
+"""A photograph with a mean chroma, sqrt(a*^2 + b*^2), below this is grey: it has no colours to learn."""
 
 _ATTEMPTS = 64
 _PARTNERS = 8  # tried before another target is drawn
 
 
 class Photograph(Openable, Protocol):
-    """What can be opened as a :class:`~pathlib.Path` can, is named by its ``str`` and has a place in an order."""
+    """An object that can be opened like a :class:`~pathlib.Path`, has its name as ``str``, and can be sorted."""
 
     def __lt__(self, other: Any, /) -> bool: ...
 
@@ -40,9 +40,9 @@ _P = TypeVar("_P", bound=Photograph)
 
 
 class Draw(NamedTuple):
-    """One crop of one photograph: its number and the seed that everything random about it follows from.
+    """One crop of one photograph: the photograph's number, and the seed of all randomness.
 
-    With ``unpaired`` its reference is another photograph.
+    If ``unpaired`` is true, the reference is another photograph.
     """
 
     photograph: int
@@ -53,9 +53,9 @@ class Draw(NamedTuple):
 class Crop(NamedTuple):
     """A crop for training.
 
-    ``truth`` is sRGB uint8, ``(3, S, S)``; ``partner`` a crop of the photograph that is its reference, or its own where
-    it is not ``unpaired``; ``seed`` its draw's; ``grey`` and ``unreadable`` count the photographs that were drawn
-    before them and left out.
+    ``truth`` is sRGB uint8, ``(3, S, S)``. ``partner`` is a crop of the reference photograph, or ``truth`` itself if
+    the draw is not ``unpaired``. ``seed`` is that of the draw. ``grey`` and ``unreadable`` count the photographs that
+    were drawn before these two and left out.
     """
 
     truth: Tensor
@@ -67,12 +67,12 @@ class Crop(NamedTuple):
 
 
 def open_colour(photograph: Photograph, side: int) -> Image.Image | None:
-    """Open a photograph as sRGB at no less than ``side`` pixels on its shorter side where it has them.
+    """Open a photograph as sRGB, with at least ``side`` pixels on the shorter side if it has as many.
 
-    JPEGs are decoded at a fraction of their size where that is enough.
+    A JPEG is decoded at a fraction of its size if that is enough.
 
     Returns:
-        the picture, or None if it is grey by the rule of :data:`GREY_CHROMA`.
+        The picture, or None if it is grey (:data:`GREY_CHROMA`).
 
     Raises:
         UserError: it cannot be read.
@@ -88,7 +88,7 @@ def is_grey(rgb: Image.Image) -> bool:
 
 
 def random_crop(rgb: Image.Image, size: int, zoom: float, rng: np.random.Generator) -> Image.Image:
-    """Cut a square of 1 to 1/``zoom`` of the shorter side from anywhere, bring it to ``size``; mirror every other."""
+    """Crop a random square of 1 to 1/``zoom`` of the shorter side to ``size``; mirror it half of the time."""
     side = min(rgb.size) / rng.uniform(1.0, zoom)
     left, top = (rng.uniform(0, extent - side) for extent in rgb.size)
     crop = _resized(rgb, (left, top, left + side, top + side), size)
@@ -96,7 +96,7 @@ def random_crop(rgb: Image.Image, size: int, zoom: float, rng: np.random.Generat
 
 
 def centre_crop(rgb: Image.Image, size: int) -> Image.Image:
-    """Cut the largest square from the centre and bring it to ``size``."""
+    """Crop the largest centred square and resize it to ``size``."""
     side = min(rgb.size)
     left, top = ((extent - side) / 2 for extent in rgb.size)
     return _resized(rgb, (left, top, left + side, top + side), size)
@@ -112,16 +112,16 @@ def to_tensor(rgb: Image.Image) -> Tensor:
 
 
 class TrainingCrops(Dataset[Crop]):
-    """Random square crops of photographs; item ``Draw(photograph, seed, unpaired)``.
+    """Random square crops of photographs; the index is a ``Draw(photograph, seed, unpaired)``.
 
-    A grey or unreadable photograph gives way to another one, chosen by the draw's seed, and is counted.
+    A grey or unreadable photograph is counted and replaced by another one, chosen with the draw's seed.
 
     Args:
         paths: the photographs.
         size: side of a crop in pixels.
         zoom: the shorter side of a photograph is between 1 and ``zoom`` crops long.
         partners: chooses the reference of an unpaired draw.
-        targets: the first so many of ``paths`` are targets; the others are references alone. None for all.
+        targets: number of first ``paths`` that are targets; the others are only references. None for all.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class TrainingCrops(Dataset[Crop]):
         """Return the crop of a draw.
 
         Raises:
-            UserError: photograph after photograph is grey or unreadable.
+            UserError: too many photographs in a row are grey or unreadable.
         """
         rng = np.random.default_rng(draw.seed)
         left_out = {"grey": 0, "unreadable": 0}
@@ -156,7 +156,7 @@ class TrainingCrops(Dataset[Crop]):
             partner: Tensor | None = truth
             if draw.unpaired:
                 if self.partners is None:
-                    raise ValueError("a draw is unpaired and nothing chooses partners")
+                    raise ValueError("a draw is unpaired and partners is None")
                 for _ in range(_PARTNERS):
                     partner = self._crop(self.partners(index, rng), rng, left_out)
                     if partner is not None:
@@ -170,7 +170,7 @@ class TrainingCrops(Dataset[Crop]):
         )
 
     def _crop(self, index: int, rng: np.random.Generator, left_out: dict[str, int]) -> Tensor | None:
-        """Return a crop of a photograph, or None, counting why."""
+        """Return a crop of a photograph; if there is none, count the reason and return None."""
         path = self.paths[index]
         try:
             rgb = open_colour(path, round(self.size * self.zoom))
@@ -185,12 +185,12 @@ class TrainingCrops(Dataset[Crop]):
 
 
 class FixedCrops(Dataset[Crop]):
-    """The centre square of each photograph, always the same: for validation.
+    """The centred square of each photograph, for validation.
 
     Args:
         paths: the photographs, none of them grey.
         size: side of a crop in pixels.
-        seed: what the pairs made of them follow from, together with the index.
+        seed: seed of the pairs, combined with the index.
     """
 
     def __init__(self, paths: Sequence[Photograph], size: int, seed: int) -> None:
@@ -209,7 +209,7 @@ class FixedCrops(Dataset[Crop]):
 
 
 class FixedPairs(Dataset[Crop]):
-    """The centre squares of given targets and references, always the same: for validation.
+    """The centred squares of given targets and references, for validation.
 
     Args:
         pairs: paths of each target and its reference.
@@ -223,10 +223,10 @@ class FixedPairs(Dataset[Crop]):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Crop:
-        """Return target and reference of a pair; the target may be grey.
+        """Return the target and reference of a pair; the target may be grey.
 
         Raises:
-            UserError: one cannot be read.
+            UserError: a picture cannot be read.
         """
         squares = []
         for path in self.pairs[index]:
@@ -239,40 +239,40 @@ class FixedPairs(Dataset[Crop]):
 
 
 def mix_seeds(*seeds: int) -> int:
-    """Return one seed of 63 bits that follows from several."""
+    """Return a seed of 63 bits derived from several seeds."""
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def colourful(paths: Sequence[_P], count: int, seed: int) -> list[_P]:
-    """Return the first ``count`` photographs, in an order drawn by ``seed``, that can be read and are not grey."""
-    found: list[_P] = []
+    """Return the first ``count`` readable colour photographs in an order drawn with ``seed``, sorted."""
+    chosen: list[_P] = []
     for index in np.random.default_rng(seed).permutation(len(paths)):
-        if len(found) == count:
+        if len(chosen) == count:
             break
         try:
             if open_colour(paths[index], 32) is not None:
-                found.append(paths[index])
+                chosen.append(paths[index])
         except UserError as error:
             log.warning("left out: %s", error)
-    return sorted(found)
+    return sorted(chosen)
 
 
 class DrawnBatches(Sampler[list[Draw]]):
-    """Batches of draws for one device: each epoch draws every photograph once, in an order that follows from the seed.
+    """Batches of draws for one device; each epoch draws every photograph once, in an order derived from the seed.
 
-    The devices' batches of a step are consecutive parts of one global batch, so that no two see the same photograph and
-    the same seed gives the same global batches on any number of devices. An incomplete last batch is left out.
+    The devices' batches of a step are consecutive parts of one global batch: no two devices see the same photograph,
+    and the same seed gives the same global batches for any number of devices. An incomplete last batch is left out.
 
     Args:
-        photographs: how many there are.
-        batch_size: draws in one device's batch.
-        seed: where all randomness comes from.
-        rank: this device's number, of ``devices``.
-        devices: how many there are.
+        photographs: number of photographs.
+        batch_size: number of draws in one device's batch.
+        seed: seed of all randomness.
+        rank: number of this device.
+        devices: number of devices.
         repeats: draws of each photograph in an epoch.
-        unpaired: how many pairs of a device's batch, its first, are unpaired, by the number of batches before it.
-        order: returns an order of all photographs that follows from a generator alone; None for any order, each as
-            likely.
+        unpaired: returns the number of first pairs in a device's batch that are unpaired, from the number of earlier
+            batches.
+        order: draws an order of all photographs with a generator; None for a uniformly random order.
     """
 
     def __init__(
@@ -292,10 +292,10 @@ class DrawnBatches(Sampler[list[Draw]]):
         self.order = order or (lambda rng: rng.permutation(photographs))
         self.epoch = 0
         self.skip = 0
-        """Batches that the next iteration leaves out: those an interrupted epoch has had."""
+        """Number of batches that the next iteration skips, because an interrupted epoch has done them."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration draws."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -306,8 +306,8 @@ class DrawnBatches(Sampler[list[Draw]]):
         order = np.concatenate([self.order(rng) for _ in range(self.repeats)])
         seeds = rng.integers(2**62, size=len(order))
         step = self.batch_size * self.devices
-        had, self.skip = self.skip, 0
-        for start in range(had * step, len(self) * step, step):
+        skipped, self.skip = self.skip, 0
+        for start in range(skipped * step, len(self) * step, step):
             first = start + self.rank * self.batch_size
             part = slice(first, first + self.batch_size)
             unpaired = self.unpaired(self.epoch * len(self) + start // step)

@@ -1,4 +1,4 @@
-"""From a folder of photographs to shards: each photograph verified, each shard written whole, several at a time."""
+"""Writing shards from a folder of photographs: each photograph is verified, each shard is written atomically."""
 
 import csv
 import hashlib
@@ -29,14 +29,14 @@ from pdnla.processes import become_child
 GREY = "grey"
 """The reason in ``left_out`` of a photograph that :func:`~pdnla.data.photographs.is_grey`."""
 
-_SEED = 0  # of the order in which photographs fill shards
-_VERIFIED_SIDE = 32  # all of a JPEG is read at any scale, and greyness is judged at this one
+_SEED = 0  # seed of the order of photographs in shards
+_VERIFIED_SIDE = 32  # a JPEG is read completely at any scale; this is enough to find grey ones
 
 
-class Job(NamedTuple):
-    """A shard to write: its number, and the photographs' paths below ``folder`` and their classes' numbers.
+class ShardJob(NamedTuple):
+    """A shard to write: its number, the photographs' paths below ``folder``, and the numbers of their classes.
 
-    ``size`` is what the shorter side of a larger one is scaled down to; 0 keeps all as they are.
+    A photograph whose shorter side is larger than ``size`` is reduced to it; 0 keeps all unchanged.
     """
 
     folder: Path
@@ -47,26 +47,26 @@ class Job(NamedTuple):
     size: int
 
 
-class Plan(NamedTuple):
-    """What is to be written: one job for each shard, and the record of what was asked for."""
+class ShardPlan(NamedTuple):
+    """The shards to write, and the record of the options."""
 
-    jobs: list[Job]
+    jobs: list[ShardJob]
     record: dict[str, Any]
 
 
 def plan_shards(
     folder: Path, out: Path, shard_size: int, size: int, left_out: Callable[[str], None] | None = None
-) -> Plan:
-    """Assign the photographs below a folder to shards, in an order that mixes the classes and is always the same.
+) -> ShardPlan:
+    """Assign the photographs below a folder to shards, in a fixed order that mixes the classes.
 
     People that :mod:`pdnla.data.held_out` names are left out: shards are for training.
 
     Args:
-        folder: a tree of photographs; each one's class is the folder it lies in.
-        out: where the shards go.
-        shard_size: megabytes of photographs in a shard, as they are now.
-        size: see :class:`Job`.
-        left_out: is told, in a sentence, of each folder that cannot be listed; None: one is an error.
+        folder: a tree of photographs; the class of each is its folder.
+        out: folder of the shards.
+        shard_size: megabytes of photographs in a shard, before they are reduced.
+        size: see :class:`ShardJob`.
+        left_out: called with a sentence for each folder that cannot be listed; None makes such a folder an error.
 
     Raises:
         UserError: the folder is missing or holds no image.
@@ -81,7 +81,7 @@ def plan_shards(
     before = np.cumsum(lengths[order]) - lengths[order]
     starts = np.flatnonzero(np.diff(before // (shard_size * 1_000_000), prepend=-1))
     jobs = [
-        Job(folder, out, number, [paths[i] for i in part], [number_of[names[i]] for i in part], size)
+        ShardJob(folder, out, number, [paths[i] for i in part], [number_of[names[i]] for i in part], size)
         for number, part in enumerate(np.split(order, starts[1:]))
     ]
     listed = hashlib.sha256()
@@ -96,23 +96,23 @@ def plan_shards(
         "shards": len(jobs),
         "classes": classes,
     }
-    return Plan(jobs, record)
+    return ShardPlan(jobs, record)
 
 
 def _length(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # such as a link to nowhere; why is said when the photograph is left out
+    except OSError:  # such as a broken link; the reason is reported when the photograph is left out
         return 0
 
 
-def begin(plan: Plan, out: Path, overwrite: bool) -> None:
-    """Write ``plan.json``, or find that it is there already; remove what a killed run left half-written.
+def begin(plan: ShardPlan, out: Path, overwrite: bool) -> None:
+    """Write ``plan.json`` or check the existing one; remove temporary files of a killed run.
 
     Args:
-        plan: what is to be written.
-        out: where.
-        overwrite: remove the shards that are there.
+        plan: the plan.
+        out: folder of the shards.
+        overwrite: remove the shards in the folder.
 
     Raises:
         UserError: ``out`` holds shards of other photographs or options, or cannot be written to.
@@ -122,16 +122,16 @@ def begin(plan: Plan, out: Path, overwrite: bool) -> None:
     if overwrite:
         _remove([out / "plan.json", out / "left_out.csv", *out.glob("shard-*.json"), *out.glob("shard-*.tar")])
     elif (out / "plan.json").exists():
-        was = read_plan(out)
+        existing = read_plan(out)
         for key, what in (("shard_size", "--shard-size"), ("size", "--size")):
-            if was.get(key) != plan.record[key]:
+            if existing.get(key) != plan.record[key]:
                 raise UserError(
-                    f"{out}: was begun with {what} {was.get(key)}; give that again, choose another folder, or add"
-                    " --overwrite to begin anew"
+                    f"{out}: was begun with {what} {existing.get(key)}; repeat that, choose another folder, or add"
+                    " --overwrite to start again"
                 )
-        if was != plan.record:
+        if existing != plan.record:
             raise UserError(
-                f"{out}: holds shards of other photographs; choose another folder, or add --overwrite to begin anew"
+                f"{out}: holds shards of other photographs; choose another folder, or add --overwrite to start again"
             )
     elif any(out.glob("shard-*")):
         raise UserError(f"{out}: holds shards without plan.json; choose another folder, or add --overwrite")
@@ -149,19 +149,19 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 class Written(NamedTuple):
-    """What became of a shard's photographs: how many it holds, and a path and a reason for each that it does not."""
+    """The contents of a written shard: the number of photographs, and a path and a reason for each omitted one."""
 
     kept: int
     left_out: list[tuple[str, str]]
 
 
-def write_shard(job: Job) -> Written:
-    """Write a shard and then its index, each whole.
+def write_shard(job: ShardJob) -> Written:
+    """Write a shard and then its index, each atomically.
 
-    Each photograph is decoded; the ones that cannot be and grey ones are left out.
+    Each photograph is decoded; unreadable and grey ones are left out.
 
     Raises:
-        UserError: the disk is full, or the place cannot be written to.
+        UserError: the disk is full, or the folder cannot be written to.
     """
     kept: list[tuple[str, int]] = []
     left_out: list[tuple[str, str]] = []
@@ -195,14 +195,14 @@ def write_shard(job: Job) -> Written:
 
 
 class _Encoded(NamedTuple):
-    """A picture as it goes into a shard."""
+    """A picture in the form that a shard holds."""
 
     suffix: str
     content: bytes
 
 
 class _InMemory(NamedTuple):
-    """A photograph whose bytes have been read, so that those that are verified are those that are written."""
+    """A photograph whose bytes have been read, so that the verified and the written bytes are the same."""
 
     path: Path
     content: bytes
@@ -215,11 +215,11 @@ class _InMemory(NamedTuple):
 
 
 def _encoded(path: Path, size: int) -> _Encoded | str:
-    """Return a photograph as it goes into a shard, or the reason why it is left out."""
+    """Return a photograph in the form that a shard holds, or the reason why it is left out."""
     try:
         content = path.read_bytes()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd EXIF data and the like, which do no harm here
+            warnings.simplefilter("ignore")  # harmless, such as odd EXIF data
             rgb = open_colour(_InMemory(path, content), size or _VERIFIED_SIDE)
             with Image.open(io.BytesIO(content)) as image:
                 kind, shorter = image.format or "", min(image.size)
@@ -245,8 +245,8 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def written(job: Job) -> Written | None:
-    """Return what became of a shard's photographs, or None unless it and its index are there and agree."""
+def written(job: ShardJob) -> Written | None:
+    """Return the contents of a written shard; None unless the shard and its index exist and agree."""
     index = read_shard_index(job.out, job.number)
     if index is None:
         return None
@@ -257,23 +257,23 @@ def write_left_out(out: Path, left_out: Iterable[tuple[str, str]]) -> None:
     """Write ``left_out.csv``: a line with a path and a reason for each photograph that no shard holds."""
     with (
         replacing(out / "left_out.csv") as temporary,
-        # Names may hold bytes that are no UTF-8.
+        # File names may be invalid UTF-8.
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         csv.writer(file).writerows([("photograph", "reason"), *sorted(left_out)])
 
 
-def write_shards(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Written]]:
-    """Write shards, in this process or in several, and yield each as it is done.
+def write_shards(jobs: Sequence[ShardJob], workers: int) -> Iterator[tuple[ShardJob, Written]]:
+    """Write shards in one process or several, and yield each when it is finished.
 
     Raises:
-        UserError: the disk is full, the place cannot be written to, or a process was killed.
+        UserError: the disk is full, the folder cannot be written to, or a process was killed.
     """
     workers = min(workers, len(jobs))
     if workers < 2:
         yield from ((job, write_shard(job)) for job in jobs)
         return
-    # Not forked: this process has threads by now.
+    # Spawned, not forked, because this process already has threads.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=become_child, initargs=(signal.SIG_DFL,))
     try:
@@ -282,7 +282,7 @@ def write_shards(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Writt
             yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a process that writes shards was killed, perhaps for want of memory; give the same command again with"
+            "a process that writes shards was killed, perhaps because memory ran out; repeat the command with"
             " fewer --workers"
         ) from error
     finally:

@@ -24,16 +24,16 @@ class Pairs(NamedTuple):
 
 
 class PseudoPairs:
-    """Make pairs of photographs, on their device, all randomness from a seed for each pair.
+    """Creates pairs from photographs on their device; each pair has a seed for all of its randomness.
 
     Args:
-        warp: how far the two inner control points of the thin-plate spline move, in sides (published: 0.25).
-        noise: largest amplitude of the uniform noise on the reference, in [0, 1] sRGB; each reference
-            gets an amplitude between 0 and this (published: up to 50/255).
-        mirror: probability that the reference is mirrored.
-        recolour: probability that the truth's a* and b* are mixed at random, so that its colours can only be known from
-            the reference.
-        recolour_strength: standard deviation of that mixing about the identity.
+        warp: largest displacement of the two inner control points of the thin-plate spline, relative to the side
+            (published: 0.25).
+        noise: largest amplitude of the uniform noise on the reference, in [0, 1] sRGB; the amplitude of each reference
+            is between 0 and this (published: up to 50/255).
+        mirror: probability of mirroring the reference.
+        recolour: probability of mixing the truth's a* and b* at random, so that only the reference shows its colours.
+        recolour_strength: standard deviation of the mixing matrix around the identity.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class PseudoPairs:
         self.recolour, self.recolour_strength = recolour, recolour_strength
 
     def __call__(self, photographs: Tensor, seeds: Sequence[int]) -> Pairs:
-        """Make pairs of sRGB photographs in [0, 1], ``(B, 3, H, W)``; pair i follows from ``seeds[i]`` alone."""
+        """Create pairs from sRGB photographs in [0, 1], ``(B, 3, H, W)``; pair i depends only on ``seeds[i]``."""
         chance = [self._draw(seed) for seed in seeds]
         truth = self._recoloured(photographs, torch.stack([c.mixing for c in chance]))
         reference = warp(truth, torch.stack([c.offsets for c in chance]))
@@ -88,7 +88,7 @@ class PseudoPairs:
 
 
 class _Chance(NamedTuple):
-    """What one pair's seed decides."""
+    """The random choices for one pair."""
 
     mixing: Tensor
     offsets: Tensor
@@ -101,11 +101,11 @@ def warp(images: Tensor, offsets: Tensor) -> Tensor:
 
     Args:
         images: ``(B, C, H, W)``.
-        offsets: how far each inner control point moves, ``(B, 2, 2)`` as (x, y) in [-1, 1] coordinates.
+        offsets: displacement of each inner control point, ``(B, 2, 2)`` as (x, y) in [-1, 1] coordinates.
 
     Returns:
-        the warped images, ``(B, C, H, W)``. What lies outside an image is its reflection: black corners would be
-        colours to copy.
+        The warped images, ``(B, C, H, W)``. The outside of an image is its reflection, because the network would copy
+        black corners.
     """
     batch, _, height, width = images.shape
     points = torch.tensor(CONTROL_POINTS).expand(batch, -1, -1)

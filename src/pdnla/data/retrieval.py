@@ -1,4 +1,4 @@
-"""Finding pictures that show the same kind of thing, by a frozen network's features."""
+"""Retrieval of pictures with similar content, by a frozen network's features."""
 
 import hashlib
 import logging
@@ -29,7 +29,7 @@ _FORMAT = "3"  # changes when descriptors do
 
 
 class _Squares(Dataset[tuple[str, Tensor]]):
-    """Pictures as squares, sRGB uint8, ``(3, SIDE, SIDE)``; a sentence and zeros for those that cannot be read."""
+    """Pictures resized to squares, sRGB uint8, ``(3, SIDE, SIDE)``; zeros and a sentence for unreadable ones."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
@@ -47,12 +47,12 @@ class _Squares(Dataset[tuple[str, Tensor]]):
 
 
 def descriptors(pictures: Tensor, backbone: Backbone) -> Tensor:
-    """Return one unit vector a picture, ``(B, D)``, of sRGB in [0, 1], ``(B, 3, H, W)``.
+    """Return one unit vector per picture, ``(B, D)``, from sRGB in [0, 1], ``(B, 3, H, W)``.
 
-    The means of the upper and the lower half of the coarsest feature map of the picture's luminance. Colours play no
-    part, because the target has none, and left and right none either: the reference may well be the other way round.
-    (Measured by ``scripts/retrieval_accuracy.py``; finer maps and pooling made it no better, and quarters better only
-    where every picture of a class faces the same way.)
+    A vector holds the means of the upper and the lower half of the coarsest feature map of the picture's luminance. It
+    ignores colours, because the target has none, and left and right, because the reference may be mirrored.
+    (``scripts/retrieval_accuracy.py`` measures it. Finer maps and finer pooling were not better; quarters were better
+    only if all pictures of a class face the same way.)
     """
     coarsest = backbone(color.grey(pictures) * 2 - 1)[-1].float()
     return functional.normalize(functional.adaptive_avg_pool2d(coarsest, (2, 1)).flatten(1), dim=1)
@@ -63,7 +63,7 @@ class Index:
 
     Args:
         paths: the pictures.
-        vectors: their unit vectors, ``(N, D)``; zeros for those that could not be read.
+        vectors: their unit vectors, ``(N, D)``; zeros for unreadable pictures.
     """
 
     def __init__(self, paths: Sequence[Path], vectors: Tensor) -> None:
@@ -71,11 +71,11 @@ class Index:
 
     @property
     def readable(self) -> Tensor:
-        """Which pictures could be read, ``(N,)``."""
+        """Mask of the readable pictures, ``(N,)``."""
         return self.vectors.any(dim=1)
 
     def nearest(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return each picture's nearest other ones, best first: indices and cosines, both ``(N, count)``."""
+        """Return the nearest other pictures of each, best first: indices and cosines, both ``(N, count)``."""
         count = min(count, len(self.paths) - 1)
         indices, scores = [], []
         for start, rows in enumerate(self.vectors.split(1024)):
@@ -97,30 +97,30 @@ def build_index(
     progress: Callable[[int, int], None] | None = None,
     left_out: Callable[[str], None] | None = None,
 ) -> Index:
-    """Describe pictures, or take what was computed before of those that have not changed since.
+    """Compute the descriptors of pictures, with a cache for pictures that have not changed.
 
-    Of several processes that want the same index one computes it and the others wait for it. Pictures that cannot be
-    read are left out, and tried again the next time.
+    If several processes need the same index, one computes it and the others wait. Unreadable pictures are left out and
+    tried again the next time.
 
     Args:
         paths: the pictures.
-        backbone: what describes them.
-        device: where.
-        workers: processes that read pictures.
-        progress: is told how many pictures are done, and of how many.
-        left_out: is told, in a sentence, of each picture that cannot be read; None: a warning in the log.
+        backbone: name of the network.
+        device: the device.
+        workers: number of reading processes.
+        progress: called with the number of finished pictures and the number of all.
+        left_out: called with a sentence for each unreadable picture; None for a warning in the log.
 
     Raises:
-        UserError: the backbone cannot be had, or the index cannot be kept.
+        UserError: the backbone is not available, or the index cannot be written.
     """
     keys = [_key(path) for path in paths]
     name = hashlib.sha256(os.fsencode(os.path.commonpath([p.absolute().parent for p in paths])))
     file = cache_folder() / f"index_{backbone}_{name.hexdigest()[:16]}.safetensors"
     with lock(file.with_suffix(".lock")):
-        known = _known(file)
-        missing = [i for i, key in enumerate(keys) if key not in known]
+        cached = _read_cache(file)
+        missing = [i for i, key in enumerate(keys) if key not in cached]
         if missing:
-            log.info("describing %d pictures, %d are known already", len(missing), len(paths) - len(missing))
+            log.info("describing %d pictures, %d are in the cache", len(missing), len(paths) - len(missing))
             described = _describe(
                 [paths[i] for i in missing],
                 load_backbone(backbone),
@@ -129,15 +129,15 @@ def build_index(
                 progress or (lambda done, total: None),
                 left_out or (lambda sentence: log.warning("left out: %s", sentence)),
             )
-            before = len(known)
+            before = len(cached)
             try:
                 vectors = zip(missing, described, strict=True)
-                known.update((keys[i], vector) for i, vector in vectors if vector is not None)
-            finally:  # interrupted, it goes on from here the next time
-                if len(known) > before:
-                    _keep(file, known)
-    nothing = torch.zeros_like(next(iter(known.values()), torch.zeros(1)))
-    return Index(paths, torch.stack([known.get(key, nothing) for key in keys]))
+                cached.update((keys[i], vector) for i, vector in vectors if vector is not None)
+            finally:  # after an interruption, the next run continues here
+                if len(cached) > before:
+                    _write_cache(file, cached)
+    zeros = torch.zeros_like(next(iter(cached.values()), torch.zeros(1)))
+    return Index(paths, torch.stack([cached.get(key, zeros) for key in keys]))
 
 
 def _describe(
@@ -148,41 +148,41 @@ def _describe(
     progress: Callable[[int, int], None],
     left_out: Callable[[str], None],
 ) -> Iterator[Tensor | None]:
-    """Yield the descriptor of each picture, or None for one that cannot be read."""
+    """Yield the descriptor of each picture; None for an unreadable one."""
     workers = min(workers, len(paths) // _BATCH)
     loader = DataLoader(_Squares(paths), batch_size=_BATCH, num_workers=workers)
     backbone.to(device)
     done = 0
-    for complaints, squares in loader:
+    for errors, squares in loader:
         with torch.inference_mode():
             vectors = descriptors(squares.to(device).float() / 255, backbone).cpu()
-        for complaint, vector in zip(complaints, vectors, strict=True):
-            if complaint:
-                left_out(complaint)
-            yield None if complaint else vector
+        for error, vector in zip(errors, vectors, strict=True):
+            if error:
+                left_out(error)
+            yield None if error else vector
         done += len(squares)
         progress(done, len(paths))
 
 
-def _keep(file: Path, known: dict[str, Tensor]) -> None:
-    state = {"vectors": torch.stack(list(known.values()))}
+def _write_cache(file: Path, cached: dict[str, Tensor]) -> None:
+    state = {"vectors": torch.stack(list(cached.values()))}
     with replacing(file) as temporary:
-        temporary.write_bytes(safetensors.torch.save(state, {"keys": "\n".join(known), "format": _FORMAT}))
+        temporary.write_bytes(safetensors.torch.save(state, {"keys": "\n".join(cached), "format": _FORMAT}))
 
 
 def _key(path: Path) -> str:
-    """Return what a picture is known by: changed or moved, it is another."""
-    # One line of UTF-8, as the file's metadata must be.
+    """Return the key of a picture in the cache, which changes with its path, size and time."""
+    # One line of valid UTF-8, which the file's metadata require.
     name = os.fsencode(path.absolute()).decode("utf-8", "backslashreplace").replace("\n", "\\n")
     try:
         status = path.stat()
-    except OSError:  # such as a link to nowhere; reading it says why it is left out
+    except OSError:  # such as a broken link; the reason is reported when it is read
         return f"{name}||"
     return f"{name}|{status.st_size}|{status.st_mtime_ns}"
 
 
-def _known(file: Path) -> dict[str, Tensor]:
-    """Return the vectors of a cache file, none if there is no whole one."""
+def _read_cache(file: Path) -> dict[str, Tensor]:
+    """Return the vectors of a cache file; none if it is missing or damaged."""
     try:
         with safetensors.safe_open(file, framework="pt") as content:
             metadata = content.metadata() or {}
@@ -192,5 +192,5 @@ def _known(file: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         return {}
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        log.warning("%s: is not a whole index (%s); it is made anew", file, error)
+        log.warning("%s: is a damaged index (%s); it is computed again", file, error)
         return {}

@@ -1,19 +1,19 @@
-"""Photographs in a few large files: WebDataset shards, and an index beside each that says where its pictures lie.
+"""Photographs in a few large files: WebDataset shards, each with an index of its pictures' offsets.
 
 A shard is a plain tar of ``<key>.jpg`` and ``<key>.cls`` members, an open format that ``tar`` and the webdataset
-library read. A million small files are slow to list, to copy and, on a disk that many share, to open; a shard is one
-file per thousand photographs or so. Its index, ``shard-000000.json``, gives each picture's offset, so that any one is
-read by one seek: what an epoch draws follows from (photograph, seed) alone, as with a folder, and exact resuming and
-the disjoint split over devices come from the same sampler.
+library read. A million small files are slow to list, to copy and, on a shared disk, to open; a shard holds about a
+thousand photographs. Its index, ``shard-000000.json``, gives each picture's offset, so that any picture is read with
+one seek. As with a folder, the draws of an epoch depend only on (photograph, seed), and the same sampler gives exact
+resuming and the split over devices.
 
 A folder of shards holds:
 
-* ``plan.json``: what was asked for, the number of shards and the names of the classes;
-* ``shard-000000.tar``, …: pictures, their bytes as they were or scaled down to JPEG, each followed by its class's
-  number, an index into the names;
-* ``shard-000000.json``, …: ``bytes``, the tar's length; a list each of ``names``, ``offsets``, ``sizes``, ``classes``
-  and ``paths`` (below the folder they came from) of its pictures; and ``left_out``, pairs of a path and a reason;
-* ``left_out.csv``: those of all shards.
+* ``plan.json``: the options, the number of shards and the names of the classes;
+* ``shard-000000.tar``, …: pictures, with their original bytes or reduced to JPEG, each followed by the number of its
+  class, an index into the names;
+* ``shard-000000.json``, …: ``bytes``, the length of the tar; lists of the pictures' ``names``, ``offsets``, ``sizes``,
+  ``classes`` and ``paths`` (below the original folder); and ``left_out``, pairs of a path and a reason;
+* ``left_out.csv``: the omitted photographs of all shards.
 """
 
 import io
@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 from pdnla.errors import UserError
 
 FORMAT = 1
-"""What ``plan.json`` says; it changes when the files do."""
+"""Version in ``plan.json``, which changes with the format of the files."""
 
-_OPEN = 256  # shards held open at a time, well below the 1024 files a process may usually have
+_OPEN = 256  # shards kept open, well below the usual limit of 1024 files per process
 
 
 class Sample(NamedTuple):
-    """A photograph in a shard, to be opened as a path is."""
+    """A photograph in a shard, which can be opened like a path."""
 
     shards: "Shards"
     number: int
@@ -50,7 +50,7 @@ class Sample(NamedTuple):
 
     @property
     def parent(self) -> int:
-        """The number of its class, which stands for the folder it came from."""
+        """The number of its class, in place of a path's folder."""
         return int(self.shards.classes[self.number])
 
     @property
@@ -60,7 +60,7 @@ class Sample(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What it is called in there, without a suffix."""
+        """Its name in the shard, without a suffix."""
         return sample_key(self.shard, int(self.shards.row[self.number]))
 
     def __str__(self) -> str:
@@ -70,19 +70,19 @@ class Sample(NamedTuple):
 class Shards(Sequence[Sample]):
     """The photographs of a folder of shards.
 
-    Shards are opened as they are needed. A pickled copy opens its own, and a forked process may read from its parent's.
+    Shards are opened on demand. A pickled copy opens its own files, and a forked process can read from its parent's.
 
     Args:
         root: the folder.
 
     Raises:
-        UserError: it is no folder of shards, or a shard is missing or truncated.
+        UserError: it is not a folder of shards, or a shard is missing or truncated.
 
     Attributes:
         shard: the number of each photograph's shard.
-        row: its place in there.
-        offset: where its bytes begin.
-        size: how many there are.
+        row: its position in the shard.
+        offset: offset of its first byte.
+        size: number of its bytes.
         classes: the number of its class.
     """
 
@@ -96,7 +96,7 @@ class Shards(Sequence[Sample]):
             if index is None:
                 raise UserError(
                     f"{shard_path(self.root, number)}: is missing, truncated or without its index; run pdnla-prepare"
-                    " again, which writes such shards anew"
+                    " again, which writes such shards again"
                 )
             given = [np.array(index[name], np.int64) for name in ("offsets", "sizes", "classes")]
             columns.append([np.full(len(given[0]), number), np.arange(len(given[0])), *given])
@@ -127,7 +127,7 @@ class Shards(Sequence[Sample]):
         return {**self.__dict__, "_files": {}}
 
     def take(self, numbers: NDArray[np.int64]) -> "Shards":
-        """Return some of the photographs."""
+        """Return a subset of the photographs."""
         taken = Shards.__new__(Shards)
         taken.root, taken._files = self.root, {}
         taken.shard, taken.row, taken.classes = self.shard[numbers], self.row[numbers], self.classes[numbers]
@@ -138,7 +138,7 @@ class Shards(Sequence[Sample]):
         """Return the encoded picture of a photograph.
 
         Raises:
-            OSError: its shard cannot be read or ends before it.
+            OSError: its shard cannot be read or is truncated.
         """
         shard, size = int(self.shard[number]), int(self.size[number])
         file = self._files.get(shard)
@@ -154,21 +154,21 @@ class Shards(Sequence[Sample]):
 
 def _read_at(file: io.FileIO, size: int, offset: int) -> bytes:
     if hasattr(os, "pread"):
-        # A forked process shares its parent's place in the file, which this neither uses nor moves.
+        # pread does not use the position in the file, which a forked process shares with its parent.
         return os.pread(file.fileno(), size, offset)
     file.seek(offset)  # Windows, where no process is forked
     return file.read(size)
 
 
 def window_order(shard: NDArray[np.int32], window: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return an order of photographs that reads few shards at a time.
+    """Return an order of photographs that needs few shards at a time.
 
-    Shards are put in a random order; ``window`` of them are mixed, then the next.
+    The shards are put in a random order; the photographs of ``window`` shards are mixed, then those of the next.
 
     Args:
         shard: the number of each photograph's shard.
-        window: how many shards are mixed.
-        rng: what all randomness comes from.
+        window: number of shards that are mixed.
+        rng: the random generator.
     """
     windows = rng.permutation(int(shard.max()) + 1) // window
     order = rng.permutation(len(shard))
@@ -181,7 +181,7 @@ def shard_path(root: Path, number: int) -> Path:
 
 
 def read_shard_index(root: Path, number: int) -> dict[str, Any] | None:
-    """Return the index of a shard, or None unless both are there and whole."""
+    """Return the index of a shard; None unless both exist and are complete."""
     try:
         index = json.loads(index_path(root, number).read_text())
         return index if shard_path(root, number).stat().st_size == index["bytes"] else None
@@ -195,12 +195,12 @@ def index_path(root: Path, number: int) -> Path:
 
 
 def sample_key(shard: int, row: int) -> str:
-    """Return what the members of a photograph are called, without a suffix."""
+    """Return the name of a photograph's members, without a suffix."""
     return f"{shard:06d}-{row:06d}"
 
 
 def read_plan(root: Path) -> dict[str, Any]:
-    """Return what ``plan.json`` in a folder of shards says.
+    """Read ``plan.json`` in a folder of shards.
 
     Raises:
         UserError: it is missing, damaged or of another version.

@@ -1,6 +1,6 @@
-"""How good a colouring is: pairs to colour, methods and baselines, measures, and a report of them all.
+"""Evaluation: protocols, methods and baselines, measures, and a report.
 
-``protocols`` says what is coloured, ``methods`` and ``baselines`` by what. ``measures`` is the table of measures,
-whose functions are in ``metrics``, ``perceptual`` and ``frechet``; ``scoring`` applies it. ``runner`` does all that,
-on several devices, and ``report`` writes it down.
+``protocols`` defines the pictures to colour; ``methods`` and ``baselines`` colour them. ``measures`` is the table of
+measures, whose functions are in ``metrics``, ``perceptual`` and ``frechet``; ``scoring`` applies it. ``runner`` runs an
+evaluation, on several devices, and ``report`` writes its results.
 """

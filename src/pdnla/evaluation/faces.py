@@ -1,4 +1,4 @@
-"""Pairs of photographs of one person, of the ten people of Caltech-101 that no training uses."""
+"""Pairs of photographs of the same person, from ten people of Caltech-101 that no training uses."""
 
 import dataclasses
 from pathlib import Path
@@ -13,12 +13,12 @@ from pdnla.images.io import read_image
 
 
 class FacePair(NamedTuple):
-    """A photograph and another of the same person.
+    """Two photographs of the same person.
 
     Attributes:
-        target: number of the photograph that is coloured.
-        reference: number of the other.
-        centre: where the face's middle is in the target, as a part of its width.
+        target: number of the target.
+        reference: number of the reference.
+        centre: horizontal position of the face's centre in the target, relative to the width.
     """
 
     target: int
@@ -48,24 +48,24 @@ PAIRS = (
     FacePair(418, 420, 0.361),
     FacePair(426, 428, 0.489),
 )
-"""Two pairs of each of :data:`pdnla.data.held_out.PEOPLE`: the first photograph and the middle one, each after the
-second next.
+"""Two pairs for each of :data:`pdnla.data.held_out.PEOPLE`: the targets are the first and the middle photograph, the
+reference is the photograph two numbers later.
 
-The centres are the crops' of ``Faces_easy``, which are as high as the photographs.
+The centres are those of the crops in ``Faces_easy``, which have the photographs' full height.
 """
 
 MIDDLE, WIDTH, HEIGHT = 0.55, 0.30, 0.38
-"""The oval that is skin: the height of its middle, its axes; all as parts of the photograph's height."""
+"""The oval of skin: the vertical position of its centre, and its axes, relative to the photograph's height."""
 
 
 class Faces:
-    """Faces of the people set apart, each after another photograph of the same person.
+    """Faces of the held-out people; the reference is another photograph of the same person.
 
-    The cases' region ``skin`` is an upright oval in the middle of the face.
+    The region ``skin`` of a case is an upright oval in the middle of the face.
 
     Args:
-        root: Caltech-101's folder ``Faces``.
-        count: so many of :data:`PAIRS`, evenly spread; None for all.
+        root: folder ``Faces`` of Caltech-101.
+        count: number of :data:`PAIRS`, evenly spaced; None for all.
 
     Raises:
         UserError: the folder lacks a photograph.
@@ -100,11 +100,11 @@ class Faces:
 
 
 def oval(size: tuple[int, int], centre: float) -> NDArray[np.bool_]:
-    """Return the pixels of a face's skin in a photograph of a size (width, height), ``(H, W)``.
+    """Return the mask of a face's skin in a photograph, ``(H, W)``.
 
     Args:
-        size: of the photograph.
-        centre: where the face's middle is, as a part of the width.
+        size: width and height of the photograph.
+        centre: horizontal position of the face's centre, relative to the width.
     """
     width, height = size
     rows, columns = np.indices((height, width)) + 0.5

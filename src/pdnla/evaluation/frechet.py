@@ -1,4 +1,4 @@
-"""The Fréchet distance between sets of pictures, and the vectors that describe a picture."""
+"""The Fréchet distance between sets of pictures, and the feature vectors that it compares."""
 
 import functools
 from collections.abc import Sequence
@@ -8,35 +8,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdnla.evaluation.downloads import impatient
+from pdnla.evaluation.downloads import short_timeout
 
 
 def mean_features(features: Sequence[Tensor]) -> Tensor:
-    """Return the mean of the coarsest of a picture's feature maps: ``(320,)`` of EfficientNet-Lite0's."""
+    """Return the spatial mean of a picture's coarsest feature map, ``(320,)`` for EfficientNet-Lite0."""
     return features[-1].mean(dim=(2, 3))[0]
 
 
 def inception(picture: Tensor) -> Tensor:
-    """Return FID's description of a picture in [0, 1], ``(1, 3, H, W)``: Inception's features, ``(2048,)``."""
+    """Return the feature vector of FID, ``(2048,)`` from Inception, for a picture in [0, 1], ``(1, 3, H, W)``."""
     features: Tensor = load_inception().to(picture.device)(picture.mul(255).round().to(torch.uint8))
     return features.flatten()
 
 
 @functools.cache
 def load_inception() -> Any:
-    """Return torchmetrics' Inception network with torch-fidelity's weights, which it downloads."""
+    """Return torchmetrics' Inception network with torch-fidelity's weights, which are downloaded."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    with impatient():
+    with short_timeout():
         return FrechetInceptionDistance(feature=2048).inception
 
 
 @dataclass
 class Moments:
-    """Sums over the feature vectors of a set of pictures: they grow by one, and add up over processes.
+    """Sums over the feature vectors of a set of pictures, which can be added up over processes.
 
     Attributes:
-        count: how many vectors.
+        count: number of vectors.
         total: their sum, ``(D,)`` in float64.
         products: the sum of their outer products, ``(D, D)`` in float64.
     """
@@ -47,7 +47,7 @@ class Moments:
 
     @classmethod
     def of(cls, vector: Tensor) -> "Moments":
-        """Return those of a single vector, ``(D,)``."""
+        """Return the moments of a single vector, ``(D,)``."""
         vector = vector.double().cpu()
         return cls(1, vector, vector.outer(vector))
 
@@ -55,18 +55,18 @@ class Moments:
         return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
 
 
-def frechet_distance(results: Moments, wanted: Moments) -> float | None:
-    """Return the Fréchet distance of the normal distributions with the moments of two sets.
+def frechet_distance(results: Moments, goal: Moments) -> float | None:
+    """Return the Fréchet distance between the normal distributions with the moments of two sets.
 
-    ``|m - m'|² + tr(S + S' - 2 sqrt(S S'))`` (Heusel et al., NeurIPS 2017, the distance of FID). Sets smaller than
-    the features are many rank methods poorly.
+    ``|m - m'|² + tr(S + S' - 2 sqrt(S S'))`` (Heusel et al., NeurIPS 2017, the distance of FID). Sets with
+    fewer pictures than features rank methods poorly.
 
     Returns:
-        the distance, or None if a set has under two pictures.
+        The distance, or None if a set has fewer than two pictures.
     """
-    if results.count < 2 or wanted.count < 2:
+    if results.count < 2 or goal.count < 2:
         return None
-    (mean, covariance), (other_mean, other_covariance) = (_normal(moments) for moments in (results, wanted))
+    (mean, covariance), (other_mean, other_covariance) = (_normal(moments) for moments in (results, goal))
     values, vectors = torch.linalg.eigh(covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     cross = torch.linalg.eigvalsh(root @ other_covariance @ root).clamp(min=0).sqrt().sum()

@@ -1,7 +1,7 @@
-"""The one table of measures, which evaluation, validation, sweeps, checkpoints and dashboards read.
+"""The table of measures, which evaluation, validation, sweeps, checkpoints and dashboards read.
 
-A new measure is an entry of :data:`MEASURES` and its function. Functions are named and imported when they are first
-called, so that the table costs a command nothing.
+A new measure is an entry of :data:`MEASURES` and its function. Entries hold the functions' names, and a function is
+imported at its first call, so that importing the table is cheap.
 """
 
 import math
@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 Figures = dict[str, float]
-"""What is measured of one picture, or of a method, by the names of measures."""
+"""Values of one picture or method, by the names of the measures."""
 
 Place = Literal["evaluation", "validation", "sweeps"]
 EVERYWHERE: tuple[Place, ...] = ("evaluation", "validation", "sweeps")
@@ -21,29 +21,29 @@ LOGGED: tuple[Place, ...] = ("evaluation", "validation")
 
 @dataclass(frozen=True)
 class Measure:
-    """How a measure is computed and read.
+    """How a measure is computed and interpreted.
 
     Attributes:
         name: in files and logs.
         label: heading of its column.
-        better: ``up``, ``down``, or ``one`` where 1 is best.
-        digits: printed after the point.
-        against: what the result is compared with. ``truth``, ``reference`` and ``target`` are pictures of the same
-            case, and the function takes the result and that picture. ``frame``: the function takes the result, that of
-            the frame before, the target and the target before. ``set``: the function maps one picture to a vector, and
-            the measure is the Fréchet distance of the results' vectors from the truths', or else the references'.
+        better: ``up``, ``down``, or ``one`` if 1 is best.
+        digits: number of printed decimals.
+        against: the other input of the function. For ``truth``, ``reference`` and ``target``, the function takes the
+            result and that picture of the same case. For ``frame`` it takes the result, the previous frame's result,
+            the target and the previous target. For ``set`` it maps one picture to a vector, and the measure is the
+            Fréchet distance between the vectors of the results and those of the truths, or else of the references.
         function: ``module:name``. It takes sRGB in [0, 1], ``(B, 3, H, W)``, and returns ``(B,)``; a value that is
             not finite is left out.
-        meaning: what it is, in a few words.
-        takes: ``picture``, ``reduced`` (of at most 256² pixels) or ``features`` (EfficientNet-Lite0's maps of it).
-        region: the part of the picture that is measured, by its name in :class:`~pdnla.evaluation.protocols.Case`;
-            the function takes its pixels in one row. Cases without it do not have the measure.
-        summary: of a set of pictures: the ``mean``, the ``median``, or ``over_grey``: the mean over the mean of grey
+        meaning: a short explanation.
+        takes: ``picture``, ``reduced`` (at most 256² pixels) or ``features`` (EfficientNet-Lite0's feature maps).
+        region: name of the region in :class:`~pdnla.evaluation.protocols.Case` that is measured; the function takes
+            its pixels in one row. Cases without the region do not have the measure.
+        summary: over a set of pictures: ``mean``, ``median``, or ``over_grey``, the mean divided by the mean of grey
             results.
-        where: the places that measure it. Validation knows summaries but the median.
-        decides: its best value is marked in tables; not where a result that is wrong can have it.
-        weights: ``module:name`` of a function that loads weights which do not come with the package.
-        stand_in: the measure that is taken where these weights cannot be had.
+        where: the places that compute it. Validation supports all summaries except the median.
+        decides: its best value is marked in tables; False if a wrong result can reach the best value.
+        weights: ``module:name`` of a function that loads weights which are not part of the package.
+        stand_in: the measure that replaces it if the weights are not available.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Measure:
     stand_in: str | None = None
 
     def __call__(self, *pictures: Any) -> Any:
-        """Call the function."""
+        """Apply the function."""
         return resolve(self.function)(*pictures)
 
     def badness(self, value: float) -> float:
@@ -71,7 +71,7 @@ class Measure:
 
 
 def resolve(path: str) -> Any:
-    """Return what ``module:name`` names."""
+    """Import ``module:name`` and return it."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
 
@@ -295,37 +295,39 @@ MEASURES: dict[str, Measure] = {
 """Every measure by its name, in the order of tables."""
 
 OBJECTIVE = "chroma_error"
-"""What chooses a run's best checkpoint, ranks a sweep's runs and prunes them."""
+"""The measure that chooses a run's best checkpoint, ranks the runs of a sweep and prunes them."""
 
 
 def measured(place: Place, *against: str) -> list[Measure]:
-    """Return the measures of a place, of those against some things alone if any are named."""
+    """Return the measures of a place, restricted to some values of ``against`` if any are given."""
     return [m for m in MEASURES.values() if place in m.where and (not against or m.against in against)]
 
 
 def logged(name: str) -> str:
-    """Return what a validation logs a measure of pairs with a truth as."""
+    """Return the name under which validation logs a measure of pairs with a truth."""
     return f"val/{name}"
 
 
 def compared_in_sweeps() -> tuple[str, ...]:
-    """Return the logged names that a sweep's table has, the objective first."""
+    """Return the logged names in a sweep's table, the objective first."""
     names = [measure.name for measure in measured("sweeps")]
     return tuple(logged(name) for name in sorted(names, key=lambda name: name != OBJECTIVE))
 
 
 def summarise(figures: Sequence[Mapping[str, float]]) -> Figures:
-    """Return each measure's mean or median over the pictures that have it."""
-    found: Figures = {}
+    """Return the mean or median of each measure over the pictures that have it."""
+    summary: Figures = {}
     for name, measure in MEASURES.items():
         values = [picture[name] for picture in figures if name in picture]
         if values:
-            found[name] = statistics.median(values) if measure.summary == "median" else math.fsum(values) / len(values)
-    return found
+            summary[name] = (
+                statistics.median(values) if measure.summary == "median" else math.fsum(values) / len(values)
+            )
+    return summary
 
 
 def best(name: str, values: Mapping[str, float]) -> list[str]:
-    """Return the methods with the best value of a measure, as it is printed; several where they are equal."""
+    """Return the methods with the best value of a measure as printed; several if they are equal."""
     measure = MEASURES[name]
     rounded = {method: measure.badness(round(value, measure.digits)) for method, value in values.items()}
     return [method for method, value in rounded.items() if value == min(rounded.values())]

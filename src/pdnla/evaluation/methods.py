@@ -1,4 +1,4 @@
-"""What colours: weights and baselines, all run by :class:`pdnla.Colorizer`, so that users get what is measured."""
+"""The colouring methods: weights and baselines, all run by :class:`pdnla.Colorizer`, as for users."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ from pdnla.inference.colorizer import Colorizer
 
 BASELINE_NAMES = (*BASELINES, "semantic_warp")
 BASELINE_SIZE = 256
-"""Baselines that compare pixel with pixel see pictures of this size: larger ones would take minutes."""
+"""Input size of baselines that compare single pixels; larger ones would take minutes."""
 
 
 class Method:
-    """Colours pictures; what depends on the reference alone is kept until another one comes.
+    """Colours pictures and keeps the encoded reference until another one comes.
 
     Args:
-        colorizer: what does it.
+        colorizer: the colorizer.
     """
 
     def __init__(self, colorizer: Colorizer) -> None:
@@ -31,7 +31,7 @@ class Method:
         self._reference: Picture | None = None
 
     def __call__(self, target: Picture, reference: Picture) -> Image.Image:
-        """Return ``target`` in the colours of ``reference``, mode RGB of its own size."""
+        """Return ``target`` in the colours of ``reference``, in mode RGB at its own size."""
         if reference is not self._reference:
             self.colorizer.set_reference(reference)
             self._reference = reference
@@ -46,9 +46,9 @@ def load_methods(
     Args:
         weights: files that :func:`pdnla.load_network` reads, by the names of the methods.
         baselines: names, of :data:`BASELINE_NAMES`.
-        size: weights, and the semantic warp, see pictures of about ``size``² pixels, or ``native``.
-        device: where all compute.
-        precision: ``float32``, ``bfloat16`` or ``auto``, for the weights; baselines compute in float32.
+        size: working size of weights and of the semantic warp, about ``size``² pixels, or ``native``.
+        device: the device of all methods.
+        precision: ``float32``, ``bfloat16`` or ``auto`` for the weights; baselines compute in float32.
 
     Raises:
         UserError: weights cannot be read, or there is no such baseline.
@@ -69,7 +69,7 @@ def _baseline(name: str) -> nn.Module:
 
 
 def check_baselines(names: Sequence[str]) -> None:
-    """Raise :class:`UserError` if there is no baseline of one of the names, or one comes twice."""
+    """Raise :class:`UserError` if a name is not that of a baseline, or occurs twice."""
     for name in names:
         if name not in BASELINE_NAMES:
             raise UserError(f"baselines: {name} is not known; choose from {', '.join(BASELINE_NAMES)}")
@@ -81,11 +81,11 @@ def name_weights(weights: str | Sequence[str] | Mapping[str, str] | None) -> dic
     """Return files of weights by the names of their methods.
 
     Args:
-        weights: one file, several, or files by name. A file without a name is called by its own, without suffix; where
-            two are alike, by its folder's too.
+        weights: one file, several, or files by name. The default name is that of the file without its suffix; if two
+            are equal, the folder's name is added.
 
     Raises:
-        UserError: two methods have one name.
+        UserError: two methods have the same name.
     """
     if isinstance(weights, Mapping):
         named = {str(name): str(path) for name, path in weights.items()}

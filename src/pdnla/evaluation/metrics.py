@@ -1,4 +1,4 @@
-"""Measures of pictures: functions of sRGB in [0, 1], ``(B, 3, H, W)``, that return one value a picture, ``(B,)``."""
+"""Measures of pictures: functions of sRGB in [0, 1], ``(B, 3, H, W)``, with one value per picture, ``(B,)``."""
 
 import math
 
@@ -13,11 +13,11 @@ from torchmetrics.functional.image import (
 
 from pdnla.images.color import rgb_to_lab
 
-SEEN_CHROMA = 8.0
+VISIBLE_CHROMA = 8.0
 """Chroma in CIELAB units above which a pixel counts as coloured."""
 
 STILL = 1.0
-"""L* of the target may change by so much between two frames where flicker is measured: less than can be seen."""
+"""Largest change of the target's L* between two frames at pixels where flicker is measured; it is not visible."""
 
 
 def chroma_error(result: Tensor, truth: Tensor) -> Tensor:
@@ -27,18 +27,18 @@ def chroma_error(result: Tensor, truth: Tensor) -> Tensor:
 
 
 def chroma_error_over_grey(result: Tensor, truth: Tensor) -> Tensor:
-    """Return the chroma error over a grey result's, the truth's mean chroma, ``(B,)``: over 1, grey is better."""
+    """Return the ratio of the chroma error to that of a grey result, ``(B,)``; above 1, grey is better."""
     return chroma_error(result, truth) / rgb_to_lab(truth)[:, 1:].norm(dim=1).mean(dim=(1, 2))
 
 
 def opposite_hue(result: Tensor, truth: Tensor) -> Tensor:
-    """Return how many pixels have a wrong hue that is seen, ``(B,)`` in percent.
+    """Return the share of pixels with a visibly wrong hue, ``(B,)`` in percent.
 
-    Those whose chroma is over :data:`SEEN_CHROMA` in both pictures, and whose hues differ by more than 90 degrees.
+    Their chroma is above :data:`VISIBLE_CHROMA` in both pictures, and their hues differ by more than 90 degrees.
     """
-    ours, wanted = (rgb_to_lab(picture)[:, 1:] for picture in (result, truth))
-    seen = (ours.norm(dim=1) > SEEN_CHROMA) & (wanted.norm(dim=1) > SEEN_CHROMA)
-    return 100 * (seen & ((ours * wanted).sum(dim=1) < 0)).float().mean(dim=(1, 2))
+    chroma, true_chroma = (rgb_to_lab(picture)[:, 1:] for picture in (result, truth))
+    visible = (chroma.norm(dim=1) > VISIBLE_CHROMA) & (true_chroma.norm(dim=1) > VISIBLE_CHROMA)
+    return 100 * (visible & ((chroma * true_chroma).sum(dim=1) < 0)).float().mean(dim=(1, 2))
 
 
 def ciede2000(result: Tensor, truth: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def ssim(result: Tensor, truth: Tensor) -> Tensor:
 
 
 def histogram_intersection(result: Tensor, reference: Tensor, bins: int = 16) -> Tensor:
-    """Return how much of two pictures' chroma histograms is common, ``(B,)`` in [0, 1], of sRGB in [0, 1].
+    """Return the intersection of two pictures' chroma histograms, ``(B,)`` in [0, 1], of sRGB in [0, 1].
 
     ``sum(min(h, h'))`` of histograms with ``bins``² bins over a*, b* in [-100, 100], each summing to 1. The pictures
     may differ in size.
@@ -77,7 +77,7 @@ def colourfulness(image: Tensor) -> Tensor:
     """Return Hasler and Süsstrunk's colourfulness (2003), ``(B,)``, of sRGB in [0, 1], ``(B, 3, H, W)``.
 
     ``sqrt(var(rg) + var(yb)) + 0.3 * sqrt(mean(rg)^2 + mean(yb)^2)`` with ``rg = R - G`` and ``yb = (R + G) / 2 - B``
-    in [0, 255]: 0 for a grey picture, over 80 for a very colourful one.
+    in [0, 255]: 0 for a grey picture, above 80 for a very colourful one.
     """
     red, green, blue = (image.float() * 255).flatten(2).unbind(1)
     opponents = torch.stack([red - green, (red + green) / 2 - blue])
@@ -86,7 +86,7 @@ def colourfulness(image: Tensor) -> Tensor:
 
 
 def colourfulness_ratio(result: Tensor, reference: Tensor) -> Tensor:
-    """Return the result's colourfulness over the reference's, ``(B,)``; not a number where the reference is grey."""
+    """Return the ratio of the result's colourfulness to the reference's, ``(B,)``; NaN if the reference is grey."""
     colours = colourfulness(reference)
     return torch.where(colours > 0, colourfulness(result) / colours, torch.nan)
 
@@ -97,19 +97,19 @@ def luminance_error(result: Tensor, target: Tensor) -> Tensor:
 
 
 def flicker(result: Tensor, before: Tensor, target: Tensor, target_before: Tensor) -> float:
-    """Return how much chroma changes between two frames where luminance does not.
+    """Return the change of chroma between two frames where luminance does not change.
 
-    The mean distance in the a*b* plane of ``result`` from ``before``, the result of the last frame, over the pixels
-    whose L* changes by less than :data:`STILL` between the targets.
+    It is the mean distance in the a*b* plane between ``result`` and ``before``, the previous frame's result, over the
+    pixels whose L* changes by less than :data:`STILL` between the targets.
 
     Args:
         result: sRGB in [0, 1], ``(1, 3, H, W)``.
-        before: the last frame's result.
-        target: what ``result`` colours.
-        target_before: the last frame's target.
+        before: the previous frame's result.
+        target: the target of ``result``.
+        target_before: the previous frame's target.
 
     Returns:
-        the distance, not a number where no pixel stays or the frames differ in size.
+        The distance; NaN if no pixel is still or the frames differ in size.
     """
     if result.shape != before.shape or target.shape[2:] != target_before.shape[2:]:
         return math.nan

@@ -1,6 +1,6 @@
-"""Measures that a frozen network's features give, and LPIPS.
+"""Measures of a frozen network's features, and LPIPS.
 
-Features are maps of one picture, ``(1, C, H, W)`` each, fine to coarse.
+Features are the maps of one picture, each ``(1, C, H, W)``, fine to coarse.
 """
 
 import functools
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pdnla.evaluation.downloads import impatient
+from pdnla.evaluation.downloads import short_timeout
 from pdnla.losses.contextual import contextual_similarity
 
 CONTEXTUAL_LEVELS = (1, 2)
-"""Of the backbone's feature maps, those whose contextual similarities are averaged: strides 8 and 16."""
+"""Indices of the backbone's feature maps whose contextual similarities are averaged: strides 8 and 16."""
 
 
-def perceptual_distance(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+def perceptual_distance(features: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     """Return LPIPS' distance (Zhang et al., CVPR 2018) on given features, without its learned weights.
 
-    The squared distance of features normalised to unit length at every position, its mean over positions, the mean of
-    these over layers: in [0, 4].
+    It is the squared distance between features of unit length at every position, averaged over positions and then over
+    layers, in [0, 4].
 
     Args:
-        features: of one picture.
-        wanted: of the other.
+        features: the features of the result.
+        truth: the features of the truth.
     """
-    pairs = zip(features, wanted, strict=True)
+    pairs = zip(features, truth, strict=True)
     layers = [(functional.normalize(x, dim=1) - functional.normalize(y, dim=1)).square().sum(dim=1) for x, y in pairs]
     return torch.stack([layer.mean() for layer in layers]).mean()
 
@@ -49,8 +49,8 @@ def lpips(result: Tensor, truth: Tensor) -> Tensor:
 
 @functools.cache
 def load_lpips() -> Any:
-    """Return torchmetrics' LPIPS, whose weights it downloads."""
+    """Return torchmetrics' LPIPS, whose weights are downloaded."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    with impatient():
+    with short_timeout():
         return LearnedPerceptualImagePatchSimilarity("alex", normalize=True)

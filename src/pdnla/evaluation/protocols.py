@@ -1,7 +1,7 @@
-"""What is coloured: warped pairs, whole or partial, with a known truth, given pairs, and the frames of clips.
+"""Protocols: warped pairs, whole or partial, with a known truth; given pairs; and the frames of clips.
 
-A protocol is a sequence of cases that are made when asked for, so that one of any length needs the memory of one case.
-It can be sent to another process.
+A protocol is a sequence of cases. A case is created on access, so a protocol of any length needs the memory of one
+case. A protocol can be pickled.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from pdnla.images.io import Picture, list_images, read_image
 from pdnla.inference.matching import match
 
 TRUTH = "truth"
-"""What the target in its own colours is called among the results of a case."""
+"""Name of the truth among the results of a case."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +31,13 @@ class Case:
     """One target to colour.
 
     Attributes:
-        name: what it is called in tables.
-        target: what is coloured; a colour picture counts as its luminance.
-        reference: what the colours are taken from; the same object for successive cases that share it.
-        truth: the target in its own colours, mode RGB, or None where that is not known.
-        given: results that others published, mode RGB of the target's size, by the name of their method.
-        follows: the case before this one is the frame before it.
-        regions: parts of the target that measures are taken of, by name: bool, ``(H, W)``.
+        name: its name in tables.
+        target: the picture to colour; of a colour picture, its luminance.
+        reference: the picture that gives the colours; the same object for successive cases that share it.
+        truth: the target in its true colours, mode RGB, or None if they are not known.
+        given: published results of other methods by name, mode RGB at the target's size.
+        follows: the previous case is the previous frame of the same clip.
+        regions: named parts of the target that are measured: bool, ``(H, W)``.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Protocol(Interface):
     """A sequence of cases."""
 
     def __len__(self) -> int:
-        """Return how many cases there are."""
+        """Return the number of cases."""
         ...
 
     def __getitem__(self, index: int) -> Case:
-        """Make a case.
+        """Create a case.
 
         Raises:
             UserError: a picture of it cannot be used; the case is left out.
@@ -66,17 +66,17 @@ class Protocol(Interface):
 
 
 class WarpedPairs:
-    """Photographs as their own truth: the reference is the photograph, mirrored and smoothly warped.
+    """Photographs with themselves as truth: the reference is the photograph, mirrored and smoothly warped.
 
-    The warp of photograph ``i`` (of all in the folder, sorted by path) follows from ``seed`` and ``i`` alone, by
-    numpy's PCG64, in float64 without linear algebra libraries: the same pairs on every machine.
+    The warp of photograph ``i`` (of all in the folder, sorted by path) depends only on ``seed`` and ``i``. It uses
+    numpy's PCG64 and float64 without linear algebra libraries, so the pairs are the same on every machine.
 
     Args:
-        root: folder of photographs, searched to the bottom.
-        size: side in pixels to which the largest centred square of each is brought.
+        root: folder of photographs, with its subfolders.
+        size: side in pixels to which the largest centred square of each is resized.
         warp: the longest displacement of each reference, in pixels.
-        seed: what all displacements follow from.
-        count: so many photographs, evenly spread over the folder; None for all.
+        seed: seed of all displacements.
+        count: number of photographs, evenly spaced over the folder; None for all.
 
     Raises:
         UserError: the folder holds no photographs.
@@ -94,14 +94,14 @@ class WarpedPairs:
         self.numbers = spread(len(self.paths), count)
 
     def __len__(self) -> int:
-        """Return how many photographs there are."""
+        """Return the number of photographs."""
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> Case:
-        """Make the pair of a photograph.
+        """Create the pair of a photograph.
 
         Raises:
-            UserError: it cannot be read, or is grey and so no truth.
+            UserError: it cannot be read, or is grey and thus has no truth.
         """
         number = self.numbers[index]
         path = self.paths[number]
@@ -112,26 +112,26 @@ class WarpedPairs:
         return Case(str(path.relative_to(self.root)), grey(truth), Picture(self._warped(truth, number)), truth)
 
     def _warped(self, picture: Image.Image, number: int) -> Image.Image:
-        """Return a picture mirrored and warped as that of photograph ``number`` is."""
+        """Mirror and warp a picture with the displacements of photograph ``number``."""
         return warped(ImageOps.mirror(picture), self.warp, np.random.PCG64([self.seed, number]))
 
 
 class PartialPairs(WarpedPairs):
     """Warped pairs whose reference lacks a third to two thirds of what the target shows.
 
-    A straight cut at a random angle divides the photograph; what lies on one side of it is replaced by the same part
-    of the next colour photograph in the folder before both are mirrored and warped. The cases' regions are ``missing``
-    and ``shown``, known to the pixel.
+    A straight cut at a random angle divides the photograph. One side is replaced by the same part of the next colour
+    photograph in the folder; then the picture is mirrored and warped. The regions of a case are ``missing`` and
+    ``shown``, exact to the pixel.
 
     Args:
-        root: folder of photographs, searched to the bottom.
-        size: side in pixels to which the largest centred square of each is brought.
+        root: folder of photographs, with its subfolders.
+        size: side in pixels to which the largest centred square of each is resized.
         warp: the longest displacement of each reference, in pixels.
-        seed: what all displacements and cuts follow from.
-        count: so many photographs, evenly spread over the folder; None for all.
+        seed: seed of all displacements and cuts.
+        count: number of photographs, evenly spaced over the folder; None for all.
 
     Raises:
-        UserError: the folder holds no photographs, or a single one.
+        UserError: the folder holds no photographs, or only one.
     """
 
     def __init__(
@@ -142,10 +142,10 @@ class PartialPairs(WarpedPairs):
             raise UserError(f"{self.root}: holds one photograph, and partial references need another; add some")
 
     def __getitem__(self, index: int) -> Case:
-        """Make the pair of a photograph.
+        """Create the pair of a photograph.
 
         Raises:
-            UserError: it cannot be read, is grey, or is the only one in colour.
+            UserError: it cannot be read, is grey, or is the only colour photograph.
         """
         case = super().__getitem__(index)
         assert case.truth is not None
@@ -157,7 +157,7 @@ class PartialPairs(WarpedPairs):
         return dataclasses.replace(case, reference=Picture(reference), regions=regions)
 
     def _other(self, number: int) -> Image.Image:
-        """Return the square of the next photograph that is in colour."""
+        """Return the centred square of the next colour photograph."""
         for step in range(1, len(self.paths)):
             path = self.paths[(number + step) % len(self.paths)]
             try:
@@ -170,20 +170,20 @@ class PartialPairs(WarpedPairs):
 
 
 class GivenPairs:
-    """Targets with references, perhaps with their truths, and results that others published of them.
+    """Given targets and references, with optional truths and published results of other methods.
 
     Args:
         targets: folder of targets, or one picture; with ``references``.
         references: folder of references, matched by name as ``pdnla-colorize`` does, or one picture for all.
-        pairs_file: instead of both: lines of ``target,reference``; columns headed ``truth`` and ``published`` name the
-            target in its own colours and a result.
-        truths: folder of the targets in their own colours, matched by name.
-        published: folder of results, matched by name; or several, by the name each is called by.
-        size: pictures whose longer side has more pixels are reduced to as many; None leaves them.
-        count: so many pairs, evenly spread; None for all.
+        pairs_file: instead of both, a pairs file with lines ``target,reference``; optional columns ``truth`` and
+            ``published`` name the target in its true colours and a published result.
+        truths: folder of the targets in their true colours, matched by name.
+        published: folder of results, matched by name; or several folders by the names of the methods.
+        size: longest side in pixels; larger pictures are reduced to it. None for no limit.
+        count: number of pairs, evenly spaced; None for all.
 
     Raises:
-        UserError: a folder or file is missing, or they do not fit together.
+        UserError: a folder or file is missing, or they do not match.
     """
 
     def __init__(
@@ -230,11 +230,11 @@ class GivenPairs:
         self._reference: tuple[Path, Picture] | None = None
 
     def __len__(self) -> int:
-        """Return how many pairs there are."""
+        """Return the number of pairs."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Case:
-        """Read a pair, its truth and what was published of it.
+        """Read a pair, its truth and its published results.
 
         Raises:
             UserError: a picture cannot be read, or the truth has no colours.
@@ -255,7 +255,7 @@ class GivenPairs:
 
 
 class Joined:
-    """Several protocols one after the other, whose cases are called by their protocols' names too.
+    """Several protocols one after the other; the name of a case includes that of its protocol.
 
     Args:
         protocols: by name.
@@ -266,11 +266,11 @@ class Joined:
         self._places = [(name, index) for name, protocol in protocols.items() for index in range(len(protocol))]
 
     def __len__(self) -> int:
-        """Return how many cases there are in all."""
+        """Return the total number of cases."""
         return len(self._places)
 
     def __getitem__(self, index: int) -> Case:
-        """Make a case.
+        """Create a case.
 
         Raises:
             UserError: a picture of it cannot be used.
@@ -281,11 +281,11 @@ class Joined:
 
 
 class Sample:
-    """Some of a protocol's cases, spread evenly.
+    """Evenly spaced cases of a protocol.
 
     Args:
-        protocol: all of them.
-        count: so many; None for all.
+        protocol: the protocol.
+        count: number of cases; None for all.
     """
 
     def __init__(self, protocol: Protocol, count: int | None) -> None:
@@ -293,11 +293,11 @@ class Sample:
         self.numbers = spread(len(protocol), count)
 
     def __len__(self) -> int:
-        """Return how many cases there are."""
+        """Return the number of cases."""
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> Case:
-        """Make a case.
+        """Create a case.
 
         Raises:
             UserError: a picture of it cannot be used.
@@ -306,17 +306,17 @@ class Sample:
 
 
 class Clips:
-    """The frames of clips, each in the colours of one picture: the clip's first frame, or another.
+    """The frames of clips, in the colours of each clip's first frame or of another picture.
 
-    Frames in colour are their own truth. A first frame that is the reference is not coloured.
+    A frame in colour is its own truth. A first frame that is the reference is not coloured.
 
     Args:
-        frames: folder of a clip's frames, which follow each other as their sorted names do; or several.
-        reference: picture to take the colours from; None for each clip's first frame, which is in colour then.
-        count: so many frames of each clip, its first ones; None for all.
+        frames: folder of a clip's frames, in the order of their sorted names; or several folders.
+        reference: picture that gives the colours; None for each clip's first frame, which must be in colour.
+        count: number of first frames of each clip; None for all.
 
     Raises:
-        UserError: a folder holds too few frames, or the reference has no colours.
+        UserError: a folder holds too few frames, or the reference is grey.
     """
 
     def __init__(
@@ -339,7 +339,7 @@ class Clips:
         self._reference: tuple[Path, Picture] | None = None
 
     def __len__(self) -> int:
-        """Return how many frames there are to colour."""
+        """Return the number of frames to colour."""
         return len(self.frames)
 
     def __getitem__(self, index: int) -> Case:
@@ -370,19 +370,19 @@ def grey(rgb: Image.Image) -> Picture:
 
 
 NODES = 6
-"""Of the grid of random displacements along a side: about three bends over the picture."""
+"""Nodes of the grid of random displacements along a side, which give about three bends over the picture."""
 
 
 def warped(image: Image.Image, longest: float, chance: np.random.BitGenerator) -> Image.Image:
-    """Warp an RGB picture smoothly; what lies outside it is its reflection.
+    """Warp an RGB picture smoothly, with reflection at its border.
 
     Displacements are drawn on a grid of 6×6 nodes, uniformly in [-1, 1]², interpolated by uniform cubic B-splines and
-    scaled so that the longest of them has ``longest`` pixels.
+    scaled so that the longest one has ``longest`` pixels.
     """
     nodes = np.random.Generator(chance).uniform(-1, 1, (2, NODES, NODES))
     rows, columns = (_splines(side) for side in (image.height, image.width))
     displacement = np.zeros((2, image.height, image.width))
-    for i in range(NODES):  # in plain sums: a linear algebra library's order of summation is its own
+    for i in range(NODES):  # plain sums, because the order of summation in linear algebra libraries varies
         for j in range(NODES):
             displacement += nodes[:, i, j, None, None] * rows[i][:, None] * columns[j]
     displacement *= longest / np.sqrt((displacement**2).sum(axis=0).max())
@@ -395,7 +395,7 @@ def warped(image: Image.Image, longest: float, chance: np.random.BitGenerator) -
 
 
 def _splines(side: int) -> NDArray[np.float64]:
-    """Return the weight of each node at each pixel of a side, ``(NODES, side)``: cubic B-splines that sum to 1."""
+    """Return the weight of each node at each pixel of a side, ``(NODES, side)``: cubic B-splines, which sum to 1."""
     position = (np.arange(side) + 0.5) / side * (NODES - 3) + 1  # the outer nodes lie outside the picture
     distance = np.abs(position - np.arange(NODES)[:, None])
     near = 2 / 3 - distance**2 + distance**3 / 2
@@ -404,9 +404,9 @@ def _splines(side: int) -> NDArray[np.float64]:
 
 
 def cut(side: int, chance: np.random.BitGenerator) -> NDArray[np.bool_]:
-    """Return what lies on one side of a random straight line through a square, ``(side, side)``.
+    """Return the mask of one side of a random straight line through a square, ``(side, side)``.
 
-    Its angle is uniform, and its share of the square uniform in [1/3, 2/3].
+    The angle is uniform, and the share of the square is uniform in [1/3, 2/3].
     """
     angle, share = np.random.Generator(chance).uniform((0, 1 / 3), (2 * np.pi, 2 / 3))
     rows, columns = np.indices((side, side))
@@ -415,7 +415,7 @@ def cut(side: int, chance: np.random.BitGenerator) -> NDArray[np.bool_]:
 
 
 def reduced(picture: Picture, size: int | None) -> Picture:
-    """Return a picture whose longer side has at most ``size`` pixels."""
+    """Reduce a picture so that its longer side has at most ``size`` pixels."""
     longer = max(picture.size)
     if size is None or longer <= size:
         return picture
@@ -424,7 +424,7 @@ def reduced(picture: Picture, size: int | None) -> Picture:
 
 
 def spread(length: int, count: int | None) -> list[int]:
-    """Return ``count`` numbers spread evenly over ``range(length)``, all of them if it is None or more."""
+    """Return ``count`` evenly spaced numbers of ``range(length)``; all if it is None or larger."""
     if count is None or count >= length:
         return list(range(length))
     if count < 1:
@@ -453,10 +453,10 @@ def _matched(targets: Path, references: Path) -> list[tuple[Path, Path]]:
 
 
 def _named_alike(pairs: Sequence[tuple[Path, Path]], root: Path, folder: Path, option: str) -> list[Path | None]:
-    """Return the picture in a folder that is named like each target, None for those without one.
+    """Return the picture in a folder with the name of each target; None for a target without one.
 
     Raises:
-        UserError: the folder holds none for any.
+        UserError: the folder holds no picture with the name of a target.
     """
     targets = [target for target, _ in pairs]
     try:
@@ -465,18 +465,20 @@ def _named_alike(pairs: Sequence[tuple[Path, Path]], root: Path, folder: Path, o
         raise UserError(f"protocol.{option}={folder}: {error}") from error
     paths = [path if isinstance(path, Path) else None for path in matched]
     if not any(paths):
-        raise UserError(f"protocol.{option}={folder}: holds no picture named like a target; name them alike")
+        raise UserError(
+            f"protocol.{option}={folder}: holds no picture with the name of a target; give them the same names"
+        )
     return paths
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Return a short name for each path: as few of its last parts as tell them all apart; the same path is numbered."""
+    """Return a short unique name for each path: as few of its last parts as possible; equal paths are numbered."""
     unique = set(paths)
     depth = 1
     while len({path.parts[-depth:] for path in unique}) < len(unique):
         depth += 1
-    times, seen, names = Counter(paths), Counter[Path](), []
+    counts, occurrences, names = Counter(paths), Counter[Path](), []
     for path in paths:
-        seen[path] += 1
-        names.append("/".join(path.parts[-depth:]) + (f" #{seen[path]}" if times[path] > 1 else ""))
+        occurrences[path] += 1
+        names.append("/".join(path.parts[-depth:]) + (f" #{occurrences[path]}" if counts[path] > 1 else ""))
     return names

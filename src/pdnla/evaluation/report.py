@@ -1,4 +1,4 @@
-"""What an evaluation leaves: ``metrics.json``, ``metrics.csv`` and ``report.html``, a page that needs nothing else."""
+"""The files of an evaluation: ``metrics.json``, ``metrics.csv`` and ``report.html``, a self-contained page."""
 
 import base64
 import csv
@@ -19,18 +19,18 @@ from pdnla.evaluation.suite import Part
 from pdnla.files import replacing
 
 ARROWS = {"up": "↑", "down": "↓", "one": "→ 1"}
-_POINTS = 100  # of each distribution that are drawn
+_POINTS = 100  # drawn in each distribution
 
 
 class Page(NamedTuple):
-    """How the page is made.
+    """Contents of the page besides the evaluations.
 
     Attributes:
         title: its heading.
-        remarks: short ones under the title.
-        settings: the configuration, as text.
-        pictures: folder of the small pictures that :func:`pdnla.evaluation.runner.evaluate` kept.
-        shown: so many cases at most of each part are shown in pictures.
+        remarks: short remarks below the title.
+        settings: the configuration as text.
+        pictures: folder of the small pictures from :func:`pdnla.evaluation.runner.evaluate`.
+        shown: largest number of cases of each part that are shown in pictures.
     """
 
     title: str
@@ -43,9 +43,9 @@ class Page(NamedTuple):
 def write_metrics(
     evaluations: Mapping[str, Evaluation], folder: Path, configuration: Mapping[str, Any], versions: Mapping[str, str]
 ) -> None:
-    """Write the means and every picture's figures: ``metrics.json``, and ``metrics.csv`` with a row each and method.
+    """Write the means and all values: ``metrics.json``, and ``metrics.csv`` with a row per picture and method.
 
-    Of several parts, the first has them under ``parts``, and the second has a column ``part``.
+    With several parts, ``metrics.json`` has them under ``parts``, and ``metrics.csv`` has a column ``part``.
     """
     content: dict[str, Any] = {"versions": versions, "configuration": configuration}
     figures = {name: _content(evaluation) for name, evaluation in evaluations.items()}
@@ -81,10 +81,10 @@ def write_page(file: Path, evaluations: Mapping[str, Evaluation], parts: Mapping
     """Write the page.
 
     Args:
-        file: where it goes.
-        evaluations: what it shows, by part.
-        parts: their headings.
-        how: all else.
+        file: the file.
+        evaluations: the evaluations by part.
+        parts: the parts, for their headings.
+        how: title, settings and pictures.
     """
     own = files("pdnla.evaluation")
     several = len(evaluations) > 1
@@ -113,7 +113,7 @@ def write_page(file: Path, evaluations: Mapping[str, Evaluation], parts: Mapping
                 page.write(_controls(evaluation, len(shown), parts[name].overview[:1]))
                 others = (column for record in shown for column in record.columns)
                 columns = list(dict.fromkeys([TARGET, REFERENCE, *evaluation.methods, *others]))
-                for record in shown:  # one at a time: together they may be a hundred megabytes
+                for record in shown:  # one at a time, because all rows can take a hundred megabytes
                     page.write(_row(record, columns, how.pictures / name))
                 page.write(f"</div>\n<script type=application/json class=data>{_data(evaluation, shown)}</script>\n")
             page.write("</section>\n")
@@ -124,7 +124,7 @@ def write_page(file: Path, evaluations: Mapping[str, Evaluation], parts: Mapping
 
 
 class Column(NamedTuple):
-    """A measure of a part, for the table of all parts: each method's value as it is printed, and the best methods."""
+    """A measure of a part in the table of all parts: each method's value as printed, and the best methods."""
 
     part: str
     measure: Measure
@@ -133,7 +133,7 @@ class Column(NamedTuple):
 
 
 def kinds(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
-    """Return the kind of each method that any part has, in the order of tables."""
+    """Return the kind of each method of any part, in the order of tables."""
     every: dict[str, str] = {}
     for evaluation in evaluations.values():
         every |= evaluation.methods
@@ -142,18 +142,18 @@ def kinds(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
 
 
 def overview(evaluations: Mapping[str, Evaluation], parts: Mapping[str, Part]) -> list[Column]:
-    """Return the columns of the table of all parts: of each the measures of its overview, or all that it has."""
+    """Return the columns of the table of all parts: the measures of each part's overview, or all of its measures."""
     columns = []
     for part, evaluation in evaluations.items():
-        wanted = parts[part].overview or evaluation.measures
-        for name in (name for name in wanted if name in evaluation.measures):
+        names = parts[part].overview or evaluation.measures
+        for name in (name for name in names if name in evaluation.measures):
             values = {method: printed(evaluation, method, name) for method in evaluation.methods}
             columns.append(Column(part, MEASURES[name], values, ranked(evaluation, name)))
     return columns
 
 
 def choose(evaluation: Evaluation, count: int) -> list[Record]:
-    """Return at most ``count`` cases: half of them spread evenly, the others the worst by each measure and method."""
+    """Return at most ``count`` cases: half of them evenly spaced, the others the worst by each measure and method."""
     records = evaluation.records
     if count >= len(records):
         return records
@@ -164,9 +164,9 @@ def choose(evaluation: Evaluation, count: int) -> list[Record]:
     for measure in _of_pictures(evaluation):
         for method in evaluation.methods:
             values = [(record.figures.get(method, {}).get(measure), place) for place, record in enumerate(records)]
-            found = [(MEASURES[measure].badness(value), place) for value, place in values if value is not None]
+            badness = [(MEASURES[measure].badness(value), place) for value, place in values if value is not None]
             if method != TRUTH:
-                orders.append([place for _, place in sorted(found, reverse=True)])
+                orders.append([place for _, place in sorted(badness, reverse=True)])
     for rank in range(len(records)):
         for order in orders:
             if len(chosen) < count and rank < len(order):
@@ -175,9 +175,9 @@ def choose(evaluation: Evaluation, count: int) -> list[Record]:
 
 
 def ranked(evaluation: Evaluation, measure: str) -> list[str]:
-    """Return the methods whose value of a measure is the best one, none where it decides nothing alone.
+    """Return the methods with the best value of a measure; none if the measure alone does not decide.
 
-    The truth does not compete.
+    The truth is not a candidate.
     """
     if not MEASURES[measure].decides:
         return []
@@ -186,15 +186,15 @@ def ranked(evaluation: Evaluation, measure: str) -> list[str]:
 
 
 def printed(evaluation: Evaluation, method: str, measure: str) -> str:
-    """Return a method's value over all cases as it is printed, empty where there is none."""
+    """Return a method's value over all cases as printed; empty if there is none."""
     value = evaluation.summary[method].get(measure)
     return "" if value is None else f"{value:.{MEASURES[measure].digits}f}"
 
 
 def _of_pictures(evaluation: Evaluation) -> list[str]:
-    """Return the measures that single pictures have."""
-    found = {measure for record in evaluation.records for figures in record.figures.values() for measure in figures}
-    return [measure for measure in evaluation.measures if measure in found]
+    """Return the measures of single pictures."""
+    present = {measure for record in evaluation.records for figures in record.figures.values() for measure in figures}
+    return [measure for measure in evaluation.measures if measure in present]
 
 
 def _links(parts: Mapping[str, Part]) -> str:
@@ -264,21 +264,21 @@ def _distributions(evaluation: Evaluation, folded: bool) -> str:
     return f"<h2>Distributions</h2>\n<div class=plots>\n{plots}</div>\n"
 
 
-_LABELS, _PLOT, _STEP, _TOP = 128, 320, 30, 26  # pixels: labels' and plot's width, a method's and the title's height
+_LABELS, _PLOT, _STEP, _TOP = 128, 320, 30, 26  # pixels: width of labels and plot, height of a method and of the title
 
 
 def _distribution(evaluation: Evaluation, measure: str) -> str:
-    """Draw a measure's values, a line a method: points, the middle half in a box, its median and the mean."""
+    """Draw the values of a measure, one line per method: points, a box from quartile to quartile, median and mean."""
     values = {}
     for method in evaluation.methods:
-        found = [
+        points = [
             (record.figures[method][measure], record.name)
             for record in evaluation.records
             if measure in record.figures.get(method, {})
         ]
-        if found:
-            values[method] = found
-    everything = [value for found in values.values() for value, _ in found]
+        if points:
+            values[method] = points
+    everything = [value for points in values.values() for value, _ in points]
     least, most = min(everything), max(everything)
     if least == most:
         least, most = least - 0.5, most + 0.5
@@ -296,18 +296,18 @@ def _distribution(evaluation: Evaluation, measure: str) -> str:
             f"<line class=grid x1={x(tick)} x2={x(tick)} y1={_TOP} y2={bottom} />"
             f"<text class=tick x={x(tick)} y={bottom + 15}>{tick:g}</text>"
         )
-    for place, (method, found) in enumerate(values.items()):
+    for place, (method, points) in enumerate(values.items()):
         middle = _TOP + _STEP * (place + 0.5)
-        numbers = np.array([value for value, _ in found])
+        numbers = np.array([value for value, _ in points])
         low, median, high = (float(q) for q in np.percentile(numbers, (25, 50, 75)))
         label = method if len(method) <= 19 else f"{method[:18]}…"
         parts.append(f"<g class={evaluation.methods[method]}>")
         parts.append(f"<text class=label x={_LABELS - 10} y={middle + 4}>{escape(label)}</text>")
-        for point in spread(len(found), _POINTS):
-            value, name = found[point]
-            offset = (point * 0.618034 % 1 - 0.5) * _STEP * 0.6  # the golden ratio spreads them evenly
-            said = f"<title>{escape(name)}: {value:.4g}</title>"
-            parts.append(f"<circle cx={x(value)} cy={middle + offset:.1f} r=2>{said}</circle>")
+        for point in spread(len(points), _POINTS):
+            value, name = points[point]
+            offset = (point * 0.618034 % 1 - 0.5) * _STEP * 0.6  # the golden ratio distributes them evenly
+            tooltip = f"<title>{escape(name)}: {value:.4g}</title>"
+            parts.append(f"<circle cx={x(value)} cy={middle + offset:.1f} r=2>{tooltip}</circle>")
         width = float(x(high)) - float(x(low))
         parts.append(
             f"<rect x={x(low)} y={middle - 7} width={width:.1f} height=14 rx=2 />"
@@ -318,7 +318,7 @@ def _distribution(evaluation: Evaluation, measure: str) -> str:
 
 
 def _ticks(least: float, most: float) -> list[float]:
-    """Return three to seven round numbers in a range."""
+    """Return three to seven round numbers within a range."""
     rough = (most - least) / 5
     power = 10.0 ** np.floor(np.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
@@ -360,14 +360,14 @@ def _row(record: Record, columns: Sequence[str], folder: Path) -> str:
 
 
 def _data(evaluation: Evaluation, shown: Sequence[Record]) -> str:
-    """Return what the page's script needs: measures, and the figures of the cases shown."""
+    """Return the JSON for the page's script: the measures, and the values of the cases shown."""
     measures = {name: MEASURES[name] for name in _of_pictures(evaluation)}
     content = {
         "measures": {name: {"better": measure.better, "digits": measure.digits} for name, measure in measures.items()},
         "figures": {str(record.number): record.figures for record in shown},
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")  # a name must not end the script
+    return text.replace("<", "\\u003c")  # a name must not close the script element
 
 
 _VIEWER = """<dialog id=viewer><form method=dialog>

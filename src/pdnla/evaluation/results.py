@@ -1,4 +1,4 @@
-"""What an evaluation measures: a record a case, and a summary of them all."""
+"""The results of an evaluation: one record per case, and a summary."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ TARGET, REFERENCE = "target", "reference"
 
 
 class Record(NamedTuple):
-    """One case: its number and name, each method's figures, and which pictures of it were kept, in their order."""
+    """One case: its number and name, each method's values, and the names of its kept pictures, in order."""
 
     number: int
     name: str
@@ -20,13 +20,13 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of all methods on the cases of a protocol.
+    """The values of all methods on the cases of a protocol.
 
     Attributes:
         methods: the kind of each by its name, in the order of tables: ``weights``, ``published``, ``baseline``,
             ``truth``.
-        measures: names of :data:`pdnla.evaluation.measures.MEASURES` that any method has.
-        summary: of each method over the cases, and its Fréchet distances.
+        measures: names in :data:`pdnla.evaluation.measures.MEASURES` that any method has.
+        summary: the values of each method over all cases, with its Fréchet distances.
         records: the cases in order.
         left_out: a sentence for each case that could not be used.
     """
@@ -39,5 +39,5 @@ class Evaluation:
 
 
 def kept(folder: Path, index: int, column: int) -> Path:
-    """Return where a small picture of a case is kept."""
+    """Return the file of a kept small picture of a case."""
     return folder / f"{index:07d}_{column}.jpg"

@@ -1,4 +1,4 @@
-"""Colour every case by every method and measure the results, in one process or in several."""
+"""Colour every case with every method and measure the results, in one process or several."""
 
 import multiprocessing
 import shutil
@@ -26,22 +26,22 @@ from pdnla.evaluation.scoring import Scorer, View
 from pdnla.evaluation.suite import Part
 from pdnla.memory import keep_freed_memory
 
-_GOAL = ""  # the name of the set that results should be like: truths, or references
-_JPEG_QUALITY = 82  # of the pictures that the report shows
-_POLL_SECONDS = 0.3  # between two looks at what the processes have done
+_GOAL = ""  # name of the set that results are compared with: truths, or references
+_JPEG_QUALITY = 82  # of the pictures in the report
+_POLL_SECONDS = 0.3  # between two updates of the progress
 
 
 class Settings(NamedTuple):
-    """How an evaluation is done; see ``conf/eval.yaml``.
+    """Settings of an evaluation; see ``conf/eval.yaml``.
 
     Attributes:
         weights: files by the names of their methods.
-        baselines: their names.
-        size: weights see pictures of about ``size``² pixels, or ``native``: of their own size.
-        device: ``auto``, ``cpu``, ``cuda``...
-        precision: of the weights.
-        available: measures whose weights do not come with the package and are there.
-        side: of the pictures kept for the report, in pixels; 0 for none.
+        baselines: names of baselines.
+        size: working size of weights, about ``size``² pixels, or ``native`` for the pictures' own size.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        precision: precision of the weights.
+        available: measures whose weights are not part of the package and are available.
+        side: longest side of the pictures kept for the report, in pixels; 0 for none.
     """
 
     weights: Mapping[str, str]
@@ -55,14 +55,14 @@ class Settings(NamedTuple):
 
 @dataclass
 class Share:
-    """What one process measured: records, sentences about what it left out, and moments by measure and set."""
+    """The results of one process: records, a sentence for each omitted case, and moments by measure and set."""
 
     records: list[Record] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     moments: dict[str, dict[str, Moments]] = field(default_factory=dict)
 
     def add(self, other: "Share") -> None:
-        """Add what the next process measured."""
+        """Append the results of the next process."""
         self.records += other.records
         self.left_out += other.left_out
         for measure, sets in other.moments.items():
@@ -70,7 +70,7 @@ class Share:
                 self.describe(measure, name, moments)
 
     def describe(self, measure: str, name: str, moments: Moments) -> None:
-        """Add moments to those of a set."""
+        """Add moments to those of a set of pictures."""
         sets = self.moments.setdefault(measure, {})
         sets[name] = sets[name] + moments if name in sets else moments
 
@@ -86,12 +86,12 @@ def evaluate(
     Args:
         parts: protocols by name.
         settings: methods and measures.
-        processes: how many; each takes a run of successive cases of every part, and a CUDA device in turn.
-        folder: where pictures for the report are kept, in a folder a part.
-        progress: is told how many cases are done, of all parts.
+        processes: number of processes; each takes successive cases of every part, and one of the CUDA devices in turn.
+        folder: folder of the pictures for the report, with a subfolder for each part.
+        progress: called with the number of finished cases of all parts.
 
     Returns:
-        the evaluation of each part, by its name.
+        The evaluation of each part by name.
 
     Raises:
         UserError: a method cannot be loaded or fails, or no case of a part can be used.
@@ -109,13 +109,13 @@ def evaluate(
 
 
 class Provenance(NamedTuple):
-    """What a report says about where its figures come from.
+    """Origin of a report's values.
 
     Attributes:
-        title: of the page.
-        configuration: the composed one, resolved.
-        text: the same as text.
-        versions: of the package, torch and Python.
+        title: title of the page.
+        configuration: the composed and resolved configuration.
+        text: the configuration as text.
+        versions: versions of the package, torch and Python.
     """
 
     title: str
@@ -138,14 +138,14 @@ def run(
     Args:
         parts: protocols with their headings, by name.
         settings: methods and measures.
-        processes: how many evaluate.
-        folder: where the files go.
-        shown: so many cases of each part at most are shown in pictures.
-        provenance: what the report says about itself.
-        progress: is told how many cases are done, of all parts.
+        processes: number of processes.
+        folder: folder of the files.
+        shown: largest number of cases of each part that are shown in pictures.
+        provenance: origin of the values, for the report.
+        progress: called with the number of finished cases of all parts.
 
     Returns:
-        the evaluation of each part, by its name.
+        The evaluation of each part by name.
 
     Raises:
         UserError: a method cannot be loaded or fails, or no case of a part can be used.
@@ -192,7 +192,7 @@ def _together(
                     whole[name].add(share)
         except BrokenProcessPool as error:
             raise UserError(
-                f"devices={processes}: a process was killed, perhaps for want of memory; use fewer"
+                f"devices={processes}: a process was killed, perhaps because memory ran out; use fewer"
             ) from error
         finally:
             stop.set()
@@ -200,7 +200,7 @@ def _together(
 
 
 def _set_up(done_cases: Any, stop: Any, threads: int) -> None:
-    """Set up a process of several."""
+    """Initialise one of several processes."""
     global _done, _stop
     _done, _stop = done_cases, stop
     torch.set_num_threads(max(1, threads))
@@ -209,7 +209,7 @@ def _set_up(done_cases: Any, stop: Any, threads: int) -> None:
 def _shares_of(
     parts: Mapping[str, Protocol], settings: Settings, rank: int, processes: int, folder: Path
 ) -> dict[str, Share]:
-    """Do one process' share, unless another one failed."""
+    """Evaluate the share of one process; stop if another one failed."""
     reported = 0
 
     def progress(done: int) -> None:
@@ -224,7 +224,7 @@ def _shares_of(
 
 
 class Frame(NamedTuple):
-    """What flicker is measured against: the target and the results of the frame before."""
+    """The target and the results of the previous frame, for flicker."""
 
     target: Tensor
     results: dict[str, Tensor]
@@ -233,7 +233,7 @@ class Frame(NamedTuple):
 def _shares(
     parts: Mapping[str, Protocol], settings: Settings, rank: int, processes: int, folder: Path, progress: Progress
 ) -> dict[str, Share]:
-    """Evaluate the cases of one process, a run of successive ones of every part."""
+    """Evaluate the share of one process: successive cases of every part."""
     worker = _Worker(settings, rank)
     shares = {name: Share() for name in parts}
     done = 0
@@ -247,7 +247,7 @@ def _shares(
                 shares[name].left_out.append(str(error))
                 worker.before = None
             else:
-                if case.follows and index == start:  # the frame before is another process'
+                if case.follows and index == start:  # another process has the previous frame
                     worker.before = worker.frame(protocol, index - 1)
                 worker.record(index, case, shares[name], folder / name)
             done += 1
@@ -256,7 +256,7 @@ def _shares(
 
 
 class _Worker:
-    """Methods, measures and the frame before the next one."""
+    """Methods, measures and the previous frame."""
 
     def __init__(self, settings: Settings, rank: int) -> None:
         self.device = choose_device(settings.device)
@@ -273,7 +273,7 @@ class _Worker:
 
     @torch.inference_mode()
     def record(self, index: int, case: Case, share: Share, folder: Path) -> None:
-        """Colour a case, measure the results and keep small pictures of them."""
+        """Colour a case, measure the results and keep small pictures."""
         target, reference = (self._view(picture.rgb()) for picture in (case.target, case.reference))
         truth = None if case.truth is None else self._view(case.truth)
         regions = {name: torch.from_numpy(region).to(self.device) for name, region in case.regions.items()}
@@ -334,7 +334,7 @@ class _Worker:
 
 
 def _first_region(case: Case) -> dict[str, Image.Image]:
-    """Return the first region that a case is measured in, by its name: the truth, dark outside of it."""
+    """Return the first region of a case by name, as the truth darkened outside of it."""
     if case.truth is None or not case.regions:
         return {}
     name, region = next(iter(case.regions.items()))

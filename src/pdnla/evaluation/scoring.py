@@ -1,4 +1,4 @@
-"""Measure results by every entry of the table of measures."""
+"""Application of the table of measures to results."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -13,12 +13,12 @@ from pdnla.evaluation.measures import MEASURES, Figures, Measure, measured
 
 
 class View(NamedTuple):
-    """A picture as measures take it; see :class:`pdnla.evaluation.measures.Measure`.
+    """The inputs of measures for one picture; see :class:`pdnla.evaluation.measures.Measure`.
 
     Attributes:
         picture: sRGB in [0, 1], ``(1, 3, H, W)``.
-        reduced: the same at a bounded size.
-        features: a frozen network's maps of ``reduced``, fine to coarse.
+        reduced: the picture at a bounded size.
+        features: a frozen network's feature maps of ``reduced``, fine to coarse.
     """
 
     picture: Tensor
@@ -27,12 +27,12 @@ class View(NamedTuple):
 
 
 class Scorer:
-    """Measures results with a frozen network loaded once.
+    """Measures results, with a frozen network loaded once.
 
     Args:
-        device: where it computes.
-        available: measures whose weights do not come with the package and are there.
-        side: measures that take ``reduced`` or ``features`` see pictures of at most about ``side``² pixels.
+        device: the device.
+        available: measures whose weights are not part of the package and are available.
+        side: largest size of ``reduced``, about ``side``² pixels.
     """
 
     def __init__(self, device: torch.device, available: Collection[str] = (), side: int = 256) -> None:
@@ -44,7 +44,7 @@ class Scorer:
         ]
 
     def view(self, picture: Tensor) -> View:
-        """Return a picture as measures take it, computed in float32 on the scorer's device."""
+        """Return the inputs of measures for a picture, computed in float32 on the scorer's device."""
         reduced = self._reduced(picture).to(self.device)
         with torch.autocast(self.device.type, enabled=False):
             return View(picture, reduced, self.backbone(reduced * 2 - 1))
@@ -60,10 +60,10 @@ class Scorer:
         """Measure one result.
 
         Args:
-            result: of the target's size.
-            target: grey, or a colour picture that counts as its luminance.
-            reference: of any size.
-            truth: of the target's size, or None.
+            result: the result, at the target's size.
+            target: the target; of a colour picture, its luminance.
+            reference: the reference, of any size.
+            truth: the truth at the target's size, or None.
             regions: parts of the target by name, bool ``(H, W)``.
         """
         others = {"truth": truth, "reference": reference, "target": target}
@@ -76,12 +76,12 @@ class Scorer:
         return _finite(figures)
 
     def change(self, result: Tensor, before: Tensor, target: Tensor, target_before: Tensor) -> Figures:
-        """Measure how a result follows that of the frame before."""
+        """Measure the change of a result from the previous frame's."""
         pictures = (result, before, target, target_before)
         return _finite({measure.name: float(measure(*pictures)) for measure in self._against("frame")})
 
     def vectors(self, picture: View) -> dict[str, Tensor]:
-        """Return what the measures of sets describe a picture by."""
+        """Return a picture's vectors for the measures of sets."""
         return {measure.name: measure(getattr(picture, measure.takes)) for measure in self._against("set")}
 
     def _against(self, *against: str) -> list[Measure]:
@@ -97,7 +97,7 @@ class Scorer:
 
 
 def _region(measure: Measure, result: View, other: View, regions: Mapping[str, Tensor]) -> tuple[object, object] | None:
-    """Return what a measure compares, the pixels of its region in one row; None where the case has none of it."""
+    """Return the inputs of a measure, the pixels of a region in one row; None if the case lacks the region."""
     if measure.region is None:
         return getattr(result, measure.takes), getattr(other, measure.takes)
     region = regions.get(measure.region)
@@ -107,5 +107,5 @@ def _region(measure: Measure, result: View, other: View, regions: Mapping[str, T
 
 
 def _finite(figures: Figures) -> Figures:
-    """Leave out what is not finite: the truth itself has no PSNR."""
+    """Return the finite values: the truth itself has no finite PSNR."""
     return {name: value for name, value in figures.items() if math.isfinite(value)}

@@ -15,8 +15,8 @@ class Part(NamedTuple):
     Attributes:
         protocol: its cases.
         title: heading of its table.
-        meaning: a sentence under it.
-        overview: the measures that the table of the whole suite has of it.
+        meaning: a sentence below the heading.
+        overview: its measures in the table of the whole suite.
     """
 
     protocol: Protocol
@@ -26,20 +26,20 @@ class Part(NamedTuple):
 
 
 class Suite:
-    """Everything that weights are judged by, in parts; one whose folder is not given is left out.
+    """The full evaluation of weights, in parts; a part whose folder is not given is left out.
 
     Args:
         views: folder with ``target/``, ``reference/`` and ``truth/``: the reference is another photograph of the same
             place; or several such folders.
-        faces: Caltech-101's folder ``Faces``.
+        faces: folder ``Faces`` of Caltech-101.
         photographs: folder of photographs, for warped pairs and partial references.
         published: folder with ``target/``, ``reference/`` and ``published/``, the results of others; or several.
-        size: pictures of views and published pairs whose longer side has more pixels are reduced to as many.
+        size: longest side of views and published pairs in pixels; larger pictures are reduced to it.
         square: side in pixels of warped pairs and partial references.
-        counts: how many cases of each part at most, spread evenly; one that is not named is taken whole.
+        counts: largest number of cases of each part, evenly spaced; a part that is not named is used completely.
 
     Raises:
-        UserError: nothing is given, a folder is not what it should be, or counts name no part.
+        UserError: nothing is given, a folder lacks a subfolder, or counts name an unknown part.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Suite:
             self.parts["published"] = Part(
                 Sample(_pairs(published, "published", size), counts.get("published")),
                 "Published pairs",
-                "Pairs that others show, beside their own results. No truth is known: look at the pictures.",
+                "Pairs that others have published, with their results. The truth is not known: compare the pictures.",
                 ("his", "colourfulness_ratio"),
             )
         options = {"views": views, "faces": faces, "photographs": photographs, "published": published}
@@ -96,19 +96,19 @@ class Suite:
             raise UserError(f"protocol=suite: there is nothing to evaluate; give some of {choices}")
         unknown = set(counts) - {"views", "faces", "warped", "partial", "published"}
         if unknown:
-            raise UserError(f"protocol.counts.{min(unknown)}: is no part of the suite")
+            raise UserError(f"protocol.counts.{min(unknown)}: is not a part of the suite")
 
 
 def parts_of(protocol: Protocol | Suite, name: str) -> dict[str, Part]:
-    """Return the parts of a suite, or a protocol as the only part."""
+    """Return the parts of a suite, or the protocol as the only part."""
     return protocol.parts if isinstance(protocol, Suite) else {name: Part(protocol, name)}
 
 
 def _pairs(folders: str | Path | Sequence[str | Path], option: str, size: int) -> Protocol:
-    """Return the pairs of a folder with a folder each of targets, references and truths or published results.
+    """Return the pairs of a folder with subfolders for targets, references, and truths or published results.
 
     Raises:
-        UserError: one of the folders is missing.
+        UserError: a subfolder is missing.
     """
     roots = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
     last = "truth" if option == "views" else "published"

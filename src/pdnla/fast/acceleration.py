@@ -1,4 +1,4 @@
-"""Putting the fast modules in place of the plain ones."""
+"""Replacement of plain modules by fast ones."""
 
 import copy
 import logging
@@ -68,19 +68,19 @@ TWINS: dict[type[nn.Module], type[nn.Module]] = {
     SemanticPDNLA: FastSemanticPDNLA,
     InformedPDNLA: FastInformedPDNLA,
 }
-"""Each plain class and its fast one."""
+"""The fast class of each plain class."""
 
 
 def accelerate(network: Network) -> Network:
-    """Put fast modules in place of a network's plain ones, which compute the same, and return the network.
+    """Replace a network's plain modules by fast ones that compute the same, in place, and return the network.
 
-    The modules stay the same objects, with their parameters, hooks and names, and can be trained; they change their
-    class alone. A module is changed if its type is exactly a plain class of :mod:`pdnla.network` and if the children
-    that the fast class computes without calling them are of the expected kind. So a subclass stays as it is, with the
-    modules around it that would pass it over; a warning names them. Maps and weights become channels-last.
+    Only the class of a module changes: the objects, their parameters, hooks and names stay, and they can be trained. A
+    module changes if its type is exactly a plain class of :mod:`pdnla.network`, and if the children whose ``forward``
+    the fast class bypasses are of the expected types. So a subclass stays plain, together with the modules around it
+    that would bypass it; a warning names them. Maps and weights become channels-last.
 
     Args:
-        network: a network, a critic, or any module that has some of :mod:`pdnla.network`'s in it.
+        network: a network, a critic, or any module that contains modules of :mod:`pdnla.network`.
     """
     plain: dict[str, list[str]] = {}
     for name, module in _inside_out(network):
@@ -88,24 +88,24 @@ def accelerate(network: Network) -> Network:
         if fast is not None and _fits(module, fast):
             module.__class__ = fast
         elif fast is not FastConv2d and (fast is not None or _is_subclass(module)):
-            plain.setdefault(type(module).__name__, []).append(name or "the whole")
+            plain.setdefault(type(module).__name__, []).append(name or "the whole network")
     if plain:
         others = {kind: f" and {len(names) - 1} more" if names[1:] else "" for kind, names in plain.items()}
         named = ", ".join(f"{kind} ({names[0]}{others[kind]})" for kind, names in plain.items())
-        log.warning("computed as they are written, for want of a fast form: %s", named)
+        log.warning("no fast version, computed by the plain code: %s", named)
     return network.to(memory_format=torch.channels_last)
 
 
 def for_inference(network: Network, dtype: torch.dtype = torch.float32, copied: bool = True) -> Network:
-    """Return an accelerated copy for inference alone, which computes the same from constants computed once.
+    """Return an accelerated copy for inference only, with precomputed constants.
 
     Args:
         network: the network.
-        dtype: what the weights of convolutions are kept in: that in which they will be computed.
-        copied: change nothing of ``network``; else it is what is changed and returned.
+        dtype: the dtype of the convolutions' weights, in which they are computed.
+        copied: work on a copy; otherwise ``network`` itself is changed and returned.
 
     Returns:
-        A network that can be called and moved. It has no parameters to train or to save where it has constants.
+        A network that can be called and moved. Where it has constants, it has no parameters to train or save.
     """
     network = accelerate(copy.deepcopy(network) if copied else network).eval().requires_grad_(False)
     for module in list(network.modules()):  # parents first: they take constants from their children and drop them
@@ -119,14 +119,14 @@ def for_inference(network: Network, dtype: torch.dtype = torch.float32, copied: 
 
 
 def _inside_out(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield all modules with their names, children before their parents."""
+    """Yield all modules with their names, children before parents."""
     for child_name, child in module.named_children():
         yield from _inside_out(child, f"{name}.{child_name}" if name else child_name)
     yield name, module
 
 
 def _children(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield a module's children, and those of its lists for the lists."""
+    """Yield a module's children; of a list of modules, its elements."""
     for child in module.children():
         if type(child) is nn.ModuleList:
             yield from child
@@ -135,7 +135,7 @@ def _children(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _fits(module: nn.Module, fast: type[nn.Module]) -> bool:
-    """Return whether a module's children are such that a fast class may compute without calling them."""
+    """Return whether a fast class may bypass the ``forward`` of a module's children."""
     bypasses: dict[str, type[nn.Module]] = getattr(fast, "bypasses", {})
     for name, expected in bypasses.items():
         child = getattr(module, name)
@@ -147,5 +147,5 @@ def _fits(module: nn.Module, fast: type[nn.Module]) -> bool:
 
 
 def _is_subclass(module: nn.Module) -> bool:
-    """Return whether a module's class is derived from a plain one that has a fast twin, and is none itself."""
+    """Return whether a module's class is derived from a plain class with a fast twin, and is not a fast class."""
     return type(module) not in TWINS.values() and any(isinstance(module, c) for c in TWINS if c is not nn.Conv2d)

@@ -1,4 +1,4 @@
-"""The fast twins of the encoder: the stem in the first block's bands, edges of a batch at once on accelerators."""
+"""The fast encoder: the first block computes the stem in bands, and accelerators detect edges for a whole batch."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from pdnla.network.informed import InformedEncoder
 
 
 class FastEdges(Edges):
-    """The edge map of a whole batch where its rounding does not matter: on accelerators, and in graphs."""
+    """Edge detection for a whole batch, on accelerators and in graphs, where rounding does not depend on it."""
 
     def forward(self, image: Tensor) -> Tensor:
         """Map ``(B, 3, H, W)`` to ``(B, 1, H, W)``."""
@@ -24,13 +24,13 @@ class FastEdges(Edges):
 
 
 class FastEncoder(Encoder):
-    """The encoder whose first block makes the full-size stem a band at a time."""
+    """The encoder whose first block computes the full-size stem in bands."""
 
     bypasses: ClassVar[Bypasses] = {"blocks": FastResidualDown, "stem": FastEqualConv2d}
 
     @staticmethod
     def fits(module: Encoder) -> bool:
-        """Return whether the stem has no neighbourhood, so that bands of it can be made."""
+        """Return whether the stem is a 1×1 convolution, which can be computed in bands."""
         return module.stem.kernel == 1
 
     def forward(self, image: Tensor, *extra: Tensor) -> tuple[Tensor, ...]:

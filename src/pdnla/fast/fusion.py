@@ -1,8 +1,7 @@
-"""The fast twins of stage 2's parts.
+"""The fast parts of stage 2.
 
-The formulas are computed in an exact, cheaper order: pooling by small matrix products; the linear maps M and F, and V
-before them, multiplied together first, so that one product with the attention replaces a product with each; a part of
-the positions at a time.
+The formulas are evaluated in an exact but cheaper order. Pooling uses small matrix products. The linear maps V, M and F
+are multiplied together first, so that one product with the attention replaces three. Positions are processed in parts.
 """
 
 from collections.abc import Sequence
@@ -27,13 +26,13 @@ CPU_POSITIONS, GPU_POSITIONS = 1 << 13, 1 << 18
 
 
 class FastPyramidAveragePooling(PyramidAveragePooling):
-    """PAP with the zeros around the map counted in and not written.
+    """PAP that accounts for the padding without writing it.
 
     Averaging is separable, so two small matrix products read the map once for all grids.
     """
 
     def forward(self, x: Tensor, ring: int = 0) -> Tensor:
-        """Map ``(B, C, H, W)``, with a ring of zeros around it, to the pooled positions, ``(B, S, C)``."""
+        """Map ``(B, C, H, W)``, padded with a ring of zeros, to the pooled positions, ``(B, S, C)``."""
         batch, channels, height, width = x.shape
         rows, row_counts = self._summing_matrix(height, ring, x)
         columns, column_counts = self._summing_matrix(width, ring, x)
@@ -47,10 +46,10 @@ class FastPyramidAveragePooling(PyramidAveragePooling):
         return torch.cat(levels, dim=1)
 
     def _summing_matrix(self, length: int, ring: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the 0/1 matrix ``(bins, length)`` that adds up adaptive pooling's bins along an axis, and their sizes.
+        """Return the 0/1 matrix ``(bins, length)`` that sums adaptive pooling's bins along an axis, and their sizes.
 
-        The bins of each grid of the pyramid in turn; of n, bin i starts at ``floor(i L / n)`` and ends before
-        ``ceil((i + 1) L / n)`` of a ringed axis of length L. Sizes are ``(bins,)``.
+        The bins of the pyramid's grids are concatenated. Of n bins along a padded axis of length L, bin i is from
+        ``floor(i L / n)`` up to ``ceil((i + 1) L / n)``. Sizes are ``(bins,)``.
         """
         whole = length + 2 * ring
         side = torch.tensor([side for side in self.sides for _ in range(side)], device=like.device)
@@ -62,16 +61,16 @@ class FastPyramidAveragePooling(PyramidAveragePooling):
 
 
 class FastPyramidNonLocalAttention(PyramidNonLocalAttention):
-    """PNLA over all four maps at once, of values that M and F have been applied to."""
+    """PNLA over all four maps at once, with values that M and F have been applied to."""
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, maps: int, base: Tensor) -> Tensor:
         """Return ``tanh(base + sum over maps of softmax(clip(Q·Kᵀ))·V)``, ``(B, N, C)``.
 
         Args:
             queries: ``(B, N, C')``.
-            keys: ``(B, maps · S, C')``, the pooled positions of each map in turn.
+            keys: ``(B, maps · S, C')``, the pooled positions of all maps, concatenated.
             values: ``(B, maps · S, C)``.
-            maps: how many there are.
+            maps: number of maps.
             base: ``(B, N, C)``.
         """
         logits = project(queries, keys)
@@ -82,9 +81,9 @@ class FastPyramidNonLocalAttention(PyramidNonLocalAttention):
         return (base + attended).tanh() if torch.is_grad_enabled() else tanh_(attended.add_(base))
 
     def _within_limit(self, queries: Tensor, keys: Tensor) -> bool:
-        """Return whether no query times a key is out of bounds, since the longest of each are not.
+        """Return whether clipping cannot change a logit, because the longest query times the longest key is in bounds.
 
-        It spares passes over the largest tensor. To ask an accelerator would take longer than to clip.
+        That saves passes over the largest tensor. On an accelerator, the check would take longer than clipping.
         """
         if not queries.is_cpu or torch.compiler.is_compiling():
             return False
@@ -97,10 +96,10 @@ def _wide(x: Tensor) -> torch.dtype:
 
 
 def parts(x: Tensor, batch: int) -> list[slice]:
-    """Return the parts in which to treat the positions of ``x``, ``(B, N, C)``, where each is treated on its own.
+    """Return the parts in which to process the positions of ``x``, ``(B, N, C)``.
 
-    The attention has 440 numbers for every position, by far the largest thing in the network: without gradients to
-    keep it for, it is made for some positions at a time, which on a CPU stay in its cache.
+    The attention has 440 elements for every position and is by far the largest tensor. Without gradients it need not be
+    kept, so it is computed for a part of the positions at a time, which fits into a CPU's cache.
     """
     length = x.shape[1]
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
@@ -112,8 +111,8 @@ def parts(x: Tensor, batch: int) -> list[slice]:
 def project(x: Tensor, weight: Tensor) -> Tensor:
     """Return ``x @ weight.T`` of positions ``(B or 1, N, K)`` and a matrix ``(O, K)``, or one each, ``(B or 1, O, K)``.
 
-    On a CPU it is a 1×1 convolution: oneDNN's, which is twice as fast in float32 as the matrix product of MKL on
-    processors that are not Intel's. Of a single thread, torch would not ask oneDNN.
+    On a CPU it is computed as a 1×1 convolution by oneDNN, which in float32 is twice as fast as the matrix product of
+    MKL on processors that are not Intel's. With a single thread, torch does not use oneDNN.
     """
     if weight.ndim == 3 and not torch.compiler.is_compiling() and len(weight) == 1:
         weight = weight[0]
@@ -127,7 +126,7 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class FastBidirectionalNonLocalFusion(BidirectionalNonLocalFusion):
-    """BNLF in two halves: all that it takes from u adds up over parts of u, and t is expanded a part at a time."""
+    """BNLF in two halves: sums over parts of u, and the expansion in t, one part at a time."""
 
     @staticmethod
     def fits(module: BidirectionalNonLocalFusion) -> bool:
@@ -136,15 +135,14 @@ class FastBidirectionalNonLocalFusion(BidirectionalNonLocalFusion):
         return all(type(c) is nn.Conv2d and c.kernel_size == (1, 1) and c.bias is None for c in inner)
 
     def forward(self, t: Tensor, u: Tensor) -> Tensor:
-        """Fuse ``t`` and ``u``, ``(B, C, H, W)``; ``u`` may have another height and width. Shape of ``t``."""
+        """Fuse ``t`` and ``u``, ``(B, C, H, W)``, to the shape of t; ``u`` may have another height and width."""
         expanded = self.expand(positions(t), self.kernel_sums(positions(u)))
         return as_map(self.normalised(expanded, positions(t)), *t.shape[2:])
 
     def kernel_sums(self, u: Tensor) -> Tensor:
         """Return ``alpha_o^2 * sum(phi(u)^o * psi(u))`` for each order, ``(orders, B, 8)``, of positions ``(B, N, C)``.
 
-        In float32 at the least: the sums run over hundreds of thousands of elements, which half precision cannot add
-        up.
+        The sums run in at least float32, because half precision cannot add up hundreds of thousands of elements.
         """
         projections = torch.cat([self.phi.weight, self.psi.weight]).flatten(1)
         phi, psi = project(u, projections).chunk(2, dim=-1)
@@ -168,7 +166,7 @@ class FastBidirectionalNonLocalFusion(BidirectionalNonLocalFusion):
         return positions(self.output(as_map(x, x.shape[1], 1)))
 
     def normalised(self, x: Tensor, *others: Tensor) -> Tensor:
-        """Return the group norm of positions ``(B, N, C)`` plus ``others``, in place where no gradient needs x."""
+        """Return the group norm of positions ``(B, N, C)`` plus ``others``, in place if no gradient needs ``x``."""
         if not in_pieces(x):
             x = positions(self.norm(as_map(x, x.shape[1], 1)))
             for other in others:
@@ -188,8 +186,8 @@ class FastBidirectionalNonLocalFusion(BidirectionalNonLocalFusion):
 def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Return variance and mean of each group of positions ``(B, N, C)``, repeated for its channels, ``(B, C)``.
 
-    A part of the positions at a time, while a CPU has it in its cache; the parts' moments are joined as Chan et al.
-    (1983) join them, at least in float32.
+    The moments of parts of the positions, which fit into a CPU's cache, are combined as in Chan et al. (1983), in at
+    least float32.
     """
     pieces = parts(x, x.shape[0])
     share = torch.tensor([piece.stop - piece.start for piece in pieces], dtype=_wide(x)).view(-1, 1, 1, 1) / x.shape[1]
@@ -205,10 +203,10 @@ def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 
 
 class ReferenceAttention(NamedTuple):
-    """What one PDMF level needs of the reference, and all that depends on the reference alone.
+    """The encoded reference for one level of PDMF: all that depends only on the reference.
 
-    ``feature`` is r, ``(B, C, h, w)``; ``keys`` ``(B, 4 S, C')`` and ``values`` ``(B, 4 S, C)`` come from the pooled
-    f_c1..f_c4; ``queries`` ``(B, h·w, C')`` is Q2.
+    ``feature`` is r, ``(B, C, h, w)``. ``keys``, ``(B, 4 S, C')``, and ``values``, ``(B, 4 S, C)``, come from the
+    pooled f_c1..f_c4. ``queries``, ``(B, h·w, C')``, is Q2.
     """
 
     feature: Tensor
@@ -218,7 +216,7 @@ class ReferenceAttention(NamedTuple):
 
 
 class FastModalBranch(Folding, ModalBranch):
-    """A branch of PDMF whose F·M and F·M·V are each one matrix."""
+    """A branch of PDMF in which F·M and F·M·V are one matrix each."""
 
     bypasses: ClassVar[Bypasses] = {
         "query": FastConv2d,
@@ -231,7 +229,7 @@ class FastModalBranch(Folding, ModalBranch):
 
     @staticmethod
     def fits(module: ModalBranch) -> bool:
-        """Return whether no map has a bias."""
+        """Return whether no linear map has a bias."""
         return all(m.bias is None for m in (module.query, *module.keys, *module.values, module.mix, module.fuse))
 
     def forward(self, g: Tensor, pooled: Sequence[Tensor]) -> Tensor:
@@ -241,7 +239,7 @@ class FastModalBranch(Folding, ModalBranch):
         return as_map(self.attended(positions(g), positions(self.query(g)), keys, values, whole), *g.shape[2:])
 
     def attend_to(self, pooled: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the keys ``(B, 4 S, C')`` and the values carried through M and F, ``(B, 4 S, C)``."""
+        """Return the keys, ``(B, 4 S, C')``, and the values after M and F, ``(B, 4 S, C)``."""
         _, on_values = self.folded_constants()
         keys, values = [], []
         for x, key, value, on_value in zip(pooled, self.keys, self.values, on_values, strict=True):
@@ -258,7 +256,7 @@ class FastModalBranch(Folding, ModalBranch):
         return attention.attend(queries[:, part], keys, values, len(self.keys), base) + piece
 
     def constants(self) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return what F·M does to the querying feature, ``(C, C)``, and to each map's values, ``(C, C')`` each."""
+        """Return the matrices of F·M for the querying feature, ``(C, C)``, and for each map's values, ``(C, C')``."""
         channels = self.fuse.weight.shape[0]
         by_map = self.fuse.weight.split(channels, dim=1)
         on_feature, on_attention = self.mix.weight.split([channels, self.mix.weight.shape[1] - channels], dim=1)
@@ -271,7 +269,7 @@ class FastModalBranch(Folding, ModalBranch):
 
 
 class FastPyramidDualModalFusion(PyramidDualModalFusion):
-    """PDMF a part of the positions at a time; u, of which BNLF takes sums alone, is never whole."""
+    """PDMF in parts of the positions; u is never complete in memory, because BNLF needs only sums over it."""
 
     bypasses: ClassVar[Bypasses] = {
         "to_reference": FastModalBranch,
@@ -283,7 +281,7 @@ class FastPyramidDualModalFusion(PyramidDualModalFusion):
     fusion: FastBidirectionalNonLocalFusion
 
     def encode_reference(self, r: Tensor, pooled: Sequence[Tensor]) -> ReferenceAttention:
-        """Compute what depends on the reference alone, from r and the pooled f_c1..f_c4, ``(B, S, C_j)``."""
+        """Compute all that depends only on the reference, from r and the pooled f_c1..f_c4, ``(B, S, C_j)``."""
         keys, values = self.to_reference.attend_to(pooled)
         return ReferenceAttention(r, keys, values, positions(self.to_target.query(r)))
 
@@ -294,7 +292,7 @@ class FastPyramidDualModalFusion(PyramidDualModalFusion):
         r: Tensor | ReferenceAttention,
         pooled_reference: Sequence[Tensor] = (),
     ) -> Tensor:
-        """Return ``BNLF(t, u) + g``, the shape of g; ``r`` may be what :meth:`encode_reference` made of both."""
+        """Return ``BNLF(t, u) + g``, with the shape of g; ``r`` may be an encoded reference."""
         reference = r if isinstance(r, ReferenceAttention) else self.encode_reference(r, pooled_reference)
         sums = self._sums(pooled_target, reference)
         x, queries = positions(g), positions(self.to_reference.query(g))

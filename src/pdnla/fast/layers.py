@@ -1,7 +1,7 @@
-"""The fast twins of the layers.
+"""The fast layers.
 
-Maps are kept in channels-last memory from end to end: convolutions are about twice as fast in it on CPUs with wide
-vectors, and 1×1 convolutions and attention become plain matrix products.
+All maps are in channels-last memory: convolutions are about twice as fast in it on CPUs with wide vectors, and 1×1
+convolutions and attention become plain matrix products.
 """
 
 import contextlib
@@ -18,40 +18,40 @@ from pdnla.fast.ops import conv3x3, lowered
 from pdnla.network.layers import GAIN, SLOPE, EqualConv2d, ResidualDown, Upsample, at_least_float32
 
 Bypasses = Mapping[str, type[nn.Module]]
-"""The children, or lists of children, that a fast class computes without calling, and what each must be."""
+"""The children, or lists of children, whose ``forward`` a fast class bypasses, and their required types."""
 
-BAND = 1 << 24  # elements of a residual block's first convolution made at a time
+BAND = 1 << 24  # elements of a residual block's first convolution that are computed at a time
 
 
 def in_pieces(x: Tensor) -> bool:
-    """Return whether to work in place and a piece at a time: on a CPU, without gradients to keep results for."""
+    """Return whether to work in place and in pieces: on a CPU without gradients."""
     return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def tanh_(x: Tensor) -> Tensor:
-    """Return the hyperbolic tangent, in place of ``x``."""
+    """Compute the hyperbolic tangent of ``x`` in place."""
     return native.tanh_(x) if in_pieces(x) else x.tanh_()
 
 
 class Folding(nn.Module):
-    """A module whose parameters enter its formula by way of constants that are computed of them.
+    """A module whose formula uses constants that are computed from its parameters.
 
-    In training they are computed in every pass, for gradients to flow;
+    In training they are computed in every pass, so that gradients flow to the parameters.
     :func:`~pdnla.fast.acceleration.for_inference` computes them once and drops the parameters.
     """
 
     folded: Any = None
 
     def constants(self) -> Any:
-        """Return the constants: a tensor, None, or a tuple of such."""
+        """Return the constants: a tensor, None, or a tuple of these."""
         raise NotImplementedError
 
     def folded_constants(self) -> Any:
-        """Return the constants, kept ones if there are."""
+        """Return the precomputed constants if there are any, else compute them."""
         return self.constants() if self.folded is None else self.folded
 
     def fold(self, dtype: torch.dtype) -> None:
-        """Keep the constants in a type and drop the parameters that they are computed of."""
+        """Keep the constants in a dtype and drop the parameters that they are computed from."""
         with torch.no_grad():
             self.folded = map_constants(lambda constant: constant.to(dtype), self.constants())
         self._parameters.clear()
@@ -63,18 +63,18 @@ class Folding(nn.Module):
 
 
 def map_constants(function: Callable[[Tensor], Tensor], constants: Any) -> Any:
-    """Return nested tuples of tensors and None with a function applied to each tensor."""
+    """Apply a function to each tensor in nested tuples of tensors and None."""
     if isinstance(constants, tuple):
         return tuple(map_constants(function, constant) for constant in constants)
     return None if constants is None else function(constants)
 
 
 class FastConv2d(nn.Conv2d):
-    """A 3×3 convolution of stride 1, with zeros around it, by :func:`~pdnla.fast.ops.conv3x3`."""
+    """A 3×3 convolution with stride 1 and zero padding, computed by :func:`~pdnla.fast.ops.conv3x3`."""
 
     @staticmethod
     def fits(module: nn.Conv2d) -> bool:
-        """Return whether a convolution is of that kind."""
+        """Return whether a convolution is of this kind."""
         given = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups, module.padding_mode)
         return given == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
 
@@ -84,14 +84,14 @@ class FastConv2d(nn.Conv2d):
 
 
 class FastEqualConv2d(Folding, EqualConv2d):
-    """Equalised convolution whose scale and gain are multiplied into its weight; 1×1 and 3×3.
+    """Equalised 1×1 or 3×3 convolution whose weight includes scale and gain.
 
-    A leaky ReLU of x times a gain is that gain times the leaky ReLU of x.
+    The leaky ReLU of x times a positive gain equals the gain times the leaky ReLU of x.
     """
 
     @staticmethod
     def fits(module: EqualConv2d) -> bool:
-        """Return whether it has a kernel, and a padding, that are computed here."""
+        """Return whether this class supports the layer's kernel and padding."""
         return (module.kernel == 1 and not module.padding) or (module.kernel == 3 and not module.exact)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,12 +113,12 @@ class FastEqualConv2d(Folding, EqualConv2d):
         super().fold(torch.promote_types(dtype, torch.float32) if self.exact else dtype)
 
     def constants(self) -> tuple[Tensor, Tensor | None]:
-        """Return weight and bias of the plain convolution."""
+        """Return weight and bias of the ordinary convolution."""
         return scaled(self)
 
 
 def scaled(layer: EqualConv2d, gain: float = 1.0) -> tuple[Tensor, Tensor | None]:
-    """Return weight and bias of the plain convolution that gives ``gain`` times the layer's result."""
+    """Return weight and bias of the ordinary convolution that computes ``gain`` times the layer's result."""
     gain = gain * GAIN if layer.activate else gain
     return layer.weight * (gain * layer.scale), None if layer.bias is None else layer.bias * gain
 
@@ -132,8 +132,8 @@ def blur_kernel(channels: int, like: Tensor) -> Tensor:
 def fast_blur(x: Tensor, sides: int, above: int, below: int, stride: int = 1) -> Tensor:
     """Blur ``(B, C, H, W)`` with zeros around it: ``sides`` columns, and rows above and below.
 
-    A ``stride`` computes only the positions that a following 1×1 convolution of that stride would read: a quarter of
-    the work at 2.
+    With a ``stride``, only the positions that a following 1×1 convolution with that stride reads are computed, a
+    quarter of the work for 2.
     """
     if stride > 1 and above != below:
         x, above, below = F.pad(x, (0, 0, above, below)), 0, 0
@@ -141,7 +141,7 @@ def fast_blur(x: Tensor, sides: int, above: int, below: int, stride: int = 1) ->
     slow = torch.is_grad_enabled() and stride > 1 and x.is_cpu and x.dtype.itemsize < 4
     filtered = _StridedBlur.apply if slow and not torch.compiler.is_compiling() else _strided_blur
     x = filtered(x, stride, (rows, sides))
-    # A few rows too many cost less than a copy of the map with fewer around it.
+    # Computing a few extra rows costs less than a copy of the map with other padding.
     return x if above == below else x[:, :, rows - above : x.shape[2] - (rows - below)]
 
 
@@ -151,7 +151,7 @@ def _strided_blur(x: Tensor, stride: int, padding: tuple[int, int]) -> Tensor:
 
 
 class _StridedBlur(torch.autograd.Function):
-    """:func:`_strided_blur`, its gradient computed in float32: a CPU takes 14 times as long in half precision."""
+    """:func:`_strided_blur` with a gradient in float32, because a CPU takes 14 times as long in half precision."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, stride: int, padding: tuple[int, int]) -> Tensor:
@@ -171,13 +171,13 @@ class _StridedBlur(torch.autograd.Function):
 
 
 class FastResidualDown(Folding, ResidualDown):
-    """The residual block, the skip blurred at the stride, its sum in the last convolution's pass."""
+    """The residual block with a strided blur in the skip, and the sum computed within the last convolution."""
 
     bypasses: ClassVar[Bypasses] = {"conv1": FastEqualConv2d, "conv2": FastEqualConv2d, "skip": FastEqualConv2d}
 
     @staticmethod
     def fits(module: ResidualDown) -> bool:
-        """Return whether the convolutions are those of the plain block."""
+        """Return whether the convolutions have the plain block's settings."""
         plain = ((3, 1, 1, "reflect", True), (3, 2, 0, "constant", True), (1, 2, 0, "constant", False))
         layers = (module.conv1, module.conv2, module.skip)
         given = tuple((c.kernel, c.stride, c.padding, c.padding_mode, c.activate) for c in layers)
@@ -186,9 +186,8 @@ class FastResidualDown(Folding, ResidualDown):
     def forward(self, x: Tensor, stem: nn.Module | None = None) -> Tensor:
         """Map ``(B, inputs, H, W)`` to ``(B, outputs, H/2, W/2)``; H and W even.
 
-        Between its convolutions the block is four times as large as its result. Without gradients to keep that for,
-        a CPU makes it in bands of rows. ``stem`` is a 1×1 layer that x goes through before; then it is made in bands
-        too.
+        The map between its convolutions is four times as large as its result. Without gradients it need not be kept, so
+        a CPU computes it in bands of rows. ``stem`` is a 1×1 layer that is applied to x first, in bands as well.
         """
         constants = self.folded_constants()
         outputs = constants[2].shape[0]
@@ -211,9 +210,9 @@ class FastResidualDown(Folding, ResidualDown):
 
     @staticmethod
     def _band(stem: nn.Module, x: Tensor, constants: Any, first: int, last: int) -> Tensor:
-        """Return the result's rows from ``first`` to before ``last``."""
+        """Return the rows of the result from ``first`` up to ``last``."""
         height = x.shape[2]
-        # The rows that the strided convolution reads through the blur, and those that these need of x.
+        # The rows that the strided convolution reads through the blur, and the rows of x that they depend on.
         low, high = max(2 * first - 2, 0), min(2 * last + 2, height)
         start, end = max(low - 1, 0), min(high + 1, height)
         rows = lowered(stem(x[:, :, start:end]))
@@ -223,7 +222,7 @@ class FastResidualDown(Folding, ResidualDown):
         return _branches(rows, own, constants, reflected, zeros, (int(first == 0), int(2 * last == height)))
 
     def constants(self) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None], Tensor]:
-        """Return weights and biases of the convolutions, the last two with the factor 1/sqrt(2), and the skip's."""
+        """Return weight and bias of conv1 and conv2, and the skip's weight; the last two times 1/sqrt(2)."""
         half = math.sqrt(0.5)
         return scaled(self.conv1), scaled(self.conv2, half), scaled(self.skip, half)[0]
 
@@ -241,15 +240,15 @@ def _branches(
     zeros: tuple[int, int] = (2, 2),
     skipped_zeros: tuple[int, int] = (1, 1),
 ) -> Tensor:
-    """Return a residual block of rows ``x``, and ``skipped`` for the skip.
+    """Compute a residual block for a band of rows.
 
     Args:
-        x: the rows that the branch reads.
-        skipped: the rows that the skip reads.
-        constants: the block's.
-        reflected: rows above and below that the first convolution sees reflected.
-        zeros: rows of zeros above and below that the branch's blur sees.
-        skipped_zeros: those that the skip's blur sees.
+        x: input rows of the branch.
+        skipped: input rows of the skip.
+        constants: the constants of the block.
+        reflected: rows of reflection above and below in the first convolution.
+        zeros: rows of zeros above and below in the branch's blur.
+        skipped_zeros: rows of zeros above and below in the skip's blur.
     """
     (weight1, bias1), (weight2, bias2), skip_weight = constants
     skip = F.conv2d(fast_blur(skipped, 1, *skipped_zeros, stride=2), skip_weight)
@@ -261,9 +260,9 @@ def _branches(
 class FastUpsample(Folding, Upsample):
     """Upsampling as a 1×1 convolution and bilinear interpolation.
 
-    A 1×1 kernel puts each input on every second pixel with zeros between; the blur over it is bilinear interpolation
-    of a map ringed with zeros, at a quarter of its height. So the channels are projected at the small size and
-    interpolated after, which is exact and reads no zeros.
+    The transposed 1×1 convolution puts each input on every second pixel with zeros in between. The blur of that is a
+    quarter of the bilinear interpolation of the zero-padded map. So the channels are projected at the small size and
+    then interpolated, which is exact and reads no zeros.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -272,12 +271,12 @@ class FastUpsample(Folding, Upsample):
         if torch.is_grad_enabled():
             x = F.conv2d(x, weight, padding=1)
             return F.interpolate(x, scale_factor=2, mode="bilinear")[..., 2:-2, 2:-2]
-        # Without the ring, interpolation repeats the border where the ring has zeros to mix in: 1 for 3/4.
+        # Without padding, interpolation repeats the border pixels, whose weight with zero padding is 3/4.
         x = F.interpolate(F.conv2d(x, weight), scale_factor=2, mode="bilinear")
         for border in (x[:, :, :1], x[:, :, -1:], x[..., :1], x[..., -1:]):
             border *= 0.75
         return x
 
     def constants(self) -> Tensor:
-        """Return the weight of the plain 1×1 convolution."""
+        """Return the weight of the ordinary 1×1 convolution."""
         return (self.weight * (self.scale / 4)).transpose(0, 1)

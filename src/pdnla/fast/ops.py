@@ -1,7 +1,7 @@
-"""The package's own convolutions as operators of torch, and the choice between them and torch's.
+"""The package's own convolutions as torch operators, and the choice between them and torch's.
 
-``torch.ops.pdnla.conv3x3`` and ``torch.ops.pdnla.conv3x3_weight_gradient`` have shapes for tracing and gradients, so
-``torch.compile`` and autograd see them as they see torch's own.
+``torch.ops.pdnla.conv3x3`` and ``torch.ops.pdnla.conv3x3_weight_gradient`` have registered shapes and gradients, so
+``torch.compile`` and autograd support them like torch's own.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from torch.nn import functional
 from pdnla.fast import native
 
 Padding = tuple[int, int, int, int]
-"""Columns left and right, rows above and below, as :func:`torch.nn.functional.pad` takes them."""
+"""Columns left and right, rows above and below, in the order of :func:`torch.nn.functional.pad`."""
 
 _torch_only = False
 
 
 @contextlib.contextmanager
 def torch_only() -> Iterator[None]:
-    """Use no operator but torch's inside: for graphs that other runtimes read."""
+    """Use only torch's own operators in the block, for graphs that other runtimes read."""
     global _torch_only
     before, _torch_only = _torch_only, True
     try:
@@ -45,7 +45,7 @@ def conv3x3(
 ) -> Tensor:
     """Return ``leaky_relu(conv(x, weight) + bias, slope) + alpha * add``, ``(B, O, H', W')``.
 
-    On a CPU it is the package's own convolution where that can take it: a few times as fast as torch's.
+    On a CPU it uses the package's own convolution where possible, which is a few times as fast as torch's.
 
     Args:
         x: ``(B, C, H, W)``.
@@ -53,10 +53,10 @@ def conv3x3(
         bias: ``(O,)``.
         stride: 1 or 2.
         padding: columns left and right, rows above and below.
-        reflect: pad by reflection, not with zeros.
-        slope: of negative values; 1 for no activation.
-        add: a map of the result's shape.
-        alpha: its factor.
+        reflect: pad by reflection instead of zeros.
+        slope: slope for negative values; 1 for no activation.
+        add: a map with the result's shape.
+        alpha: the factor of ``add``.
     """
     if x.is_cpu and not _torch_only:
         x = lowered(x)
@@ -64,7 +64,7 @@ def conv3x3(
             if torch.compiler.is_compiling() or needs_gradient(x, weight, bias, add):
                 result: Tensor = torch.ops.pdnla.conv3x3(x, weight, bias, add, stride, padding, reflect, slope, alpha)
                 return result
-            # Nobody looks: the operator's way through torch's dispatcher would cost more than it brings.
+            # Without tracing and gradients, a direct call avoids the overhead of torch's dispatcher.
             return native.conv3x3(
                 x, weight, bias, stride=stride, padding=padding, reflect=reflect, slope=slope, add=add, alpha=alpha
             )
@@ -72,22 +72,22 @@ def conv3x3(
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
-    """Return whether autograd follows what is computed of these."""
+    """Return whether autograd records operations on these tensors."""
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def lowered(x: Tensor) -> Tensor:
-    """Return ``x`` in the type that autocast computes its device's convolutions in, if it is on."""
+    """Convert ``x`` to autocast's dtype for convolutions if autocast is enabled."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def _worth(x: Tensor, weight: Tensor, stride: int) -> bool:
-    """Return whether the package's own convolution can take these and is faster than torch's."""
-    if torch.is_grad_enabled():  # only stride 1 has gradients; torch's are faster for narrow maps in half precision
+    """Return whether the package's own convolution supports the arguments and is faster than torch's."""
+    if torch.is_grad_enabled():  # only stride 1 has gradients; torch is faster for narrow maps in half precision
         if stride != 1 or (x.dtype is not torch.float32 and min(weight.shape[:2]) < 32):
             return False
-    elif stride != 1 and x.dtype is not torch.float32:  # in half precision, torch's strided ones are as fast
+    elif stride != 1 and x.dtype is not torch.float32:  # in half precision, torch's strided convolutions are as fast
         return False
     return native.usable(x, weight, stride)
 
@@ -103,14 +103,14 @@ def torch_conv3x3(
     add: Tensor | None,
     alpha: float,
 ) -> Tensor:
-    """Compute :func:`conv3x3` by torch's convolution."""
+    """Compute :func:`conv3x3` with torch's convolution."""
     same = not reflect and len(set(padding)) == 1
     if not same:
         x = functional.pad(x, list(padding), mode="reflect" if reflect else "constant")
     x = functional.conv2d(x, weight, bias, stride, padding[0] if same else 0)
     if slope == 1:
         return x if add is None else x.add_(add, alpha=alpha)
-    x = functional.leaky_relu(x, slope, inplace=True)  # which keeps its result for the gradient
+    x = functional.leaky_relu(x, slope, inplace=True)  # the gradient needs its result
     return x if add is None else torch.add(x, add, alpha=alpha)
 
 
@@ -173,9 +173,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """Return the gradients, each by the package's own convolutions, of stride 1.
+    """Return the gradients, computed with the package's own convolutions with stride 1.
 
-    A gradient of a gradient is torch's, of the same convolution done again.
+    For second derivatives, torch differentiates its own version of the convolution, computed again.
     """
     x, weight, bias, result = ctx.saved_tensors
     padding, reflect, slope, alpha, add_type = ctx.options
@@ -185,9 +185,9 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     if torch.is_grad_enabled():
         given = (x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
         again = torch_conv3x3(*given, 1, padding, reflect, slope, None, 1.0)
-        wanted = [t if needed else None for t, needed in zip((x, weight, bias), ctx.needs_input_grad, strict=False)]
-        some = iter(torch.autograd.grad(again, [t for t in wanted if t is not None], gradient, create_graph=True))
-        gradients = [None if t is None else next(some) for t in wanted]
+        inputs = [t if needed else None for t, needed in zip((x, weight, bias), ctx.needs_input_grad, strict=False)]
+        computed = iter(torch.autograd.grad(again, [t for t in inputs if t is not None], gradient, create_graph=True))
+        gradients = [None if t is None else next(computed) for t in inputs]
     else:
         if result is not None:
             gradient = torch.ops.aten.leaky_relu_backward(gradient, result, slope, True)
@@ -204,18 +204,18 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _input_gradient(gradient: Tensor, weight: Tensor, padding: Sequence[int], reflect: bool) -> Tensor:
-    """Return the gradient to what was convolved: the convolution of the result's with the weight turned round."""
-    turned = weight.transpose(0, 1).flip(2, 3)
+    """Return the gradient of the input: the convolution of the result's gradient with the flipped weight."""
+    flipped = weight.transpose(0, 1).flip(2, 3)
     left, right, above, below = padding
     plain = (None, None, 1)
     if not reflect:
         around = (2 - left, 2 - right, 2 - above, 2 - below)
-        result: Tensor = torch.ops.pdnla.conv3x3(gradient, turned, *plain, around, False, 1.0, 1.0)
+        result: Tensor = torch.ops.pdnla.conv3x3(gradient, flipped, *plain, around, False, 1.0, 1.0)
         return result
-    ringed: Tensor = torch.ops.pdnla.conv3x3(gradient, turned, *plain, (2, 2, 2, 2), False, 1.0, 1.0)
+    ringed: Tensor = torch.ops.pdnla.conv3x3(gradient, flipped, *plain, (2, 2, 2, 2), False, 1.0, 1.0)
     height, width = ringed.shape[2:]
     for axis, length, before, after in ((2, height, above, below), (3, width, left, right)):
-        if before:  # the row that was seen once more, beyond the border
+        if before:  # the row that was also read by reflection
             ringed.select(axis, 2).add_(ringed.select(axis, 0))
         if after:
             ringed.select(axis, length - 3).add_(ringed.select(axis, length - 1))

@@ -1,4 +1,4 @@
-"""The fast twins of the whole networks: a reference that is used once is never whole in memory."""
+"""The fast networks: a reference that is used once is never completely in memory."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -15,18 +15,18 @@ from pdnla.network.semantic import SemanticPDNLA
 
 
 class FastPDNLA(PDNLA):
-    """PDNLA whose :meth:`forward` makes the reference a level at a time and frees what it has used."""
+    """PDNLA whose :meth:`forward` encodes the reference one level at a time and frees it after use."""
 
     bypasses: ClassVar[Bypasses] = {"decoder": FastDecoder}
     decoder: FastDecoder
 
     def forward(self, target: Tensor, reference: Tensor | ReferenceCode) -> Colorization:
-        """Colour ``target`` with the colours of what corresponds in ``reference``."""
+        """Colour ``target`` with the colours of corresponding parts of ``reference``."""
         check_picture(target, "target")
         levels: Iterable[ReferenceAttention]
         if isinstance(reference, ReferenceCode):
             levels = self.decoder.levels_of(reference)
-        else:  # a level at a time: kept together, they are the larger part of the network's memory
+        else:  # one level at a time, because all levels take most of the network's memory
             check_picture(reference, "reference")
             levels = self.decoder.reference_levels(self.reference_encoder(reference))
         base, extra = self.extra_inputs(target, reference)

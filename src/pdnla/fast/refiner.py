@@ -1,4 +1,4 @@
-"""The fast twins of stage 3: activations, residuals and concatenations in the convolutions' passes."""
+"""The fast stage 3: activations, residuals and concatenations are computed within convolutions."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _WINDOW = 16
 def spatial_mean(x: Tensor) -> Tensor:
     """Return the mean over all positions, ``(B, C, 1, 1)``.
 
-    A CPU would write a map of half precision out in float32 to add it up: windows of equal size are averaged first.
+    A CPU would first convert a map in half precision to float32; averaging windows of equal size first avoids that.
     """
     if in_pieces(x) and x.dtype.itemsize < 4:
         window = [math.gcd(side, _WINDOW) for side in x.shape[2:]]
@@ -52,7 +52,7 @@ class FastChannelAttentionBlock(ChannelAttentionBlock):
 
 
 class FastColourisationBaseBlock(ColourisationBaseBlock):
-    """CBB with a residual, ``factor`` times x, in the last convolution's pass."""
+    """CBB with a residual of ``factor`` times x, computed within the last convolution."""
 
     bypasses: ClassVar[Bypasses] = {"conv": FastConv2d}
 
@@ -62,23 +62,23 @@ class FastColourisationBaseBlock(ColourisationBaseBlock):
         return module.conv.bias is None
 
     def forward(self, x: Tensor, slope: Tensor, factor: float = 1) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape; the refiner's own residual makes the factor 2."""
+        """Map ``(B, C, H, W)`` to the same shape; with the refiner's own residual, the factor is 2."""
         return conv3x3(self.attention2(self.attention1(x, slope), slope), self.conv.weight, add=x, alpha=factor)
 
 
 class FastMerge(Folding, Merge):
-    """Merge with d projected first and interpolated after.
+    """Merge that projects d before interpolating it.
 
-    Interpolation and 1×1 convolutions commute, so the product of all of up_k's convolutions runs first, at the small
-    size, and only ``2 channels`` are interpolated; without doublings, up_0 is one 1×1 convolution and goes into conv.
-    The convolution of a concatenation is a sum of two, which spares writing it.
+    Interpolation and 1×1 convolutions commute, so the product of all convolutions of up_k is applied first, at the
+    small size, and only ``2 * channels`` channels are interpolated. Without doublings, up_0 is one 1×1 convolution and
+    becomes part of conv. The convolution of a concatenation is the sum of two, so the concatenation is never written.
     """
 
     bypasses: ClassVar[Bypasses] = {"projections": nn.Conv2d, "conv": FastConv2d}
 
     @staticmethod
     def fits(module: Merge) -> bool:
-        """Return whether all projections are plain 1×1 convolutions and nothing has a bias."""
+        """Return whether all projections are 1×1 convolutions and no convolution has a bias."""
         convs = [module.conv, *module.projections]
         return all(conv.bias is None and (conv is module.conv or conv.kernel_size == (1, 1)) for conv in convs)
 
@@ -92,8 +92,8 @@ class FastMerge(Folding, Merge):
         return conv3x3(d, on_d, add=conv3x3(x, on_x))
 
     def constants(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return conv's weights for x and for the interpolated d, and the projection of d where it is interpolated."""
-        # Slices of a weight are in no layout that convolutions are fast in.
+        """Return conv's weights for x and for d, and the projection of d if d is interpolated."""
+        # Convolutions are slow with the memory layout of slices.
         split = self.conv.weight.split([self.channels, 2 * self.channels], dim=1)
         on_x, on_d = (part.contiguous(memory_format=torch.channels_last) for part in split)
         weights = [projection.get_parameter("weight").flatten(1) for projection in self.projections]
@@ -105,13 +105,13 @@ class FastMerge(Folding, Merge):
         return on_x, torch.einsum("omhw,mi->oihw", on_d, projection), None
 
     def fold(self, dtype: torch.dtype) -> None:
-        """Keep the constants and drop the convolutions they are computed of."""
+        """Keep the constants and drop the convolutions that they are computed from."""
         super().fold(dtype)
         del self.projections, self.conv
 
 
 class FastRefiner(Refiner):
-    """The refiner with its own residuals in the blocks' passes."""
+    """The refiner with its residuals computed within the blocks."""
 
     bypasses: ClassVar[Bypasses] = {"blocks": FastColourisationBaseBlock}
 

@@ -1,7 +1,7 @@
 """Colouring pictures: from one image in memory to albums on many devices.
 
 * ``preprocessing``, ``colorizer``, ``chroma_upscaling``: images in, images out.
-* ``planning``, ``matching``, ``choosing``: which picture is coloured after which reference, and where its result goes.
-* ``album``: an album from beginning to end; ``many_devices``, ``pipeline`` and ``background`` do it, ``results`` says
-  what lies beside the results.
+* ``planning``, ``matching``, ``choosing``: the reference of each picture, and the path of its result.
+* ``album``: colouring of an album, with ``many_devices``, ``pipeline`` and ``background``; ``results`` manages other
+  files in the folder of results.
 """

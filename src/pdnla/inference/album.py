@@ -1,6 +1,6 @@
-"""Colour an album from beginning to end: what has a result is skipped, references are picked, what fails is told.
+"""Colour an album: skip existing results, pick references, colour, and report failures.
 
-No torch here before there is anything to compute.
+This module imports torch only when there is work to do.
 """
 
 from contextlib import closing
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Settings(NamedTuple):
-    """How an album is coloured.
+    """Settings for colouring an album.
 
     Attributes:
         weights, precision, size, compile, accelerate: as :class:`~pdnla.inference.colorizer.Colorizer`'s.
@@ -43,35 +43,35 @@ class Settings(NamedTuple):
 
 
 class Observer(Protocol):
-    """Is told what becomes of an album."""
+    """Receives the events of colouring an album."""
 
     def skipped(self, task: Task) -> None:
-        """A task is left as it is, because it has a result."""
+        """A task was skipped because its result exists."""
 
     def described(self, done: int, total: int) -> None:
-        """So many of the pictures to pick from, or for, are described."""
+        """Descriptors of ``done`` pictures are computed, for picking references."""
 
     def picked(self, task: Task) -> None:
-        """A task's reference and its score are picked."""
+        """A reference with its score was picked for a task."""
 
     def coloured(self, task: Task) -> None:
-        """A task's result is written."""
+        """The result of a task was written."""
 
     def failed(self, sentence: str) -> None:
-        """A picture or a folder of pictures has no result; the sentence names it and says why."""
+        """A picture or a folder has no result; the sentence contains its name and the reason."""
 
     def left_out(self, sentence: str) -> None:
-        """Something else could not be used or written; the sentence names it and says why."""
+        """Another file could not be used or written; the sentence contains its name and the reason."""
 
 
 def colour_album(album: Album, settings: Settings, rank: Rank, observer: Observer) -> None:
-    """Colour what has no result yet and tell ``observer`` what becomes of each picture.
+    """Colour the tasks without results and report each to ``observer``.
 
     Args:
         album: the pictures, of all launched processes.
         settings: how.
         rank: which of the launched processes this is: it colours its share.
-        observer: is told.
+        observer: receives the events.
 
     Raises:
         UserError: weights or the one reference cannot be read, a device is not there, or the results' folder cannot be

@@ -1,4 +1,4 @@
-"""Threads that read before and write after the network: it never waits for a decoder, an encoder or a disk."""
+"""Threads for reading and writing, so that the network never waits for a decoder, an encoder or a disk."""
 
 import threading
 from collections import deque
@@ -21,28 +21,28 @@ def read_ahead(
     threads: int = 2,
     most: int = 64,
 ) -> Iterator[_Out]:
-    """Yield ``read`` of each item in order, reading the next ones meanwhile.
+    """Yield ``read(item)`` for each item in order, and read the next items in threads.
 
-    What is read and not yet taken weighs at most ``limit``, plus what each thread is reading: the weight of an item is
-    known only when it has been read.
+    The weight of results that have been read but not yielded is at most ``limit``, plus one item per thread, because
+    the weight of an item is known only after it has been read.
 
     Args:
-        read: what threads do; what it raises is raised here in its turn, and ends the rest.
-        items: what to read.
-        weigh: says how much of the limit a result takes.
-        limit: how much may wait.
-        threads: how many read at a time.
-        most: results and reads in progress, whatever they weigh.
+        read: reads an item in a thread; an exception is raised at the item's turn and ends the iteration.
+        items: the items.
+        weigh: returns the weight of a result.
+        limit: largest weight of waiting results.
+        threads: number of threads.
+        most: largest number of results and reads in progress, whatever their weight.
     """
     room = threading.Condition()
-    waiting = wanted = 0
+    waiting = next_number = 0
     stopped = False
 
     def take(number: int, item: _In) -> tuple[_Out, int]:
         nonlocal waiting
         with room:
-            # The one that is asked for next never waits for later ones.
-            room.wait_for(lambda: waiting < limit or number == wanted or stopped)
+            # The next item to yield never waits for later ones.
+            room.wait_for(lambda: waiting < limit or number == next_number or stopped)
         result = read(item)
         weight = weigh(result)
         with room:
@@ -50,11 +50,11 @@ def read_ahead(
         return result, weight
 
     def give() -> _Out:
-        nonlocal waiting, wanted
+        nonlocal waiting, next_number
         result, weight = reads.popleft().result()
         with room:
             waiting -= weight
-            wanted += 1
+            next_number += 1
             room.notify_all()
         return result
 
@@ -75,9 +75,9 @@ def read_ahead(
 
 
 class BackgroundWriter(Generic[_Out]):
-    """Runs work that nothing waits for, such as writing, in threads, and returns its results in order.
+    """Runs work in threads, such as writing files, and returns its results in order.
 
-    Leaving the block normally waits for all work; leaving it by an exception drops what has not begun.
+    At the normal end of the block, it waits for all work; after an exception, work that has not begun is dropped.
 
     >>> with BackgroundWriter[Path](limit=64_000_000) as writer:
     ...     for picture in pictures:
@@ -87,8 +87,8 @@ class BackgroundWriter(Generic[_Out]):
     ...         print(path)
 
     Args:
-        limit: how much may be pending, in the unit of the weights; beyond it, ``submit`` waits.
-        threads: how many work at a time.
+        limit: largest weight of pending work; ``submit`` waits if it is exceeded.
+        threads: number of threads.
     """
 
     def __init__(self, limit: int, threads: int = 2) -> None:
@@ -105,10 +105,10 @@ class BackgroundWriter(Generic[_Out]):
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
 
     def submit(self, work: Callable[[], _Out], weight: int) -> list[_Out]:
-        """Begin ``work``, and return the results of the work that has ended since the last call.
+        """Start ``work``, and return the results of work that has finished since the last call.
 
         Raises:
-            Exception: what earlier work raised.
+            Exception: an exception of earlier work.
         """
         results = []
         while self._pending and self._pending[0][0].done():

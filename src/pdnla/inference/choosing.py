@@ -1,4 +1,4 @@
-"""Choosing references: of many pictures the one in colour that shows most of what a target shows."""
+"""Choosing references: the colour picture with the content most similar to a target's."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ from pdnla.files import replacing
 from pdnla.images.io import read_image
 from pdnla.inference.planning import REFERENCE_COPY, Album, Task
 
-_SIDE = 64  # pixels of the shorter side that say whether a picture is in colour
+_SIDE = 64  # shorter side in pixels at which pictures are tested for colour
 
 
 def choose_references(
@@ -32,30 +32,30 @@ def choose_references(
     progress: Callable[[int, int], None] | None = None,
     left_out: Callable[[str], None] | None = None,
 ) -> list[Choice]:
-    """Return for each target the ``count`` candidates most like it, best first, by what the luminance of both shows.
+    """Return for each target the ``count`` most similar candidates by luminance, best first.
 
-    Grey candidates, unreadable ones and the target itself are never chosen, so there may be fewer than ``count``, or
-    none; an unreadable target has none.
+    Grey and unreadable candidates and the target itself are never chosen, so there can be fewer than ``count``. An
+    unreadable target has none.
 
     Args:
         targets: pictures to find references for, grey or in colour.
         candidates: pictures to choose from.
         count: references for each target.
-        least: the lowest score that counts.
-        most: the highest one; copies of one picture have scores of nearly 1.
-        backbone: what describes the pictures; see :func:`pdnla.data.retrieval.descriptors`.
-        device: where.
-        workers: processes that read pictures.
-        progress: is told how many pictures are described, and of how many.
-        left_out: is told, in a sentence, of each picture that cannot be read; None: a warning in the log.
+        least: the lowest accepted score.
+        most: the highest accepted score; copies of one picture have scores of nearly 1.
+        backbone: network of the descriptors; see :func:`pdnla.data.retrieval.descriptors`.
+        device: the device.
+        workers: number of reading processes.
+        progress: called with the number of finished pictures and the number of all.
+        left_out: called with a sentence for each unreadable picture; None for a warning in the log.
 
     Raises:
-        UserError: the backbone cannot be had, or the index cannot be kept.
+        UserError: the backbone is not available, or the index cannot be written.
     """
-    offered = build_index(candidates, backbone, device, workers, progress, left_out)
-    asked = offered
+    candidate_index = build_index(candidates, backbone, device, workers, progress, left_out)
+    target_index = candidate_index
     if list(targets) != list(candidates):
-        asked = build_index(targets, backbone, device, workers, progress, left_out)
+        target_index = build_index(targets, backbone, device, workers, progress, left_out)
     places = [os.path.realpath(path) for path in candidates]
     coloured: dict[int, bool] = {}
 
@@ -65,11 +65,11 @@ def choose_references(
         return coloured[number]
 
     choices: list[Choice] = []
-    for target, vector, readable in zip(targets, asked.vectors, asked.readable.tolist(), strict=True):
+    for target, vector, readable in zip(targets, target_index.vectors, target_index.readable.tolist(), strict=True):
         if not readable:
             continue
         own = os.path.realpath(target)
-        cosines = (offered.vectors @ vector).masked_fill(~offered.readable, -torch.inf)
+        cosines = (candidate_index.vectors @ vector).masked_fill(~candidate_index.readable, -torch.inf)
         chosen = 0
         for number in cosines.argsort(descending=True).tolist():
             score = float(cosines[number])
@@ -89,7 +89,7 @@ def _in_colour(path: Path) -> bool:
 
 
 class Picked(NamedTuple):
-    """Tasks with the reference picked for each, and a sentence for each that there is none for."""
+    """Tasks with picked references, and a sentence for each task without one."""
 
     tasks: list[Task]
     left_out: list[str]
@@ -103,21 +103,21 @@ def pick_references(
     progress: Callable[[int, int], None],
     left_out: Callable[[str], None],
 ) -> Picked:
-    """Pick for each task, of the candidates, the picture in colour that is most like its target.
+    """Pick for each task the candidate in colour that is most similar to its target.
 
     Args:
         tasks: pictures to colour.
         candidates: pictures to pick from.
-        folder: where they come from, to name in sentences.
-        device: where to compute.
-        progress: is told how many pictures are described, and of how many.
-        left_out: is told, in a sentence, of each candidate that cannot be read.
+        folder: their folder, for error messages.
+        device: the device.
+        progress: called with the number of finished pictures and the number of all.
+        left_out: called with a sentence for each unreadable candidate.
 
     Raises:
-        UserError: the backbone cannot be had, or the index cannot be kept.
+        UserError: the backbone is not available, or the index cannot be written.
     """
     targets = [task.target for task in tasks]
-    unreadable = set[str]()  # a target is said to be so once, as a task that fails
+    unreadable = set[str]()  # an unreadable target is reported once, as a failed task
     choices = []
     if candidates:
         choices = choose_references(
@@ -145,17 +145,17 @@ def _why_none(target: Path, folder: Path) -> str:
 
 
 class ReferenceCopies:
-    """Copies of picked references beside the results, and a file of pairs that names them with their scores.
+    """Copies of picked references next to the results, and a pairs file with their scores.
 
-    Beside ``a.png`` lies ``a_reference.jpg``. The file is ``references.csv`` in the folder of results, or
-    ``a_reference.csv`` for a single one; its lines about other targets, of earlier runs, stay.
+    The copy for ``a.png`` is ``a_reference.jpg``. The file is ``references.csv`` in the folder of results, or
+    ``a_reference.csv`` for a single one; lines of earlier runs about other targets are kept.
 
     Args:
-        album: what is coloured; a copy takes the place of none of its pictures.
-        overwrite: a copy takes the place of an earlier one.
+        album: the album; a copy never replaces one of its pictures.
+        overwrite: replace earlier copies.
 
     Raises:
-        UserError: the file exists and is another one.
+        UserError: the file exists and has other contents.
     """
 
     def __init__(self, album: Album, overwrite: bool) -> None:
@@ -169,7 +169,7 @@ class ReferenceCopies:
         self._choices = {_absolute(choice.target): choice for choice in earlier}
 
     def add(self, task: Task) -> None:
-        """Copy a task's reference, and remember its line.
+        """Copy a task's reference, and add its line.
 
         Raises:
             UserError: the copy cannot be written.
@@ -186,7 +186,7 @@ class ReferenceCopies:
         return os.path.realpath(path) not in self._taken and (self.overwrite or not os.path.exists(path))  # noqa: PTH110 - Path.exists raises where a name is too long
 
     def write(self) -> None:
-        """Write the file of pairs, if there is anything to write.
+        """Write the pairs file, unless it would be empty.
 
         Raises:
             UserError: it cannot be written.

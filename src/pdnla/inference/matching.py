@@ -1,6 +1,6 @@
-"""Which picture of one folder goes with which of another: by name, or by order where no name fits.
+"""Matching of the pictures in two folders by name, or by order if no name matches.
 
-No torch here: ``pdnla-colorize`` imports this before it knows whether there is anything to compute.
+This module does not import torch: ``pdnla-colorize`` uses it before it knows whether there is work to do.
 """
 
 import unicodedata
@@ -13,18 +13,18 @@ from pdnla.errors import UserError
 
 
 class Matches(NamedTuple):
-    """A reference for each target, or the reason why there is none, and what the user should know of it."""
+    """A reference for each target, or the reason why there is none, and a remark for the user."""
 
     references: Sequence[Path | str]
     remark: str | None
 
 
 def match(target: Path, targets: Sequence[Path], folder: Path, references: Sequence[Path]) -> Matches:
-    """Find for each target the reference in ``folder`` of its name, whatever the suffix.
+    """Find for each target the reference in ``folder`` with the same name, whatever the suffix.
 
-    The place below the folders comes first (b/a.jpg goes with b/a.png), then the bare name (with c/a.png). Where none
-    is the same, names are alike that differ in upper and lower case, or in how Unicode composes an accent (NFC, NFD).
-    Where no name fits at all and there are as many references as targets, they are paired in sorted order.
+    The path below the folders takes precedence (b/a.jpg matches b/a.png), then the bare name (c/a.png). If none is
+    equal, the comparison ignores case and the Unicode form of accents (NFC, NFD). If no name matches at all and there
+    are as many references as targets, they are paired in sorted order.
 
     Args:
         target: the folder of the targets, or the only one.
@@ -84,4 +84,4 @@ _NAMES: tuple[Callable[[Path, Path], str], ...] = (
     lambda path, top: _folded(_place(path, top)),
     lambda path, top: _folded(_stem(path, top)),
 )
-"""What a picture below a folder is called, from the strictest rule to the most lenient."""
+"""Keys for comparing pictures below a folder, from the strictest to the most lenient."""

@@ -17,7 +17,7 @@ from pdnla.inference.matching import Matches, match
 RESULT = "_colorized"
 """End of a result's name, where the user gives none."""
 PAIRS_SUFFIXES = (".csv", ".tsv", ".txt")
-"""What the name of a file of pairs ends in, in lower case."""
+"""What the name of a pairs file ends in, in lower case."""
 REFERENCE_COPY = "_reference"
 """End of the name of a reference's copy."""
 
@@ -77,7 +77,7 @@ def plan_album(target: Path, reference: Path | None, out: str | Path | None, pic
     """Pair targets with references and name the results.
 
     Args:
-        target: a picture; a folder of pictures, or of shards; or, if there is no ``reference``, a file of pairs.
+        target: a picture; a folder of pictures, or of shards; or, if there is no ``reference``, a pairs file.
         reference: a picture, or a folder of them, but for shards.
         out: where the result or results go; a trailing ``/`` says that it is a folder. None: beside the target.
         pick: references are to be picked from the folder ``reference`` by what they show, not matched by name.
@@ -129,12 +129,12 @@ def _plan_pictures(target: Path, reference: Path, out: str | Path | None, pick: 
 
 
 def is_pairs_file(path: Path) -> bool:
-    """Return whether a path, by its name, is a file of pairs, which names targets and references."""
+    """Return whether a path, by its name, is a pairs file, which names targets and references."""
     return path.suffix.lower() in PAIRS_SUFFIXES and not path.is_dir()
 
 
 def _plan_pairs(file: Path, out: Path) -> Album:
-    """Name the results of a file of pairs by the targets' places below the folder they share."""
+    """Name the results of a pairs file by the targets' places below the folder they share."""
     from pdnla.data.pairs_file import read_pairs
 
     pairs = read_pairs(file)

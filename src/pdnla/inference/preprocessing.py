@@ -1,4 +1,4 @@
-"""From a picture of any size to the network's input: its working size, and tensors."""
+"""Conversion of a picture of any size to the network's input: working size and tensors."""
 
 import math
 
@@ -10,17 +10,17 @@ from pdnla.images.io import Picture
 from pdnla.network import STRIDE
 
 NATIVE = "native"
-"""The size at which the network sees each picture at its own."""
-_LONGEST = 8  # the longer working side is at most so many times `size`: beyond it, a strip is squeezed instead
+"""The option for working at each picture's own size."""
+_LONGEST = 8  # largest ratio of the longer working side to `size`; a longer strip is squeezed
 
 
 def working_size(size: tuple[int, int], target: int | str) -> tuple[int, int]:
     """Return the width and height at which the network sees a picture of ``size``: multiples of 16.
 
-    Where ``target`` is ``native``, they are the nearest to its own. Else the area is about ``target``² and the aspect
-    is kept as nearly as possible: of the sides around the ideal ones those are taken that bend the aspect least, where
-    the area's deviation counts a fifth. Beyond an aspect of 64 the longer side stays at 8 × ``target`` and the picture
-    is squeezed.
+    For ``native``, they are the nearest to its own size. Otherwise the area is about ``target``² and the aspect ratio
+    is preserved as well as possible: among the sides near the ideal ones, the smallest sum of the deviation of the
+    aspect ratio and a fifth of that of the area wins. Above an aspect ratio of 64, the longer side stays at 8 ×
+    ``target``, and the picture is squeezed.
     """
     if isinstance(target, str):
         own = [max(1, round(side / STRIDE)) * STRIDE for side in size]

@@ -1,4 +1,4 @@
-"""What lies beside results: the list of what failed, and what a killed run has left."""
+"""Other files in the folder of results: the list of failures, and temporary files of killed runs."""
 
 import csv
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from pdnla.processes import Rank
 
 
 def prepare_folders(album: Album) -> None:
-    """Make the folder of results, and remove the temporary files that a killed run has left.
+    """Create the folder of results, and remove the temporary files of killed runs.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be created.
     """
     if album.folder is not None:
         try:
@@ -26,9 +26,9 @@ def prepare_folders(album: Album) -> None:
 
 
 def write_failures(folder: Path, sentences: Sequence[str], rank: Rank) -> None:
-    """Write ``failed.csv``, a sentence for each picture that failed, or remove it if none did.
+    """Write ``failed.csv`` with a sentence for each failed picture, or remove it if there is none.
 
-    Each of several launched processes has a list of its own, ``failed_0_of_8.csv``.
+    Each of several launched processes has its own list, ``failed_0_of_8.csv``.
 
     Raises:
         UserError: it cannot be written.
@@ -43,7 +43,7 @@ def write_failures(folder: Path, sentences: Sequence[str], rank: Rank) -> None:
         return
     with (
         replacing(folder / name) as temporary,
-        # Names may hold bytes that are no UTF-8.
+        # File names may be invalid UTF-8.
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         csv.writer(file).writerows([["reason"], *([sentence] for sentence in sentences)])

@@ -1,4 +1,4 @@
-"""The supervision's terms, a file a term, and the hybrid loss that sums them by name and weight.
+"""The loss terms, one per file, and the hybrid loss, their weighted sum.
 
 A new term is a subclass of :class:`LossTerm` in a file of its own and an entry under ``terms`` in ``conf/loss``.
 """

@@ -1,4 +1,4 @@
-"""Adversarial loss: does the result look like a photograph?"""
+"""Adversarial loss: the result should look like a photograph."""
 
 import torch
 from torch import Tensor
@@ -15,9 +15,9 @@ class AdversarialLoss(CriticTerm):
 
     Args:
         critic: D.
-        penalty: weight of R1 on photographs.
-        penalty_every: steps between two penalties.
-        weight: of the term in the sum of all.
+        penalty: weight of the R1 penalty on photographs.
+        penalty_every: interval of the penalties in steps.
+        weight: weight of the term.
     """
 
     def __init__(

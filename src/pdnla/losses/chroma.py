@@ -1,4 +1,4 @@
-"""Distance of the results' chroma from the truth's."""
+"""Distance between the chroma of the results and the truth."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ from pdnla.losses.term import LossTerm
 
 
 def chroma_distance(result: Tensor, truth: Tensor) -> Tensor:
-    """Return the mean of ``|Δa*| + |Δb*|`` over the pixels, in units of 100, of two sRGB pictures in [-1, 1]."""
+    """Return the mean of ``|Δa*| + |Δb*|`` over all pixels, in units of 100, of two sRGB pictures in [-1, 1]."""
     difference = rgb_to_lab((result + 1) / 2)[:, 1:] - rgb_to_lab((truth + 1) / 2)[:, 1:]
     return difference.abs().sum(dim=1).mean() / 100
 
@@ -16,11 +16,11 @@ def chroma_distance(result: Tensor, truth: Tensor) -> Tensor:
 class ChromaLoss(LossTerm):
     """Chroma distance of ``out``, and ``mid`` times that of ``mid``, from the truth.
 
-    Chroma is all that a user keeps of the result, so it is asked for by name beside the pixels.
+    A user's result keeps only the network's chroma, so chroma has its own term besides the pixels.
 
     Args:
-        mid: weight of ``mid`` beside ``out``.
-        weight: of the term in the sum of all.
+        mid: weight of ``mid`` relative to ``out``.
+        weight: weight of the term.
     """
 
     rows = "paired"

@@ -1,4 +1,4 @@
-"""Distance of the result's luminance from the target's in a frozen network's features."""
+"""Distance between the luminance of result and target in a frozen network's features."""
 
 from torch import Tensor
 
@@ -10,8 +10,8 @@ from pdnla.losses.term import LossTerm
 class ContentLoss(LossTerm):
     """:func:`~pdnla.losses.perceptual.feature_distance` of the luminance of ``out`` from the target.
 
-    What the result shows is what the target shows, whatever its colours: the content loss of Gatys et al. (CVPR 2016)
-    on luminance alone.
+    The content of the result should be that of the target, whatever the colours: the content loss of Gatys et al. (CVPR
+    2016), applied to luminance only.
     """
 
     rows = "unpaired"

@@ -1,4 +1,4 @@
-"""Contextual loss: are there features like those of each part of the result in the reference?"""
+"""Contextual loss: each part of the result should have similar features in the reference."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from pdnla.losses.term import LossTerm
 
 
 def contextual_similarity(result: Tensor, reference: Tensor, bandwidth: float = 0.1) -> Tensor:
-    """Return the mean over the result's positions of their largest affinity to one of the reference's, ``(B,)``.
+    """Return each result position's largest affinity to a reference position, averaged over positions, ``(B,)``.
 
     With features centred by the reference's mean and cosine distances ``d_ij``: ``d~_ij = d_ij / (min_k d_ik + 1e-5)``,
-    ``A_ij = softmax_j((1 - d~_ij) / h)`` and ``CX = mean_i max_j A_ij``. Mechrez et al. (ECCV 2018), in the direction
-    of Zhang et al. (Deep Exemplar-based Video Colorization, CVPR 2019): what the result shows must be in the reference,
-    not all of the reference in the result.
+    ``A_ij = softmax_j((1 - d~_ij) / h)`` and ``CX = mean_i max_j A_ij``. From Mechrez et al. (ECCV 2018), in the
+    direction of Zhang et al. (Deep Exemplar-based Video Colorization, CVPR 2019): the reference must contain the parts
+    of the result, but the result need not contain all parts of the reference.
 
     Args:
         result: the result's feature map, ``(B, C, H, W)``.
@@ -25,7 +25,7 @@ def contextual_similarity(result: Tensor, reference: Tensor, bandwidth: float = 
         bandwidth: h.
 
     Returns:
-        similarities in (0, 1], 1 where each position has one match far nearer than all others.
+        Similarities in (0, 1]; 1 if each position has one match that is far nearer than all others.
     """
     result, reference = (at_least_float32(x).flatten(2) for x in (result, reference))
     centre = reference.mean(dim=2, keepdim=True)
@@ -42,7 +42,7 @@ class ContextualLoss(LossTerm):
         levels: a weight for each of the backbone's feature maps, fine to coarse; those of weight 0 are not compared.
             The finest maps have so many positions that their affinities cost more than the rest of a step.
         bandwidth: h.
-        weight: of the term in the sum of all.
+        weight: weight of the term.
     """
 
     rows = "unpaired"

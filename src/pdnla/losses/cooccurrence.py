@@ -1,4 +1,4 @@
-"""Patch co-occurrence loss: have the result's patches the colours of the reference's?"""
+"""Patch co-occurrence loss: patches of the result should have the colours of the reference's patches."""
 
 import torch
 import torch.nn.functional as F
@@ -9,20 +9,20 @@ from pdnla.losses.critics import PatchCritic
 from pdnla.losses.supervision import Supervision
 from pdnla.losses.term import CriticTerm, frozen, logistic, non_saturating
 
-SMALLEST, LARGEST = 1 / 8, 1 / 4  # of the side
+SMALLEST, LARGEST = 1 / 8, 1 / 4  # side of a patch, relative to the shorter side
 
 
 def random_patches(images: Tensor, count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Cut squares of 1/8 to 1/4 of the shorter side from anywhere and bring them to one size.
+    """Crop random squares of 1/8 to 1/4 of the shorter side and resize them to one size.
 
     Args:
         images: ``(B, C, H, W)``.
-        count: patches of each image.
-        size: their side in pixels.
-        generator: of the CPU, so that a seed means the same patches on every device.
+        count: number of patches of each image.
+        size: side of the patches in pixels.
+        generator: a generator on the CPU, so that a seed gives the same patches on every device.
 
     Returns:
-        patches ``(B, count, C, size, size)``.
+        Patches ``(B, count, C, size, size)``.
     """
     batch, channels, height, width = images.shape
     chance = torch.rand(batch, count, 3, generator=generator)
@@ -34,26 +34,27 @@ def random_patches(images: Tensor, count: int, size: int, generator: torch.Gener
         boxes[..., axis, 2] = (1 - scale) * (2 * chance[..., 1 + axis] - 1)
     boxes = boxes.flatten(0, 1).to(images)
     grid = F.affine_grid(boxes, [batch * count, channels, size, size], align_corners=False)
-    # All patches of an image in one sampling, a column of them: the image is not repeated.
+    # All patches of an image are sampled at once, as a column, so that the image is not repeated.
     grid = grid.view(batch, count * size, size, 2)
     sampled = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     return sampled.view(batch, channels, count, size, size).transpose(1, 2)
 
 
 class CooccurrenceLoss(CriticTerm):
-    """Patch co-occurrence of the swapping autoencoder (Park et al., NeurIPS 2020), of unpaired pairs.
+    """Patch co-occurrence loss of the swapping autoencoder (Park et al., NeurIPS 2020), for unpaired pairs.
 
-    The critic is shown ``patches`` patches of the result, or of the reference itself, beside ``reference_patches``
-    others of the reference, and learns to tell them apart: the network's loss is ``mean softplus(-D(out's, ref's))``.
+    The critic sees ``patches`` patches of the result or of the reference, together with ``reference_patches`` other
+    patches of the reference, and learns to distinguish the two cases. The network's loss is
+    ``mean softplus(-D(out's, ref's))``.
 
     Args:
         critic: D.
-        patches: of each picture.
-        reference_patches: of each reference, to compare with.
-        size: of the patches, in pixels.
-        penalty: weight of R1 on the reference's patches.
-        penalty_every: steps between two penalties.
-        weight: of the term in the sum of all.
+        patches: number of patches of each picture.
+        reference_patches: number of patches of each reference that they are compared with.
+        size: side of the patches in pixels.
+        penalty: weight of the R1 penalty on the reference's patches.
+        penalty_every: interval of the penalties in steps.
+        weight: weight of the term.
     """
 
     rows = "unpaired"
@@ -93,7 +94,7 @@ class CooccurrenceLoss(CriticTerm):
         real, fake = self.critic(same, others), self.critic(result, others)
         loss = logistic(real, fake)
         if self.penalised(step):
-            # A patch is a sample: its gradient alone, not that of the patches it is compared with.
+            # A patch is a sample: its gradient counts, not that of the patches it is compared with.
             def score(flat: Tensor) -> Tensor:
                 return self.critic(flat.unflatten(0, same.shape[:2]), at_least_float32(others))
 

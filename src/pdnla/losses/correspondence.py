@@ -1,4 +1,4 @@
-"""Distance of the result's chroma from what corresponds in the reference, where that is sure."""
+"""Distance between the result's chroma and that of corresponding parts of the reference."""
 
 from torch import Tensor
 
@@ -9,18 +9,17 @@ from pdnla.network.correspondence import Carried, Correspondence
 
 
 class CorrespondenceLoss(LossTerm):
-    """Mean of ``c (|Δa*| + |Δb*|) / 100`` between ``out``, and ``mid`` times that of ``mid``, and what is carried over.
+    """Mean of ``c (|Δa*| + |Δb*|) / 100`` from the transferred chroma, for ``out`` plus ``mid`` times that for ``mid``.
 
-    Where no truth is known, the reference's colours at the places that a frozen network finds alike stand in for it,
-    each believed by its confidence c: :class:`~pdnla.network.correspondence.Correspondence`. So He et al. ("Deep
-    Exemplar-based Colorization", SIGGRAPH 2018) train towards colours that VGG's features have matched. It says where
-    a colour belongs, which :class:`~pdnla.losses.HistogramLoss` does not ask.
+    Without a known truth, the reference's colours at corresponding places replace it, each weighted by its confidence
+    c: :class:`~pdnla.network.correspondence.Correspondence`. He et al. ("Deep Exemplar-based Colorization", SIGGRAPH
+    2018) likewise train towards colours that VGG features have matched. The term depends on the place of a colour;
+    :class:`~pdnla.losses.HistogramLoss` does not.
 
     Args:
-        side: at how many pixels squared the pictures are matched; 448, as colouring does, takes over four times as
-            long.
-        mid: weight of ``mid`` beside ``out``.
-        weight: of the term in the sum of all.
+        side: the pictures are matched at about ``side``² pixels; 448, as for colouring, takes over four times as long.
+        mid: weight of ``mid`` relative to ``out``.
+        weight: weight of the term.
     """
 
     rows = "unpaired"
@@ -31,7 +30,7 @@ class CorrespondenceLoss(LossTerm):
         self.side, self.mid = side, mid
 
     def forward(self, batch: Supervision) -> Tensor:
-        """Return the distance, a scalar; 0 where nothing of the reference is believed to correspond."""
+        """Return the distance, a scalar; 0 if no confidence is above 0."""
         carried: Carried = Correspondence(batch.needed_backbone, self.side)(batch.target, batch.reference)
 
         def distance(result: Tensor) -> Tensor:

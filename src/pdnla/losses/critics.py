@@ -1,4 +1,4 @@
-"""Critics for training: of whole pictures, and of patches beside others."""
+"""Critics for training: for whole pictures, and for patches together with reference patches."""
 
 from itertools import pairwise
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pdnla.network.layers import EqualConv2d, EqualLinear, ResidualDown
 
-LARGEST_FACTOR = 16  # a critic's deepest map has at most so many times the channels of its first
-GRID = 4  # side of the map that the linear layers read
+LARGEST_FACTOR = 16  # largest ratio of the deepest map's channels to the first map's
+GRID = 4  # side of the input map of the linear layers
 
 
 class _Trunk(nn.Module):
@@ -17,7 +17,7 @@ class _Trunk(nn.Module):
 
     Args:
         width: channels of the first map; they double with each block, up to 16 times.
-        blocks: how many; 5 bring 128 pixels to 4.
+        blocks: number of blocks; 5 reduce 128 pixels to 4.
     """
 
     def __init__(self, width: int, blocks: int) -> None:
@@ -37,9 +37,9 @@ class _Trunk(nn.Module):
 
 
 def minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
-    """Append the mean standard deviation over groups of the batch as one more channel (Karras et al., ICLR 2018).
+    """Append the mean standard deviation within groups of the batch as a channel (Karras et al., ICLR 2018).
 
-    ``(B, C, H, W)`` to ``(B, C + 1, H, W)``; groups hold ``group`` images, or the largest number below that divides B.
+    ``(B, C, H, W)`` to ``(B, C + 1, H, W)``; groups hold ``group`` images, or the next smaller divisor of B.
     """
     batch, _, height, width = x.shape
     size = max(n for n in range(1, min(group, batch) + 1) if batch % n == 0)
@@ -75,8 +75,8 @@ class ImageCritic(nn.Module):
 class PatchCritic(nn.Module):
     """Patch co-occurrence discriminator of the swapping autoencoder (Park et al., NeurIPS 2020).
 
-    Scores a patch beside a few patches of a reference, high if they could be of one picture. The reference's patches
-    are averaged in feature space, so that their order does not matter.
+    It scores a patch together with a few patches of a reference, high if all could come from one picture. The features
+    of the reference's patches are averaged, so their order does not matter.
 
     Args:
         width: channels of the first map.
@@ -97,14 +97,14 @@ class PatchCritic(nn.Module):
         return self.feature(self.trunk(patches).flatten(1))
 
     def forward(self, patches: Tensor, reference: Tensor) -> Tensor:
-        """Score patches beside others.
+        """Score patches together with reference patches.
 
         Args:
             patches: ``(B, n, 3, S, S)`` in [-1, 1].
             reference: the patches to compare with, ``(B, m, 3, S, S)``.
 
         Returns:
-            scores ``(B, n)``.
+            Scores ``(B, n)``.
         """
         features = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
         others = self.encode(reference.flatten(0, 1)).unflatten(0, reference.shape[:2]).mean(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Distance of the result's colours from the reference's, wherever they are."""
+"""Distance between the chroma histograms of result and reference, independent of place."""
 
 import torch
 from torch import Tensor
@@ -11,14 +11,14 @@ LIMIT = 100.0
 
 
 def chroma_histogram(image: Tensor, bins: int) -> Tensor:
-    """Return the soft histogram over a* and b* in [-100, 100], ``(B, bins, bins)``, each summing to 1.
+    """Return soft histograms over a* and b* in [-100, 100], ``(B, bins, bins)``, each with the sum 1.
 
-    A pixel counts in a bin at distance d (in bins, on each axis) by ``1 / (1 + d^2)``: HistoGAN's inverse-quadratic
-    kernel (Afifi et al., CVPR 2021), whose gradient finds the reference's colours from far away.
+    The weight of a pixel in a bin at distance d (in bins, on each axis) is ``1 / (1 + d^2)``: HistoGAN's
+    inverse-quadratic kernel (Afifi et al., CVPR 2021), whose gradient reaches distant colours.
 
     Args:
         image: sRGB in [-1, 1], ``(B, 3, H, W)``.
-        bins: on each axis.
+        bins: number of bins on each axis.
     """
     chroma = rgb_to_lab((image + 1) / 2)[:, 1:].flatten(2)
     centres = (torch.arange(bins, device=image.device, dtype=chroma.dtype) + 0.5) * (2 * LIMIT / bins) - LIMIT
@@ -32,15 +32,15 @@ def histogram_distance(image: Tensor, reference: Tensor, bins: int) -> Tensor:
     """Return the mean Hellinger distance ``‖sqrt(H) - sqrt(H_r)‖ / sqrt(2)`` of the histograms, in [0, 1]."""
     result, target = chroma_histogram(image, bins), chroma_histogram(reference, bins)
     squared = (result.sqrt() - target.sqrt()).square().sum(dim=(1, 2)) / 2
-    return (squared + 1e-12).sqrt().mean()  # the root alone has no gradient where both agree
+    return (squared + 1e-12).sqrt().mean()  # the root has no finite gradient at 0
 
 
 class HistogramLoss(LossTerm):
     """:func:`histogram_distance` between ``out`` and the reference.
 
     Args:
-        bins: on each axis.
-        weight: of the term in the sum of all.
+        bins: number of bins on each axis.
+        weight: weight of the term.
     """
 
     rows = "unpaired"

@@ -1,4 +1,4 @@
-"""The sum of the supervision's terms."""
+"""The hybrid loss: a weighted sum of terms."""
 
 from collections.abc import Mapping
 
@@ -11,17 +11,17 @@ from pdnla.losses.term import CriticTerm, LossTerm, Need
 
 
 class HybridLoss(nn.Module):
-    """A weighted sum of named terms; a term of weight 0 is not computed, and its critic not made.
+    """A weighted sum of named terms; a term with the weight 0 is neither computed nor kept.
 
-    A term without a pair to judge in a batch is left out of its sum.
+    A term that applies to no pair of a batch is left out of that batch's sum.
 
     Args:
         terms: the terms by name, each with its weight.
-        weights: weights by the same names, which replace the terms' own; a term need not be named.
+        weights: weights by the terms' names, which replace the terms' own.
 
     Raises:
-        UserError: a weight names no term.
-        TypeError: a term is no :class:`~pdnla.losses.term.LossTerm`.
+        UserError: a weight has a name that no term has.
+        TypeError: a term is not a :class:`~pdnla.losses.term.LossTerm`.
     """
 
     def __init__(self, terms: Mapping[str, LossTerm], weights: Mapping[str, float] | None = None) -> None:
@@ -31,7 +31,7 @@ class HybridLoss(nn.Module):
             raise UserError(f"loss.weights: no term is called {', '.join(unknown)}; the terms are {', '.join(terms)}")
         for name, term in terms.items():
             if not isinstance(term, LossTerm):
-                raise TypeError(f"loss.terms.{name}: {type(term).__name__} is no subclass of LossTerm")
+                raise TypeError(f"loss.terms.{name}: {type(term).__name__} is not a subclass of LossTerm")
         names = [*weights, *(name for name in terms if name not in weights)]
         self.weights = {name: float(weights.get(name, terms[name].weight)) for name in names}
         self.terms = nn.ModuleDict({name: terms[name] for name, weight in self.weights.items() if weight})
@@ -43,25 +43,25 @@ class HybridLoss(nn.Module):
 
     @property
     def critics(self) -> dict[str, CriticTerm]:
-        """The terms that learn, by name."""
+        """The terms with a critic, by name."""
         return {name: term for name, term in self.terms.items() if isinstance(term, CriticTerm)}
 
     @property
     def judges_unpaired(self) -> bool:
-        """Whether a term judges pairs of different pictures."""
+        """Whether a term applies to unpaired pairs."""
         return any(term.rows != "paired" for term in self.computed.values())
 
     def needs(self, what: Need) -> bool:
-        """Return whether a term asks for ``backbone`` or ``codes``."""
+        """Return whether a term needs ``backbone`` or ``codes``."""
         return any(what in term.needs for term in self.computed.values())
 
     def forward(self, batch: Supervision, whole: tuple[int, int] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum, and each computed term on its own, without its weight and detached.
 
         Args:
-            batch: what to judge.
-            whole: if it is a part of a batch, the number of pairs in that, and of unpaired ones: terms are then the
-                part's share of the batch's mean, which adds up to it.
+            batch: the input of the terms.
+            whole: if ``batch`` is a part of a larger batch, the larger batch's numbers of pairs and of unpaired pairs.
+                Each term is then the part's share of the mean, so that the shares add up to the mean.
         """
         pairs, unpaired = whole or (len(batch), len(batch.unpaired))
         counts = {"all": pairs, "unpaired": unpaired, "paired": pairs - unpaired}

@@ -1,4 +1,4 @@
-"""Distance of the result from the truth in a frozen network's features."""
+"""Distance between result and truth in a frozen network's features."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from pdnla.losses.term import LossTerm
 def feature_distance(result: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     """Return ``mean_l mean_p |x_lp / ‖x_lp‖ - y_lp / ‖y_lp‖|^2`` over levels l and their positions p, in [0, 4].
 
-    The distance of LPIPS (Zhang et al., CVPR 2018) without its learned weights, and the mean over levels for the sum.
+    The distance of LPIPS (Zhang et al., CVPR 2018) without learned weights, and with a mean over levels, not a sum.
 
     Args:
         result: feature maps, fine to coarse, each ``(B, C, H, W)``.
@@ -24,12 +24,12 @@ def feature_distance(result: Sequence[Tensor], truth: Sequence[Tensor]) -> Tenso
 
 
 def unit(features: Tensor) -> Tensor:
-    """Return features of unit length at each position, in float32 at the least."""
+    """Return features of unit length at each position, in at least float32."""
     return functional.normalize(at_least_float32(features), dim=1)
 
 
 class PerceptualLoss(LossTerm):
-    """:func:`feature_distance` of ``out`` from the truth, of pairs whose truth is known (Johnson et al., ECCV 2016)."""
+    """:func:`feature_distance` of ``out`` from the truth, for pairs with a known truth (Johnson et al., ECCV 2016)."""
 
     rows = "paired"
     needs = ("backbone",)

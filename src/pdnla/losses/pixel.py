@@ -1,4 +1,4 @@
-"""Distance of the results' pixels from the truth's."""
+"""Distance between the pixels of the results and the truth."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from pdnla.losses.term import LossTerm
 def charbonnier(result: Tensor, truth: Tensor, epsilon: float = 1e-3) -> Tensor:
     """Return ``mean(sqrt((result - truth)^2 + epsilon^2) - epsilon)``, a scalar.
 
-    A smooth L1 (Charbonnier et al. 1994): about ``|d|`` beyond ``epsilon``, quadratic within; 0 where both agree.
+    A smooth L1 (Charbonnier et al. 1994): about ``|d|`` above ``epsilon``, quadratic below it; 0 if both are equal.
     """
     difference = result - truth
     return (torch.sqrt(difference.square() + epsilon**2) - epsilon).mean()
@@ -20,9 +20,9 @@ class PixelLoss(LossTerm):
     """Charbonnier distance of ``out``, and ``mid`` times that of ``mid``, from the truth (sRGB in [-1, 1]).
 
     Args:
-        mid: weight of ``mid`` beside ``out``.
-        epsilon: the difference under which the distance is quadratic.
-        weight: of the term in the sum of all.
+        mid: weight of ``mid`` relative to ``out``.
+        epsilon: the difference below which the distance is quadratic.
+        weight: weight of the term.
     """
 
     rows = "paired"

@@ -1,4 +1,4 @@
-"""The input of every term of the loss: a batch of pairs and the network's results."""
+"""The input of every loss term: a batch of pairs and the network's results."""
 
 from functools import cached_property
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from pdnla.network import Codes
 
 
 class HeadCodes(NamedTuple):
-    """The encoders' training heads: E_g's of the target, E_c's of the reference and of the result."""
+    """Outputs of the encoders' training heads: E_g of the target, E_c of the reference and of the result."""
 
     target: Codes
     reference: Codes
     result: Codes
 
     def rows(self, part: slice) -> "HeadCodes":
-        """Return the codes of some pairs."""
+        """Return the codes of a slice of pairs."""
         return HeadCodes(*(Codes(*(x[part] for x in codes)) for codes in self))
 
 
@@ -29,12 +29,12 @@ class Supervision:
     Args:
         target: grey pictures.
         reference: pictures in colour.
-        truth: the target's true colours. Where a pair is unpaired, the reference shows something else, and a good
-            result need not have them.
-        mid: the network's result before refinement; it may leave the range.
-        out: the network's result; it may leave the range.
-        unpaired: the first so many pairs are unpaired.
-        seed: of all randomness, such as which patches a critic sees.
+        truth: the target's true colours. The reference of an unpaired pair is another picture, and a good result may
+            have other colours.
+        mid: the network's result before refinement; it may exceed the range.
+        out: the network's result; it may exceed the range.
+        unpaired: number of first pairs that are unpaired.
+        seed: seed of all randomness, such as the choice of a critic's patches.
         backbone: the frozen network whose features are compared, if a term needs it.
         codes: the codes of the encoders' heads, if a term needs them.
     """
@@ -61,7 +61,7 @@ class Supervision:
 
     @cached_property
     def paired(self) -> "Supervision":
-        """The pairs whose truth is known."""
+        """The pairs with a known truth."""
         return self._part(slice(self.unpaired_rows, None), 0)
 
     @cached_property
@@ -77,7 +77,7 @@ class Supervision:
         return Supervision(*pictures, unpaired=unpaired, seed=self.seed, backbone=self.backbone, codes=codes)
 
     def detached(self) -> "Supervision":
-        """Return the pictures alone, without gradients."""
+        """Return the pictures without gradients, backbone and codes."""
         pictures = (self.target, self.reference, self.truth, self.mid.detach(), self.out.detach())
         return Supervision(*pictures, unpaired=self.unpaired_rows, seed=self.seed)
 
@@ -86,7 +86,7 @@ class Supervision:
         """The frozen network, for a term that needs it.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no backbone.
         """
         if self.backbone is None:
             raise ValueError("a term needs the backbone and the supervision has none; list it in the term's needs")
@@ -95,7 +95,7 @@ class Supervision:
     def features(self, picture: str) -> tuple[Tensor, ...]:
         """Return the backbone's features of a picture by name, such as ``out``, or of its luminance, ``out_grey``.
 
-        They are made once for all terms. Only those of the results carry gradients.
+        They are computed once for all terms. Only the features of the results have gradients.
         """
         if picture not in self._features:
             name = picture.removesuffix("_grey")

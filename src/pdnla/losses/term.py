@@ -1,4 +1,4 @@
-"""Base classes of the loss's terms, and what terms with a critic share."""
+"""Base classes of loss terms, with and without a critic."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,16 +16,16 @@ Need = Literal["backbone", "codes"]
 
 
 class LossTerm(nn.Module):
-    """A term of the loss: a module from :class:`Supervision` to a scalar.
+    """A loss term: a module that maps :class:`Supervision` to a scalar.
 
-    A subclass says which pairs it judges (``rows``) and what it needs beside the pictures (``needs``): the frozen
-    ``backbone``'s features, or the ``codes`` of the encoders' heads.
+    A subclass declares the pairs that it applies to (``rows``) and its further inputs (``needs``): the features of the
+    frozen ``backbone``, or the ``codes`` of the encoders' heads.
 
     Args:
-        weight: of the term in the sum of all; a term of weight 0 is not computed.
+        weight: weight of the term in the sum; a term with the weight 0 is not computed.
 
     Raises:
-        TypeError: a subclass is defined with ``rows`` or ``needs`` that do not exist.
+        TypeError: a subclass is defined with invalid ``rows`` or ``needs``.
     """
 
     rows: ClassVar[Rows] = "all"
@@ -43,25 +43,25 @@ class LossTerm(nn.Module):
             raise TypeError(f"{cls.__name__}.needs is {cls.needs!r}; it must be a tuple of {', '.join(get_args(Need))}")
 
     def forward(self, batch: Supervision) -> Tensor:
-        """Return the term of the pairs that it judges, a scalar."""
+        """Return the term for the pairs that it applies to, a scalar."""
         raise NotImplementedError
 
     def judged(self, batch: Supervision) -> Supervision:
-        """Return the pairs of a batch that the term judges."""
+        """Return the pairs of a batch that the term applies to."""
         if self.rows == "paired":
             return batch.paired
         return batch.unpaired if self.rows == "unpaired" else batch
 
 
 class CriticTerm(LossTerm):
-    """A term with a critic that learns: the critic's own loss, and the network's loss under it.
+    """A term with a trained critic: the critic's loss, and the network's loss from it.
 
     Args:
         critic: the critic.
-        penalty: weight of R1 on the critic's loss.
-        penalty_every: R1 is added on every so many steps, that many times as strong (lazy regularisation, Karras et
-            al., CVPR 2020).
-        weight: of the term in the sum of all.
+        penalty: weight of the R1 penalty in the critic's loss.
+        penalty_every: interval of R1 in steps, by which R1 is multiplied (lazy regularisation, Karras et al., CVPR
+            2020).
+        weight: weight of the term.
     """
 
     def __init__(self, critic: nn.Module, penalty: float, penalty_every: int, weight: float = 1.0) -> None:
@@ -69,18 +69,18 @@ class CriticTerm(LossTerm):
         self.critic, self.penalty, self.penalty_every = critic, penalty, penalty_every
 
     def forward(self, batch: Supervision) -> Tensor:
-        """Return the network's loss, a scalar; the critic takes no gradient from it."""
+        """Return the network's loss, a scalar; the critic gets no gradient from it."""
         raise NotImplementedError
 
     def critic_loss(self, batch: Supervision, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the critic's loss at a step, and its mean scores of real and of fake input, for the log.
+        """Return the critic's loss at a step, and its mean scores for real and fake input, for the log.
 
-        The network's results must come without gradients.
+        The network's results must have no gradients.
         """
         raise NotImplementedError
 
     def sees(self, size: int) -> int:
-        """Return the side of the critic's input for pictures of ``size``² pixels."""
+        """Return the side of the critic's input for pictures of ``size`` × ``size`` pixels."""
         return size
 
     def penalised(self, step: int) -> bool:
@@ -88,9 +88,9 @@ class CriticTerm(LossTerm):
         return self.penalty > 0 and step % self.penalty_every == 0
 
     def gradient_penalty(self, score: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
-        """Return R1's share of the critic's loss: ``every * penalty / 2 * E ‖d score / d real‖^2``.
+        """Return the R1 penalty: ``every * penalty / 2 * E ‖d score / d real‖^2`` (Mescheder et al., ICML 2018).
 
-        Mescheder et al. (ICML 2018). In float32: squares of gradients do not fit half precision.
+        It is computed in float32, because squares of gradients exceed the range of half precision.
         """
         with torch.autocast(real.device.type, enabled=False), torch.enable_grad():
             real = at_least_float32(real.detach()).requires_grad_()
@@ -101,7 +101,7 @@ class CriticTerm(LossTerm):
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Within the block, gradients go through ``module`` and none to its weights."""
+    """In the block, gradients flow through ``module`` but not to its weights."""
     learning = [p for p in module.parameters() if p.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

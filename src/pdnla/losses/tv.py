@@ -8,16 +8,16 @@ from pdnla.losses.term import LossTerm
 
 
 def chroma_variation(image: Tensor, guide: Tensor | None = None, edges: float = 10.0) -> Tensor:
-    """Return ``mean |a*_x| + |a*_y| + |b*_x| + |b*_y|`` of differences between neighbours, in units of 100.
+    """Return ``mean |a*_x| + |a*_y| + |b*_x| + |b*_y|`` of the differences between neighbours, in units of 100.
 
-    The anisotropic total variation (Rudin et al. 1992) of a* and b*. With a guide, a difference counts by
-    ``exp(-|ΔL*| / edges)`` of the guide's own between the same neighbours, as in the edge-aware smoothness of Godard et
-    al. (CVPR 2017): colours may change where the guide does, and cost most where they leave an object.
+    The anisotropic total variation (Rudin et al. 1992) of a* and b*. With a guide, the weight of a difference is
+    ``exp(-|ΔL*| / edges)`` with the guide's difference between the same neighbours, as in the edge-aware smoothness of
+    Godard et al. (CVPR 2017): a change of colour costs little at the guide's edges.
 
     Args:
         image: sRGB in [-1, 1], ``(B, 3, H, W)``.
-        guide: the picture whose edges colours may follow, sRGB in [-1, 1], ``(B, 3, H, W)``.
-        edges: the difference of L* at which a change of chroma costs 1/e of what it costs on a plain area.
+        guide: the picture with the edges, sRGB in [-1, 1], ``(B, 3, H, W)``.
+        edges: the difference of L* at which the weight is 1/e.
     """
     chroma = rgb_to_lab((image + 1) / 2)[:, 1:] / 100
     luminance = None if guide is None else rgb_to_lab((guide + 1) / 2)[:, :1] / edges
@@ -31,11 +31,11 @@ def chroma_variation(image: Tensor, guide: Tensor | None = None, edges: float = 
 
 
 class TotalVariationLoss(LossTerm):
-    """:func:`chroma_variation` of ``out``: colours lie in patches, not in grains.
+    """:func:`chroma_variation` of ``out``, which favours areas of one colour.
 
     Args:
-        edges: the L* of the target's edges that chroma may follow at 1/e of the cost; None to charge all alike.
-        weight: of the term in the sum of all.
+        edges: the difference of the target's L* at which the weight is 1/e; None for equal weights.
+        weight: weight of the term.
     """
 
     def __init__(self, edges: float | None = 10.0, *, weight: float = 1.0) -> None:

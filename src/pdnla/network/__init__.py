@@ -1,7 +1,7 @@
-"""PDNLA-Net in plain torch, as the paper writes it: a class is a box of its figures, and its formula is the code.
+"""PDNLA-Net in plain torch: each class is a box in the paper's figures, and its code is the formula.
 
-Nothing here is fast on purpose. :mod:`pdnla.fast` has subclasses of these modules that compute the same in less time;
-:func:`pdnla.fast.accelerate` puts them in place of the exact types here and leaves a subclass of yours as it is.
+These modules favour clarity over speed. :mod:`pdnla.fast` has subclasses that compute the same results in less time;
+:func:`pdnla.fast.accelerate` uses them for modules of exactly these types and leaves your own subclasses unchanged.
 """
 
 from pdnla.network.construction import Construction, keeps_construction

@@ -1,4 +1,4 @@
-"""Where in the reference the network takes a pixel's colours from."""
+"""Attention maps: the places of the reference that give a pixel its colours."""
 
 from typing import cast
 
@@ -10,27 +10,27 @@ from pdnla.network.fusion import PyramidDualModalFusion
 from pdnla.network.pdnla import PDNLA
 
 GRID = 24
-"""Side of an attention map: the smallest that the pyramid's grids, of sides 1, 3, 6 and 8, all divide."""
+"""Side of an attention map: the least common multiple of the pyramid's sides 1, 3, 6 and 8."""
 
 
 @torch.no_grad()
 def attention_maps(
     network: PDNLA, target: Tensor, reference: Tensor | ReferenceCode, pixels: Tensor, level: int = 3
 ) -> Tensor:
-    """Return the attention of some of the target's pixels over the reference.
+    """Return the attention of given target pixels over the reference.
 
-    PNLA's attention at a fusion level (the paper's Figure 3), averaged over the reference's four feature maps. What a
-    pixel gives to a pooled position, it gives to all of that position's cell.
+    It is PNLA's attention at a fusion level (the paper's Figure 3), averaged over the reference's four feature maps.
+    The attention to a pooled position is spread evenly over the cell of that position.
 
     Args:
         network: the network.
         target: grey pictures in [-1, 1], ``(B, 3, H, W)``.
-        reference: pictures in colour in [-1, 1], or what ``network.encode_reference`` made of them.
+        reference: pictures in colour in [-1, 1], or their code from ``network.encode_reference``.
         pixels: ``(B, P, 2)`` as (x, y) in [0, 1].
-        level: of the four fusion levels, coarse (0) to fine (3).
+        level: fusion level, from 0 (coarse) to 3 (fine).
 
     Returns:
-        maps ``(B, P, 24, 24)``, each summing to 1; its rows and columns are the reference's, top left first.
+        Maps ``(B, P, 24, 24)``, each with the sum 1, in the reference's rows and columns from the top left.
 
     Raises:
         ValueError: the network's pyramid has a grid whose side does not divide 24.
@@ -54,10 +54,10 @@ def attention_maps(
     chosen = queries[torch.arange(len(queries))[:, None], :, rows, columns]
     attentions = []
     for pooled, key in zip(code.pooled, branch.keys, strict=True):
-        # Attention itself: the values are the positions' own names.
+        # With the identity as values, the result is the attention itself.
         keys = key(pooled)
-        names = torch.eye(keys.shape[1], dtype=keys.dtype, device=keys.device).unsqueeze(0)
-        attentions.append(branch.attention(chosen.to(keys.dtype), keys, names).float())
+        identity = torch.eye(keys.shape[1], dtype=keys.dtype, device=keys.device).unsqueeze(0)
+        attentions.append(branch.attention(chosen.to(keys.dtype), keys, identity).float())
     attention = torch.stack(attentions).mean(dim=0)
     maps = torch.zeros(*attention.shape[:2], GRID, GRID, device=attention.device)
     start = 0

@@ -1,4 +1,4 @@
-"""A network keeps how it was made, so that weights files can say it."""
+"""A record of a network's construction, for weights files."""
 
 import functools
 import inspect
@@ -10,11 +10,11 @@ Class = TypeVar("Class", bound=type[nn.Module])
 
 
 class Construction(NamedTuple):
-    """How a network was made.
+    """The construction of a network.
 
     Attributes:
-        made: its class then; fast layers may be swapped in later.
-        arguments: of the constructor, by name, defaults included.
+        made: its class at construction; :func:`pdnla.fast.accelerate` may change it later.
+        arguments: the constructor's arguments by name, defaults included.
     """
 
     made: type[nn.Module]
@@ -22,9 +22,9 @@ class Construction(NamedTuple):
 
 
 def keeps_construction(cls: Class) -> Class:
-    """Give each instance of a class, as ``construction``, its class and the arguments it was made with.
+    """Record the class and the constructor's arguments of each instance in its attribute ``construction``.
 
-    Subclasses keep theirs if they are decorated themselves; an instance of one that is not has no ``construction``.
+    A subclass must be decorated as well; instances of an undecorated subclass have no ``construction``.
 
     Raises:
         TypeError: the constructor takes arguments without a name.

@@ -1,9 +1,9 @@
-"""Semantic correspondence: a reference's colours carried over to a target by what a frozen network sees in both.
+"""Semantic correspondence: the transfer of a reference's colours to a target by a frozen network's features.
 
-Nothing here is trained. Features of a network trained to name things say which parts of two pictures are alike
-whatever their colours (as in Liao et al., "Deep Image Analogy", SIGGRAPH 2017, and He et al., "Deep Exemplar-based
-Colorization", SIGGRAPH 2018); among the few most alike, luminance and its local statistics choose the spot (as Welsh
-et al., "Transferring Color to Greyscale Images", SIGGRAPH 2002, choose it in the whole picture).
+Nothing here is trained. Features of a classification network find similar parts of two pictures whatever their colours
+(as in Liao et al., "Deep Image Analogy", SIGGRAPH 2017, and He et al., "Deep Exemplar-based Colorization", SIGGRAPH
+2018). Among the few most similar cells, luminance and its local statistics select the spot (Welsh et al., "Transferring
+Color to Greyscale Images", SIGGRAPH 2002, do so in the whole picture).
 """
 
 import math
@@ -19,38 +19,38 @@ from torch import Tensor, nn
 from pdnla.network.layers import at_least_float32
 
 SIDE = 448
-"""Pictures are matched at about this many pixels squared: what the frozen network's features are best at."""
+"""Pictures are matched at about ``SIDE``² pixels, the size that suits the frozen network's features best."""
 CELL = 8
-"""Side of a cell of the coarse matching, in pixels at that size."""
+"""Side of a cell of the coarse matching, in pixels at the matching size."""
 FINE = 2
-"""Side of a spot of the fine matching."""
+"""Side of a spot of the fine matching, in pixels at the matching size."""
 WINDOWS = (3, 9, 21)
-"""Sides, in spots, of the windows whose luminance is compared."""
+"""Sides of the windows whose luminance is compared, in spots."""
 _MULTIPLE = 32  # the frozen network's largest stride
-_LEVELS = (0.5, 1.0, 1.0, 1.0)  # weights of its features, fine to coarse
-_TEMPERATURE, _PENALTY = 160.0, 0.3  # of the coarse attention, and of different luminance in it
+_LEVELS = (0.5, 1.0, 1.0, 1.0)  # weights of the features, fine to coarse
+_TEMPERATURE, _PENALTY = 160.0, 0.3  # of the coarse attention, and of a luminance difference in it
 _SHARPNESS = 40.0  # of the fine attention
-_CANDIDATES = 4  # cells that it looks at
-_MARGIN = 1  # spots around a candidate cell that are looked at too
-_TEXTURE = 0.3  # weight of the finest features beside the luminance, in the fine matching
-_STRANGE, _FAMILIAR = 0.28, 0.38  # mean best cosine of pictures that share nothing, and of those that share enough
-_DISAGREEMENT = 20.0  # deviation of the candidates' a*b* at which confidence falls to 1/e
-_LEAST = 1e-3  # confidence that is left to every spot, so that no window is without
-_SMOOTHING = 15  # side, in spots, of the windows in which stray colours give way
-_STRAY = 12.0  # distance in a*b* from what a window says at which a spot's word counts 0.6
-_KEPT = 6.0  # and at which a confident spot keeps 0.6 of it
+_CANDIDATES = 4  # cells in the fine attention
+_MARGIN = 1  # further spots around a candidate cell
+_TEXTURE = 0.3  # weight of the finest features relative to luminance, in the fine matching
+_STRANGE, _FAMILIAR = 0.28, 0.38  # mean best cosine of unrelated pictures, and of sufficiently similar ones
+_DISAGREEMENT = 20.0  # standard deviation of the candidates' a*b* at which confidence falls to 1/e
+_LEAST = 1e-3  # least confidence of a spot, so that no window has the weight 0
+_SMOOTHING = 15  # side of the windows that smooth outliers, in spots
+_STRAY = 12.0  # distance in a*b* from a window's fit at which a spot's weight is 0.6
+_KEPT = 6.0  # and at which a confident spot keeps 0.6 of the distance
 _ROUNDS = 3
 _EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
-_CELLS = 512  # treated at a time: bounds the memory
+_CELLS = 512  # processed at a time, which bounds the memory
 
 
 class Carried(NamedTuple):
-    """What a reference's colours become on a target.
+    """A reference's colours transferred to a target.
 
     Attributes:
         chroma: a* and b*, ``(B, 2, H, W)``, in CIELAB's units.
-        confidence: how far they can be believed, ``(B, 1, H, W)`` in [0, 1]: how alike the places are that they come
-            from, and how far these agree on the colour.
+        confidence: confidence of the colours, ``(B, 1, H, W)`` in [0, 1], from the similarity of the places that they
+            come from and from the agreement of their colours.
     """
 
     chroma: Tensor
@@ -58,13 +58,13 @@ class Carried(NamedTuple):
 
 
 class ReferenceSpots(NamedTuple):
-    """All that correspondence needs of a reference.
+    """The encoded reference of semantic correspondence.
 
     Attributes:
-        features: what is in each of its N cells, unit vectors, ``(B, N, D)``.
-        lightness: L*/100 of each, ``(B, N)``.
-        spots: each cell's spots and those around it: how they look and their a*b*, ``(B, N, spots, C + 2)``.
-        exposure: mean and deviation of the picture's L*/100, ``(B, 2)``.
+        features: unit feature vectors of the N cells, ``(B, N, D)``.
+        lightness: L*/100 of each cell, ``(B, N)``.
+        spots: appearance and a*b* of the spots in and around each cell, ``(B, N, spots, C + 2)``.
+        exposure: mean and standard deviation of the picture's L*/100, ``(B, 2)``.
     """
 
     features: Tensor
@@ -74,37 +74,37 @@ class ReferenceSpots(NamedTuple):
 
 
 class Correspondence(nn.Module):
-    """Find for each place of a grey target the places of a reference that show the same, and take their colours.
+    """Find for each place of a grey target the corresponding places of a reference, and transfer their colours.
 
-    Coarse: the backbone's features at four strides, of luminance alone in both pictures, each freed of its mean over
-    the picture and made a unit vector at every cell; attention over the reference's cells is a softmax of
-    ``160 * (cosine - 0.3 * |difference of L*/100|)``. Fine: within the four likeliest cells, a softmax of
-    ``-40 * d^2 + log(coarse)``, with d the distance between luminances, their local means and
-    deviations at three scales, and finest features. Luminance is compared as Welsh et al. do, brought to one mean and
-    deviation. What stands alone against its surroundings, as they are on its side of the edges, gives way to them
-    (:func:`smooth_outliers`). Where hardly a cell finds its like, the reference is a wrong one, and the result stays
-    close to grey rather than taking on a tint.
+    Coarse: the backbone's features at four strides, computed from the luminance of both pictures. The mean over the
+    picture is subtracted from each, and every cell's vector has unit length. The attention over the reference's cells
+    is the softmax of ``160 * (cosine - 0.3 * |difference of L*/100|)``. Fine: within the four best cells, the softmax
+    of ``-40 * d^2 + log(coarse)``, where d is the distance between luminances, their local means and standard
+    deviations at three scales, and the finest features. As in Welsh et al., luminance is first brought to a common mean
+    and standard deviation. Outliers are replaced by their neighbourhood, without crossing edges
+    (:func:`smooth_outliers`). If few cells have a good match, the reference is unsuitable, and the result stays close
+    to grey.
 
     Args:
-        backbone: maps sRGB in [-1, 1] to feature maps at four strides, such as 4, 8, 16 and 32;
-            frozen, and no part of the weights.
-        side: at how many pixels squared the pictures are matched, whatever their aspect.
+        backbone: maps sRGB in [-1, 1] to feature maps at four strides, such as 4, 8, 16 and 32; it is frozen and not
+            part of the weights.
+        side: the pictures are matched at about ``side``² pixels, whatever their aspect ratio.
     """
 
     def __init__(self, backbone: nn.Module, side: int = SIDE) -> None:
         super().__init__()
-        self._backbone = (backbone,)  # in a tuple, so that its weights are none of ours
+        self._backbone = (backbone,)  # in a tuple, so that its weights are not part of this module's
         self.side = side
 
     @torch.no_grad()
     def encode_reference(self, reference: Tensor) -> ReferenceSpots:
-        """Compute all that depends on the reference alone, sRGB ``(B, 3, H, W)`` in [-1, 1]."""
+        """Compute all that depends only on the reference, sRGB ``(B, 3, H, W)`` in [-1, 1]."""
         with torch.autocast(reference.device.type, enabled=False):
             lab = kornia.color.rgb_to_lab((self._resized(at_least_float32(reference)) + 1) / 2)
             lightness, chroma = lab[:, :1] / 100, lab[:, 1:]
             features = _centred(self._maps(lightness))
             cells = self._cells(features, lightness)
-            spots = torch.cat([self._looks(lightness, features[0]), F.avg_pool2d(chroma, FINE)], dim=1)
+            spots = torch.cat([self._appearance(lightness, features[0]), F.avg_pool2d(chroma, FINE)], dim=1)
             per_cell = CELL // FINE
             window = per_cell + 2 * _MARGIN
             spots = F.unfold(F.pad(spots, (_MARGIN,) * 4, mode="replicate"), window, stride=per_cell)
@@ -113,12 +113,12 @@ class Correspondence(nn.Module):
 
     @torch.no_grad()
     def forward(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Carried:
-        """Carry the reference's colours over to ``target``.
+        """Transfer the reference's colours to ``target``.
 
         Args:
             target: a grey picture in three equal channels, ``(B, 3, H, W)`` in [-1, 1].
-            reference: a picture in colour, ``(B, 3, H', W')`` in [-1, 1], or what :meth:`encode_reference` made of one;
-                one serves a batch of targets.
+            reference: a colour picture, ``(B, 3, H', W')`` in [-1, 1], or its code from :meth:`encode_reference`; a
+                single one serves a batch of targets.
         """
         return self.with_maps(target, reference)[0]
 
@@ -132,10 +132,10 @@ class Correspondence(nn.Module):
             maps = self._maps(lightness)
             features = _centred(maps)
             cells = self._cells(features, lightness)
-            compared = _exposed(lightness, code.exposure)
+            compared = _match_exposure(lightness, code.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten(1)
             per_cell = CELL // FINE
-            queries = F.unfold(self._looks(compared, features[0]), per_cell, stride=per_cell)
+            queries = F.unfold(self._appearance(compared, features[0]), per_cell, stride=per_cell)
             queries = queries.unflatten(1, (-1, per_cell**2)).permute(0, 3, 2, 1)
             chroma, cosines = [], []
             for row in range(len(target)):
@@ -143,30 +143,30 @@ class Correspondence(nn.Module):
                 places, cosine = self._carry(cells[row], shades[row], queries[row], own)
                 chroma.append(places)
                 cosines.append(cosine)
-            belief = ((torch.stack(cosines) - _STRANGE) / (_FAMILIAR - _STRANGE)).clamp(0, 1).view(-1, 1, 1, 1)
+            trust = ((torch.stack(cosines) - _STRANGE) / (_FAMILIAR - _STRANGE)).clamp(0, 1).view(-1, 1, 1, 1)
             carried = torch.stack(chroma).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
             spots = F.avg_pool2d(lightness, FINE)
             carried = F.fold(carried, spots.shape[-2:], per_cell, stride=per_cell)
             confidence = carried[:, 2:].clamp(0, 1)
-            carried = belief * torch.cat([smooth_outliers(spots, carried[:, :2], confidence), confidence], dim=1)
+            carried = trust * torch.cat([smooth_outliers(spots, carried[:, :2], confidence), confidence], dim=1)
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
             return Carried(kornia.filters.guided_blur(full, carried[:, :2], 5, _EDGE), carried[:, 2:]), tuple(maps)
 
     def _carry(
         self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots
     ) -> tuple[Tensor, Tensor]:
-        """Return a*, b* and confidence of each cell's spots, ``(N, spots, 3)``, and the mean of cells' best cosines."""
+        """Return a*, b* and confidence of each cell's spots, ``(N, spots, 3)``, and the mean best cosine."""
         window = reference.spots.shape[1]
-        looks, chroma = reference.spots.split([queries.shape[-1], 2], dim=-1)
-        results, likest = [], []
+        appearance, chroma = reference.spots.split([queries.shape[-1], 2], dim=-1)
+        results, best_cosines = [], []
         for part in _parts(len(cells)):
             cosines = cells[part] @ reference.features.T
-            likest.append(cosines.amax(dim=1))
+            best_cosines.append(cosines.amax(dim=1))
             logits = _TEMPERATURE * (cosines - _PENALTY * (shades[part, None] - reference.lightness[None]).abs())
             best = logits.log_softmax(dim=1).topk(min(_CANDIDATES, logits.shape[1]), dim=1)
-            wanted, offered = queries[part], looks[best.indices].flatten(1, 2)
+            own, candidates = queries[part], appearance[best.indices].flatten(1, 2)
             prior = best.values.repeat_interleave(window, dim=1).unsqueeze(1)
-            squared = torch.cdist(wanted, offered).square()
+            squared = torch.cdist(own, candidates).square()
             weights = (prior - _SHARPNESS * squared).softmax(dim=-1)
             colours = chroma[best.indices].flatten(1, 2)
             mean = weights @ colours
@@ -174,10 +174,10 @@ class Correspondence(nn.Module):
             alike = weights @ cosines.gather(1, best.indices).repeat_interleave(window, dim=1).unsqueeze(-1)
             confidence = alike.squeeze(-1).clamp(0, 1) * torch.exp(-spread / _DISAGREEMENT)
             results.append(torch.cat([mean, confidence.unsqueeze(-1)], dim=-1))
-        return torch.cat(results), torch.cat(likest).mean()
+        return torch.cat(results), torch.cat(best_cosines).mean()
 
     def _resized(self, image: Tensor) -> Tensor:
-        """Bring a picture to about ``side``² pixels, each side a multiple of 32."""
+        """Resize a picture to about ``side``² pixels, with sides that are multiples of 32."""
         height, width = image.shape[-2:]
         factor = self.side / math.sqrt(height * width)
         size = [max(1, round(length * factor / _MULTIPLE)) * _MULTIPLE for length in (height, width)]
@@ -195,7 +195,7 @@ class Correspondence(nn.Module):
 
     @staticmethod
     def _cells(features: Sequence[Tensor], lightness: Tensor) -> Tensor:
-        """Return what is in each cell of a picture, unit vectors ``(B, N, D)``."""
+        """Return the unit feature vectors of a picture's cells, ``(B, N, D)``."""
         grid = lightness.shape[-2] // CELL, lightness.shape[-1] // CELL
         levels = []
         for feature, weight in zip(features, _LEVELS, strict=True):
@@ -205,16 +205,16 @@ class Correspondence(nn.Module):
         return torch.cat(levels, dim=1).flatten(2).transpose(1, 2) / math.sqrt(sum(w**2 for w in _LEVELS))
 
     @staticmethod
-    def _looks(lightness: Tensor, finest: Tensor) -> Tensor:
-        """Return how each spot looks, ``(B, C, H / 2, W / 2)``: luminance, its statistics around it, and texture."""
+    def _appearance(lightness: Tensor, finest: Tensor) -> Tensor:
+        """Return each spot's appearance, ``(B, C, H / 2, W / 2)``: luminance, its local statistics, and texture."""
         spots = F.avg_pool2d(lightness, FINE)
-        looks = [spots]
+        appearance = [spots]
         for window in WINDOWS:
             mean, squares = _window_mean(torch.cat([spots, spots.square()], dim=1), window).chunk(2, dim=1)
             variance = squares - mean.square()
-            looks += [mean, 2 * variance.clamp(min=0).sqrt()]
+            appearance += [mean, 2 * variance.clamp(min=0).sqrt()]
         texture = F.interpolate(finest, spots.shape[-2:], mode="bilinear", align_corners=False)
-        return torch.cat([*looks, _TEXTURE * F.normalize(texture, dim=1)], dim=1)
+        return torch.cat([*appearance, _TEXTURE * F.normalize(texture, dim=1)], dim=1)
 
 
 def _centred(features: Sequence[Tensor]) -> list[Tensor]:
@@ -223,11 +223,11 @@ def _centred(features: Sequence[Tensor]) -> list[Tensor]:
 
 
 def smooth_outliers(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Tensor:
-    """Return chroma in which spots that stand alone have given way to their surroundings, ``(B, 2, h, w)``.
+    """Replace the chroma of outlying spots by that of their neighbourhood, ``(B, 2, h, w)``.
 
-    A guided filter (He et al. 2013), the regression of chroma on lightness in each window, in which a spot counts by
-    its confidence and, iteratively, the less the farther it is from what the windows say: ``exp(-r^2 / (2 s^2))``,
-    Welsch's weights. Confident spots that differ little from the outcome keep the difference, their detail.
+    A guided filter (He et al. 2013), that is, the regression of chroma on lightness in each window. The weight of a
+    spot is its confidence times Welsch's weight ``exp(-r^2 / (2 s^2))`` of its distance r from the fit, in a few
+    iterations. Confident spots with a small distance from the fit keep it as detail.
 
     Args:
         lightness: L*/100, ``(B, 1, h, w)``.
@@ -237,8 +237,8 @@ def smooth_outliers(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Te
     weights = confidence.clamp(min=_LEAST)
     fit, squared = chroma, torch.zeros_like(confidence)
     for _ in range(_ROUNDS):
-        seen = [weights, weights * lightness, weights * lightness**2, weights * chroma, weights * lightness * chroma]
-        total, light, light2, colour, product = _window_mean(torch.cat(seen, dim=1), _SMOOTHING).split(
+        moments = [weights, weights * lightness, weights * lightness**2, weights * chroma, weights * lightness * chroma]
+        total, light, light2, colour, product = _window_mean(torch.cat(moments, dim=1), _SMOOTHING).split(
             [1, 1, 1, 2, 2], dim=1
         )
         light, light2, colour, product = light / total, light2 / total, colour / total, product / total
@@ -253,22 +253,22 @@ def smooth_outliers(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Te
 
 
 def _window_mean(x: Tensor, side: int) -> Tensor:
-    """Return the mean over the window of ``side``² around each position, reflected at the border; axis by axis."""
+    """Return the mean over a window of ``side`` × ``side`` around each position, with reflection at the border."""
     x = F.pad(x, (side // 2,) * 4, mode="reflect")
     return F.avg_pool2d(F.avg_pool2d(x, (side, 1), stride=1), (1, side), stride=1)
 
 
 def _exposure(lightness: Tensor) -> Tensor:
-    """Return mean and deviation of each picture, ``(B, 2)``."""
+    """Return mean and standard deviation of each picture, ``(B, 2)``."""
     deviation, mean = torch.std_mean(lightness.flatten(1), dim=1)
     return torch.stack([mean, deviation], dim=1)
 
 
-def _exposed(lightness: Tensor, exposure: Tensor) -> Tensor:
-    """Bring luminance, ``(B, 1, H, W)``, to a mean and a deviation (at most halved or doubled)."""
+def _match_exposure(lightness: Tensor, exposure: Tensor) -> Tensor:
+    """Bring luminance, ``(B, 1, H, W)``, to a mean and a standard deviation (changed at most by a factor of 2)."""
     mean, deviation = _exposure(lightness)[..., None, None, None].unbind(1)
-    wanted_mean, wanted = exposure[..., None, None, None].unbind(1)
-    return (lightness - mean) * (wanted / deviation.clamp(min=1e-3)).clamp(0.5, 2) + wanted_mean
+    new_mean, new_deviation = exposure[..., None, None, None].unbind(1)
+    return (lightness - mean) * (new_deviation / deviation.clamp(min=1e-3)).clamp(0.5, 2) + new_mean
 
 
 def _parts(length: int) -> Iterator[slice]:

@@ -1,4 +1,4 @@
-"""Stage 2: four levels of fusion and upsampling, coarse to fine, to I_mid."""
+"""Stage 2: four levels of fusion and upsampling, from coarse to fine, up to I_mid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from pdnla.network.layers import EqualConv2d, Upsample
 
 @dataclass(frozen=True)
 class ReferenceCode:
-    """All that the network needs of a reference, which many targets may share.
+    """The encoded reference, which many targets can share.
 
     Attributes:
         features: f_c1..f_c4, ``(B, 2^i w, H / 2^i, W / 2^i)``.
         pooled: PAP of each, ``(B, S, 2^i w)``.
-        spots: what semantic correspondence needs, in the networks that use it.
+        spots: the encoded reference of semantic correspondence, in networks that use it.
     """
 
     features: tuple[Tensor, ...]
@@ -27,7 +27,7 @@ class ReferenceCode:
 
 
 class Decoder(nn.Module):
-    """Fuse the encoders' features from f4 to f1 and bring them to full size.
+    """Fuse the encoders' features from f4 to f1 and upsample them to full size.
 
     Args:
         width: w; the decoder outputs d1..d4 have 8w, 4w, 2w and w channels at 1/8, 1/4, 1/2 and 1 of the size.
@@ -40,20 +40,20 @@ class Decoder(nn.Module):
         self.pool = PyramidAveragePooling()
         self.fusions = nn.ModuleList(PyramidDualModalFusion(c, 2 * width, sources) for c in coarse_to_fine)
         self.upsamples = nn.ModuleList(Upsample(c, c // 2) for c in coarse_to_fine)
-        # The last level has no skip to take in, and a bias.
+        # The last level has a bias and no skip connection.
         convs = [EqualConv2d(c, c // 2, 3, padding=1, bias=False) for c in coarse_to_fine[:-1]]
         self.convs = nn.ModuleList([*convs, EqualConv2d(width, width, 3, padding=1)])
         self.to_rgb = EqualConv2d(width, 3, 1, activate=False, exact=True)
 
     def encode_reference(self, features: Sequence[Tensor]) -> ReferenceCode:
-        """Return what the four levels need of the reference, from its features f_c1..f_c4."""
+        """Encode the reference for the four levels, from its features f_c1..f_c4."""
         return ReferenceCode(tuple(features), self.pooled(features))
 
     def pooled(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return PAP of each feature map, ``(B, S, C_j)``.
 
-        Keys and values are 1×1 convolutions of padding 1, and pooling commutes with a 1×1 convolution, so each map is
-        ringed with zeros and pooled once for all of them.
+        In the published network, keys and values are 1×1 convolutions with a padding of 1. Pooling commutes with a 1×1
+        convolution, so each map is padded with zeros and pooled once for all of them.
         """
         return tuple(self.pool(feature, ring=1) for feature in features)
 

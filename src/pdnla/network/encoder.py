@@ -10,7 +10,7 @@ from pdnla.network.layers import EqualConv2d, ResidualDown
 
 
 class Codes(NamedTuple):
-    """What an encoder's training head returns: ``code`` is ``(B, w·h·w')`` and ``gram`` ``(B, w²)``, both flat."""
+    """The output of an encoder's training head: ``code``, ``(B, w·h·w')``, and ``gram``, ``(B, w²)``, both flat."""
 
     code: Tensor
     gram: Tensor
@@ -19,8 +19,9 @@ class Codes(NamedTuple):
 class Edges(nn.Module):
     """Canny's edge map, 0, 0.5 or 1, of an image in [-1, 1].
 
-    Thresholds make it a constant for gradients, and half precision would move them: it runs in float32. It takes one
-    image at a time, because on CPUs a convolution rounds differently in a batch, which can turn an edge on or off.
+    It has no gradient, because of its thresholds, and runs in float32, because half precision would shift them. It
+    processes one image at a time, because on CPUs a convolution rounds differently in a batch, which can change an
+    edge.
     """
 
     def forward(self, image: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ class Encoder(nn.Module):
 
     Args:
         width: channels of the first layer, w; feature map i has ``2^i w`` channels at ``1 / 2^i`` of the size.
-        extra: further channels of its input; none in the published network.
+        extra: number of extra input channels; 0 in the published network.
     """
 
     def __init__(self, width: int, extra: int = 0) -> None:
@@ -50,7 +51,7 @@ class Encoder(nn.Module):
 
         Args:
             image: the image.
-            extra: maps of the image's size with ``extra`` channels in all.
+            extra: maps of the image's size, with ``extra`` channels in total.
         """
         x = self.stem(torch.cat([image, self.edges(image), *extra], dim=1))
         features = []

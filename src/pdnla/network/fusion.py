@@ -1,4 +1,4 @@
-"""Stage 2's parts, the boxes of the paper's Figure 3: PAP, PNLA, BNLF, and PDMF, which joins them."""
+"""The parts of stage 2, the boxes in the paper's Figure 3: PAP, PNLA, BNLF, and PDMF, which combines them."""
 
 import math
 from collections.abc import Sequence
@@ -11,25 +11,25 @@ from pdnla.network.layers import at_least_float32
 
 
 class PyramidAveragePooling(nn.Module):
-    """PAP: adaptive average pooling of a map to 1×1, 3×3, 6×6 and 8×8, one after the other."""
+    """PAP: adaptive average pooling of a map to 1×1, 3×3, 6×6 and 8×8 positions, concatenated."""
 
     sides: tuple[int, ...] = (1, 3, 6, 8)
 
     def forward(self, x: Tensor, ring: int = 0) -> Tensor:
-        """Map ``(B, C, H, W)``, with a ring of zeros around it, to the S = 110 pooled positions, ``(B, S, C)``."""
+        """Map ``(B, C, H, W)``, padded with a ring of zeros, to the S = 110 pooled positions, ``(B, S, C)``."""
         ringed = F.pad(x, (ring,) * 4)
         pooled = torch.cat([F.adaptive_avg_pool2d(ringed, side).flatten(2) for side in self.sides], dim=2)
         return pooled.transpose(1, 2)
 
 
 class PyramidNonLocalAttention(nn.Module):
-    """PNLA: every position of a map attends to the pooled positions of another one."""
+    """PNLA: every position of a map attends to the pooled positions of another map."""
 
     limit = 64.0
     """Logits are clipped to [-64, 64]."""
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Return ``softmax(clip(Q·Kᵀ))·V``, ``(B, N, C')``; no factor of 1/sqrt(C'), as published.
+        """Return ``softmax(clip(Q·Kᵀ))·V``, ``(B, N, C')``, without a factor of 1/sqrt(C'), as published.
 
         Args:
             queries: ``(B, N, C')``.
@@ -41,9 +41,9 @@ class PyramidNonLocalAttention(nn.Module):
 
 
 class BidirectionalNonLocalFusion(nn.Module):
-    """BNLF: non-local fusion of t and u with a Gaussian kernel, in its Taylor expansion.
+    """BNLF: non-local fusion of t and u with a Gaussian kernel, as a Taylor expansion.
 
-    Within each of 8 groups, channels and positions form one long vector. With
+    In each of 8 groups, channels and positions form one long vector. With
     ``alpha_o^2 = (2 gamma)^o / o! * exp(-2 gamma)``,
     ``BNLF(t, u) = GroupNorm(conv(sum_o alpha_o^2 * sum(phi(u)^o * psi(u)) * theta(t)^o)) + t``.
 
@@ -69,9 +69,9 @@ class BidirectionalNonLocalFusion(nn.Module):
         return (2 * self.gamma) ** order / math.factorial(order) * math.exp(-2 * self.gamma)
 
     def forward(self, t: Tensor, u: Tensor) -> Tensor:
-        """Fuse ``t`` and ``u``, ``(B, C, H, W)``; ``u`` may have another height and width. Shape of ``t``.
+        """Fuse ``t`` and ``u``, ``(B, C, H, W)``, to the shape of t; ``u`` may have another height and width.
 
-        The sums run over hundreds of thousands of elements, which half precision cannot add up: they are float32.
+        The sums run in float32, because half precision cannot add up hundreds of thousands of elements.
         """
         theta, phi, psi = (x.unflatten(1, (self.groups, -1)) for x in (self.theta(t), self.phi(u), self.psi(u)))
         phi, psi = at_least_float32(phi), at_least_float32(psi)
@@ -83,7 +83,7 @@ class BidirectionalNonLocalFusion(nn.Module):
 
 
 class ModalBranch(nn.Module):
-    """One of PDMF's two branches: one modality's map attends to the other modality's four pooled maps.
+    """One of the two branches of PDMF: a map of one modality attends to the four pooled maps of the other.
 
     Args:
         channels: channels C of the map.
@@ -120,7 +120,7 @@ class ModalBranch(nn.Module):
 
 
 class PyramidDualModalFusion(nn.Module):
-    """PDMF: one level's fusion of the running target feature g with the reference feature r.
+    """PDMF: the fusion of the current target feature g with the reference feature r at one level.
 
     Args:
         channels: channels C of g and r at this level.
@@ -137,7 +137,7 @@ class PyramidDualModalFusion(nn.Module):
     def forward(
         self, g: Tensor, pooled_target: Sequence[Tensor], r: Tensor, pooled_reference: Sequence[Tensor]
     ) -> Tensor:
-        """Return ``BNLF(t, u) + g``, the shape of g.
+        """Return ``BNLF(t, u) + g``, with the shape of g.
 
         Args:
             g: ``(B, C, H, W)``.

@@ -11,33 +11,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 GAIN = math.sqrt(2)
-"""Keeps the variance of what a leaky ReLU halves."""
+"""Compensates for the variance that a leaky ReLU halves."""
 SLOPE = 0.2
-"""Of negative values, in every equalised layer."""
+"""Slope for negative values in every equalised layer."""
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Return a tensor of half precision in float32, and any other as it is."""
+    """Convert a tensor in half precision to float32; return any other unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class EqualConv2d(nn.Module):
     """Equalised convolution: the weight ~ N(0, 1) is scaled by ``1 / sqrt(in * k^2)`` at run time (Karras et al. 2018).
 
-    ``sqrt(2) * leaky_relu(conv(x, weight / sqrt(in * k^2)) + bias, 0.2)`` if it is activated; without its activation
-    the convolution and its bias alone.
+    With activation: ``sqrt(2) * leaky_relu(conv(x, weight / sqrt(in * k^2)) + bias, 0.2)``; without it, only the
+    convolution and the bias.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
+        inputs: input channels.
+        outputs: output channels.
         kernel: side of the square kernel.
-        stride: step of the convolution.
+        stride: stride of the convolution.
         padding: rows and columns added on every side.
         padding_mode: ``constant`` for zeros, ``reflect`` for the reflected map.
-        bias: add a learned bias, which starts at 0.
-        activate: end with the activation.
-        exact: compute in float32 under autocast too, and return that: for what has a picture on one side, whose 256
-            levels are more than bfloat16 tells apart.
+        bias: add a learned bias, initially 0.
+        activate: apply the activation.
+        exact: compute in float32 and return float32, also under autocast: for layers whose input or output is a
+            picture, because bfloat16 cannot represent its 256 levels.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class EqualLinear(nn.Module):
     """Equalised linear layer: the weight ~ N(0, 1) is scaled by ``1 / sqrt(in)`` at run time.
 
     Args:
-        inputs: features in.
-        outputs: features out.
-        activate: end with ``sqrt(2) * leaky_relu(x + bias, 0.2)``.
+        inputs: input features.
+        outputs: output features.
+        activate: apply ``sqrt(2) * leaky_relu(x + bias, 0.2)``.
     """
 
     def __init__(self, inputs: int, outputs: int, activate: bool = False) -> None:
@@ -93,7 +93,7 @@ class EqualLinear(nn.Module):
 
 
 def blur(x: Tensor, padding: int) -> Tensor:
-    """Filter each channel by the outer product of [1, 3, 3, 1] / 8, with ``padding`` zeros on every side.
+    """Filter each channel with the outer product of [1, 3, 3, 1] / 8, with ``padding`` zeros on every side.
 
     ``(B, C, H, W)`` to ``(B, C, H + 2 padding - 3, W + 2 padding - 3)``.
     """
@@ -103,10 +103,10 @@ def blur(x: Tensor, padding: int) -> Tensor:
 
 
 class ResidualDown(nn.Module):
-    """StyleGAN2's residual block: half the size, ``inputs`` to ``outputs`` channels.
+    """StyleGAN2's residual block, which halves the size and maps ``inputs`` to ``outputs`` channels.
 
-    ``(conv2(blur(conv1(x))) + skip(blur(x))) / sqrt(2)``, where conv2 (3×3) and skip (1×1) have stride 2; the skip has
-    neither bias nor activation.
+    ``(conv2(blur(conv1(x))) + skip(blur(x))) / sqrt(2)``, where conv2 (3×3) and skip (1×1) have stride 2. The skip
+    has neither bias nor activation.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -122,7 +122,7 @@ class ResidualDown(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Equalised transposed 1×1 convolution of stride 2, then the blur: twice the size, no bias, no activation."""
+    """Equalised transposed 1×1 convolution with stride 2, then blur: doubles the size; no bias, no activation."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""PDNLA-Net: the three stages together."""
+"""PDNLA-Net, the composition of the three stages."""
 
 from typing import NamedTuple
 
@@ -10,18 +10,18 @@ from pdnla.network.encoder import Codes, Encoder
 from pdnla.network.refiner import Refiner
 
 STRIDE = 16
-"""Height and width of the network's inputs are multiples of this."""
+"""The height and width of the network's inputs must be multiples of this."""
 
 
 class Colorization(NamedTuple):
-    """The network's two results, sRGB in about [-1, 1], ``(B, 3, H, W)``: after fusion and after refinement."""
+    """The two results, sRGB in about [-1, 1], ``(B, 3, H, W)``: ``mid`` after fusion, ``out`` after refinement."""
 
     mid: Tensor
     out: Tensor
 
 
 class Stages(NamedTuple):
-    """Every stage's result, for losses and for looking at them.
+    """The results of all stages, for losses and inspection.
 
     ``target_features`` are f_g1..f_g4, ``reference_features`` f_c1..f_c4 (``(B, 2^i w, H / 2^i, W / 2^i)``),
     ``decoded`` d1..d4 (8w, 4w, 2w, w channels at 1/8, 1/4, 1/2, 1 of the size); ``mid`` and ``out`` as in
@@ -45,9 +45,9 @@ class PDNLA(nn.Module):
     >>> outs = [net(t, code).out for t in targets]            # for many targets
 
     Args:
-        channel: the published width c, an even number of at least 4. 32 is the published network (70.2 M
-            parameters); 16 has 17.6 M, 8 has 4.4 M.
-        extra: channels of E_g's input beyond the target and its edges; none in the published network.
+        channel: the width c, an even number of at least 4. The published network has 32 (70.2 M parameters); 16 has
+            17.6 M, 8 has 4.4 M.
+        extra: number of E_g's input channels besides the target and its edges; 0 in the published network.
 
     Raises:
         ValueError: ``channel`` is odd or under 4.
@@ -65,12 +65,12 @@ class PDNLA(nn.Module):
         self.refiner = Refiner(channel)
 
     def forward(self, target: Tensor, reference: Tensor | ReferenceCode) -> Colorization:
-        """Colour ``target`` with the colours of what corresponds in ``reference``.
+        """Colour ``target`` with the colours of corresponding parts of ``reference``.
 
         Args:
             target: grey picture in three equal channels, ``(B, 3, H, W)`` in [-1, 1].
-            reference: colour picture, ``(B, 3, H', W')`` in [-1, 1], or what :meth:`encode_reference` made of one.
-                One reference serves a batch of targets. The paper uses H' = H and W' = W; others work.
+            reference: colour picture, ``(B, 3, H', W')`` in [-1, 1], or its code from :meth:`encode_reference`. A
+                single one serves a batch of targets. The paper uses H' = H and W' = W; other sizes work.
 
         Raises:
             ValueError: a height or width is not a multiple of 16, or a tensor is not ``(B, 3, H, W)``.
@@ -78,7 +78,7 @@ class PDNLA(nn.Module):
         return Colorization(*self.stages(target, reference)[-2:])
 
     def stages(self, target: Tensor, reference: Tensor | ReferenceCode) -> Stages:
-        """Do what :meth:`forward` does and return every stage's result."""
+        """Run :meth:`forward` and return the results of all stages."""
         check_picture(target, "target")
         code = reference if isinstance(reference, ReferenceCode) else self.encode_reference(reference)
         base, extra = self.extra_inputs(target, code)
@@ -87,11 +87,11 @@ class PDNLA(nn.Module):
         return Stages(features, code.features, decoded, mid, self.refiner(base, mid, decoded))
 
     def extra_inputs(self, target: Tensor, reference: Tensor | ReferenceCode) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the picture that stage 3 refines, and E_g's extra input: here the target, and none."""
+        """Return the picture that stage 3 refines (here the target), and extra inputs of E_g (here none)."""
         return target, ()
 
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
-        """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times.
+        """Compute all that depends only on the reference, ``(B, 3, H, W)`` in [-1, 1], for repeated use.
 
         Raises:
             ValueError: a height or width is not a multiple of 16, or the tensor is not ``(B, 3, H, W)``.
@@ -100,7 +100,7 @@ class PDNLA(nn.Module):
         return self.decoder.encode_reference(self.reference_encoder(reference))
 
     def codes(self, stages: Stages) -> tuple[Codes, Codes]:
-        """Return the training heads of the target's and the reference's encoder."""
+        """Return the outputs of the training heads of the target's and the reference's encoder."""
         return (
             self.target_encoder.codes(stages.target_features[-1]),
             self.reference_encoder.codes(stages.reference_features[-1]),

@@ -1,4 +1,4 @@
-"""Stage 3: refinement at full size, from I_mid and the decoder outputs to I_out."""
+"""Stage 3: refinement at full size, from I_mid and the decoder's outputs to I_out."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from pdnla.network.layers import EqualConv2d
 
 REDUCTION = 4
-"""Of the channels in a CAB's gate."""
+"""Reduction of channels in the gate of a CAB."""
 
 
 class ChannelAttentionBlock(nn.Module):
     """CAB: ``x + b · sigmoid(W2·relu(W1·mean(b)))`` with ``b = conv2(PReLU(conv1(x)))``.
 
-    The PReLU's slope belongs to the refiner, which shares one among all of its blocks.
+    The slope of the PReLU is a parameter of the refiner, shared by all of its blocks.
     """
 
     def __init__(self, channels: int) -> None:
@@ -51,7 +51,7 @@ class ColourisationBaseBlock(nn.Module):
 class Merge(nn.Module):
     """``conv([x, up_k(d)])``, where up_k is k times [bilinear ×2, 1×1 convolution to half the channels].
 
-    up_0 is one 1×1 convolution that keeps the channels.
+    up_0 is a single 1×1 convolution that keeps the channels.
 
     Args:
         channels: channels c of x; d has ``2^k · 2c``.
@@ -76,10 +76,10 @@ class Merge(nn.Module):
 
 
 class Refiner(nn.Module):
-    """Five colourisation base blocks on [I_t, I_mid], taking in d4, d3, d2 and d1 between them.
+    """Five colourisation base blocks on [I_t, I_mid], with d4, d3, d2 and d1 merged in between.
 
     Args:
-        channel: channels c of the blocks; the decoder's last output has w = 2c.
+        channel: channels c of the blocks; the decoder's last output has w = 2c channels.
     """
 
     def __init__(self, channel: int) -> None:

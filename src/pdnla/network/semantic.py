@@ -1,4 +1,4 @@
-"""Networks that begin with semantic correspondence instead of learning all correspondence themselves."""
+"""Networks that start from semantic correspondence instead of learning all correspondence."""
 
 from dataclasses import replace
 
@@ -11,15 +11,15 @@ from pdnla.network.correspondence import SIDE, Carried, Correspondence, Referenc
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.pdnla import PDNLA, Colorization, check_picture
 
-_CHROMA = 100.0  # a* and b* over this are about as large as the network's other inputs
+_CHROMA = 100.0  # a* and b* divided by this are about as large as the network's other inputs
 
 
 @keeps_construction
 class SemanticWarp(nn.Module):
-    """Semantic correspondence alone, with a network's interface: nothing is trained, nothing is refined.
+    """Semantic correspondence with the interface of a network, without training and refinement.
 
     Args:
-        backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s.
+        backbone: see :class:`~pdnla.network.correspondence.Correspondence`.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -27,19 +27,19 @@ class SemanticWarp(nn.Module):
         self.correspondence = Correspondence(backbone)
 
     def encode_reference(self, reference: Tensor) -> ReferenceSpots:
-        """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times."""
+        """Compute all that depends only on the reference, ``(B, 3, H, W)`` in [-1, 1], for repeated use."""
         check_picture(reference, "reference")
         spots: ReferenceSpots = self.correspondence.encode_reference(reference)
         return spots
 
     def chroma(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Tensor:
-        """Return a* and b* carried over to ``target``, ``(B, 2, H, W)``, before any are clipped to fit in sRGB."""
+        """Return the a* and b* transferred to ``target``, ``(B, 2, H, W)``, not clipped to sRGB."""
         check_picture(target, "target")
         carried: Carried = self.correspondence(target, reference)
         return carried.chroma
 
     def forward(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Colorization:
-        """Colour ``target`` as :class:`~pdnla.network.PDNLA` does; ``mid`` and ``out`` are the same picture."""
+        """Colour ``target`` like :class:`~pdnla.network.PDNLA`; ``mid`` and ``out`` are the same picture."""
         check_picture(target, "target")
         out = painted(target, self.chroma(target, reference))
         return Colorization(out, out)
@@ -47,16 +47,15 @@ class SemanticWarp(nn.Module):
 
 @keeps_construction
 class SemanticPDNLA(PDNLA):
-    """PDNLA that is given the colours which semantic correspondence carries over, and their confidence.
+    """PDNLA with the colours transferred by semantic correspondence, and their confidence, as extra inputs.
 
-    E_g sees them beside the target (7 channels for 4), and stage 3 refines the carried-over picture where it refines
-    the grey one in the published network. It begins by changing nothing: before any training, ``out`` is what
-    :class:`SemanticWarp` makes.
+    E_g has 7 input channels instead of 4, and stage 3 refines the picture with transferred colours instead of the grey
+    target. Before training, ``out`` equals the result of :class:`SemanticWarp`.
 
     Args:
-        backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s.
-        channel: as :class:`~pdnla.network.PDNLA`'s.
-        side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
+        backbone: see :class:`~pdnla.network.correspondence.Correspondence`.
+        channel: see :class:`~pdnla.network.PDNLA`.
+        side: see :class:`~pdnla.network.correspondence.Correspondence`.
     """
 
     def __init__(self, backbone: nn.Module, channel: int = 8, side: int = SIDE) -> None:
@@ -65,11 +64,11 @@ class SemanticPDNLA(PDNLA):
         nn.init.zeros_(self.refiner.to_rgb.weight)
 
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
-        """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times."""
+        """Compute all that depends only on the reference, ``(B, 3, H, W)`` in [-1, 1], for repeated use."""
         return replace(super().encode_reference(reference), spots=self.correspondence.encode_reference(reference))
 
     def extra_inputs(self, target: Tensor, reference: Tensor | ReferenceCode) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the carried-over picture, and its a*, b* and confidence."""
+        """Return the picture with transferred colours; and its a*, b* and confidence."""
         spots = reference.spots if isinstance(reference, ReferenceCode) else reference
         if spots is None:
             raise ValueError("the reference was encoded by a network without correspondence")
@@ -79,7 +78,7 @@ class SemanticPDNLA(PDNLA):
 
 
 def painted(target: Tensor, chroma: Tensor) -> Tensor:
-    """Return the grey target in a* and b*, ``(B, 2, H, W)``: sRGB clipped to [-1, 1], ``(B, 3, H, W)``."""
+    """Return the grey target with a* and b*, ``(B, 2, H, W)``: sRGB clipped to [-1, 1], ``(B, 3, H, W)``."""
     with torch.no_grad(), torch.autocast(target.device.type, enabled=False):
         lightness = kornia.color.rgb_to_lab((target.float() + 1) / 2)[:, :1]
         rgb = kornia.color.lab_to_rgb(torch.cat([lightness, chroma], dim=1), clip=True)

@@ -1,1 +1,1 @@
-"""Training: the run behind `pdnla-train`, the Lightning module, its options, several devices, resuming, sweeps."""
+"""Training: the run of ``pdnla-train``, the Lightning module, options, several devices, resuming and sweeps."""

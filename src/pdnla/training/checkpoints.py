@@ -1,4 +1,4 @@
-"""Which checkpoints a run keeps."""
+"""The checkpoint of a run's best validation."""
 
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -6,12 +6,12 @@ from pdnla.evaluation.measures import MEASURES, OBJECTIVE, logged
 
 
 def best_checkpoint(dirpath: str, filename: str = "best_{step:07d}", measure: str = OBJECTIVE) -> ModelCheckpoint:
-    """Return what keeps the checkpoint whose validation has the best value of a measure.
+    """Return the callback that keeps the checkpoint with the best validation value of a measure.
 
     Args:
         dirpath: folder of the checkpoint.
-        filename: its name, with the step in it.
-        measure: of those that validation knows.
+        filename: its name, which contains the step.
+        measure: name of a validation measure.
     """
     return ModelCheckpoint(
         dirpath,

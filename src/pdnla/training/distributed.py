@@ -1,30 +1,15 @@
-"""Processes and devices: how many there are, which is the first, how they work together and end together.
+"""Devices that train together: how many there are, Lightning's strategy for them, and how they end.
 
-Commands ask before they start, so torch is not imported before it is needed.
+Commands import this module before they start, so it imports torch only where it needs it. Which process this is:
+:mod:`pdnla.processes`.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-"""Environment variables in which torchrun, Lightning and Slurm number the processes of a run."""
-COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-"""Environment variables in which torchrun and Slurm count them."""
-
-
-def processes() -> int:
-    """Return how many processes torchrun or srun started this command in, 1 without them."""
-    return max(int(os.environ.get(name, 1)) for name in COUNTS)
-
-
-def is_first() -> bool:
-    """Return whether this is the first of a run's processes, however they were started."""
-    return not any(int(os.environ.get(name, 0)) for name in RANKS)
-
 
 def several_devices() -> bool:
-    """Return whether several devices work together now."""
+    """Return whether this process trains together with others now."""
     import torch.distributed
 
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -33,9 +18,9 @@ def several_devices() -> bool:
 
 
 def end_together() -> None:
-    """Wait for the other processes, if there are any, and let go of them.
+    """Wait for the other processes, if there are any, and close the process group.
 
-    The first one holds what all speak through: one that leaves later than it would be ended by an abort.
+    The first process holds the store that all of them use: a process that ends after it would be aborted.
     """
     if several_devices():
         import torch.distributed
@@ -45,7 +30,7 @@ def end_together() -> None:
 
 
 def trainer_strategy(trainer: Mapping[str, Any]) -> Any:
-    """Return Lightning's strategy: with several devices, the training loop itself averages their gradients.
+    """Return Lightning's strategy. With several devices, the training loop itself averages their gradients.
 
     Args:
         trainer: the trainer's configuration: ``strategy``, ``devices``, ``num_nodes`` and ``accelerator``.

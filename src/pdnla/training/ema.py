@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, which validates and is published."""
+"""Exponential moving average of the weights, which is validated and published."""
 
 import copy
 
@@ -7,14 +7,14 @@ from torch import nn
 
 
 def averaged_copy(network: nn.Module) -> nn.Module:
-    """Return a copy of ``network`` in eval mode that takes no gradients."""
+    """Return a copy of ``network`` in eval mode without gradients."""
     return copy.deepcopy(network).eval().requires_grad_(False)
 
 
 def warmed_decay(decay: float, updates: int) -> float:
-    """Return the decay after so many updates: ``min(decay, (1 + updates) / (10 + updates))``.
+    """Return the decay after a number of updates: ``min(decay, (1 + updates) / (10 + updates))``.
 
-    The usual warm-up, so that the average does not remember the random start.
+    This usual warm-up keeps the random initial weights out of the average.
     """
     return min(decay, (1 + updates) / (10 + updates))
 

@@ -1,9 +1,9 @@
-"""Several devices: the mean of their gradients, asked for by the training loop itself.
+"""Averaging gradients over several devices, called by the training loop itself.
 
-Lightning's DDP puts the whole module, critics included, into one wrapper that expects each backward pass to reach every
-parameter. A step with critics has several passes, each for some of them, and no flag of the wrapper tells a pass that
-leaves out a critic from one that forgets a layer. So there is no wrapper here: after its backward pass, each
-optimiser's gradients are averaged over the devices, and a parameter without one is an error that names it.
+Lightning's DDP wraps the whole module, critics included, and expects each backward pass to reach every parameter. A
+step with critics has several passes, each for some of the parameters, and no flag of the wrapper distinguishes a pass
+that leaves out a critic from one that omits a layer by mistake. So this module uses no wrapper: after its backward
+pass, each optimiser's gradients are averaged over the devices, and a parameter without a gradient is an error.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from pdnla.training.distributed import several_devices
 
-_BUCKET = 1 << 23  # numbers exchanged at a time
+_BUCKET = 1 << 23  # elements exchanged at a time
 
 
 class AveragedGradients(DDPStrategy):
-    """Lightning's processes and devices of DDP, without its wrapper; see :func:`average_gradients`."""
+    """Lightning's DDP strategy without the wrapper; see :func:`average_gradients`."""
 
     strategy_name = "averaged_gradients"
 
     def configure_ddp(self) -> None:
-        """Start all devices from the first one's weights."""
+        """Copy the first device's weights to all devices."""
         assert self.model is not None
         for tensor in self.model.state_dict().values():
             if isinstance(tensor, Tensor):
@@ -33,7 +33,7 @@ class AveragedGradients(DDPStrategy):
 
 @torch.no_grad()
 def mean_over_devices(values: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
-    """Return the mean of each number over the devices, exchanged all at once; the names are the same on all."""
+    """Return the mean of each value over the devices in one exchange; all devices have the same names."""
     numbers = {name: torch.as_tensor(value, dtype=torch.float32) for name, value in values.items()}
     if not several_devices():
         return numbers
@@ -48,10 +48,10 @@ def average_gradients(parameters: Sequence[tuple[str, nn.Parameter]]) -> None:
     """Replace each gradient by its mean over the devices.
 
     Args:
-        parameters: those that a backward pass has just reached, with their names, in the same order on every device.
+        parameters: the parameters of a backward pass, with their names, in the same order on every device.
 
     Raises:
-        RuntimeError: one of them has no gradient: it takes no part in the loss, and should not be learning.
+        RuntimeError: a parameter has no gradient: the loss does not depend on it, so it must not require one.
     """
     idle = [name for name, parameter in parameters if parameter.grad is None]
     if idle:

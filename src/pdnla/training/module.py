@@ -1,4 +1,4 @@
-"""The Lightning module: PDNLA under hybrid supervision."""
+"""The Lightning module: training of PDNLA under hybrid supervision."""
 
 import math
 import sys
@@ -30,7 +30,7 @@ from pdnla.network.layers import equalised_parameters
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
 from pdnla.training.gradients import average_gradients, mean_over_devices
 
-LINE_EVERY = 50  # steps between two lines of progress where there is no progress bar
+LINE_EVERY = 50  # steps between two lines of progress without a progress bar
 SHOWN = ("train/loss/total", "train/loss/pixel", "train/loss/chroma")  # on the progress bar
 
 try:
@@ -42,29 +42,31 @@ MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
 
 
 class ColorizationModule(pl.LightningModule):
-    """Train a network on pairs, by manual optimisation, with an average of its weights.
+    """Train a network on pairs, with manual optimisation and an average of the weights.
 
-    A step: the network's results and their loss, its backward pass, the gradients' mean over devices, their clipping,
-    the optimiser's step; then the same for each critic, on the same results.
+    A step computes the results and the loss, runs the backward pass, averages the gradients over the devices, clips
+    them and steps the optimiser; then each critic takes the same step on the same results.
 
     Args:
         network: the network.
-        loss: the supervision's terms.
-        optimizer: makes the network's optimiser of a list of parameter groups.
-        steps: optimiser steps of the whole training, over which the learning rates fall; -1 for a training without an
-            end, in which they do not fall.
-        critic_optimizer: makes each critic's optimiser; None where there are no critics.
-        backbone: name of the frozen network that terms compare features by.
+        loss: the sum of the loss terms.
+        optimizer: creates the network's optimiser from a list of parameter groups.
+        steps: optimiser steps of the whole training, over which the learning rates decay; -1 for unlimited training
+            without decay.
+        critic_optimizer: creates each critic's optimiser; None without critics.
+        backbone: name of the frozen network whose features the loss terms compare.
         warmup: steps over which the learning rates rise linearly at the start.
-        equalised_lr: learning rate of the equalised layers over that of the ordinary ones. Their weights are near 1
-            where ordinary ones are near 0.1, and Adam moves both equally far: at one rate, the encoders learn slowly.
-        final_lr: the learning rates' last value as a part of their highest; they fall linearly (published: 1/200).
+        equalised_lr: ratio of the equalised layers' learning rate to that of the other layers. Their weights are near 1
+            where others are near 0.1, and Adam changes both by the same amount: with one rate, the encoders learn
+            slowly.
+        final_lr: ratio of the last learning rate to the highest; the decay is linear (published: 1/200).
         clip: largest norm of a gradient; a larger one is scaled down to it.
         ema_decay: decay of the average of the weights (published: 0.999).
-        accumulate: parts of a batch that are computed one after the other: the memory of a part, the step of the whole.
-        max_skipped: steps skipped in a row, because a loss or gradient was not finite, that end the run.
+        accumulate: number of parts of a batch that are computed one after the other, with the memory of a part and the
+            gradient of the whole batch.
+        max_skipped: number of consecutive steps, skipped because a loss or gradient was not finite, that ends the run.
         compile: compile the network (``torch.compile``) for the training steps.
-        accelerate: put the fast modules in place of the network's and the critics' plain ones.
+        accelerate: replace the plain modules of the network and the critics by the fast ones.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class ColorizationModule(pl.LightningModule):
         accelerate: bool = True,
     ) -> None:
         super().__init__()
-        # Generator and critics take their steps in turn, each with its own optimiser.
+        # The network and the critics step in turn, each with its own optimiser.
         self.automatic_optimization = False
         self.network = accelerated(network) if accelerate else network
         if isinstance(network, PDNLA):
@@ -110,26 +112,26 @@ class ColorizationModule(pl.LightningModule):
             {f"{who}_{m.name}": MeanMetric("ignore") for who in ("result", "grey") for m in self.with_truth}
             | {f"pairs_{m.name}": MeanMetric("ignore") for m in self.with_reference}
         )
-        # Frozen and shared: neither in checkpoints nor among the module's parameters.
+        # The backbone is frozen and shared: it is not in checkpoints nor among the module's parameters.
         self._frozen: list[Backbone] = [load_backbone(backbone)] if loss.needs("backbone") else []
         self._compiled: list[Callable[..., Colorization]] = []
         self._step_started = 0.0
-        self._figures: dict[str, Tensor | float] = {}  # in the last step, on this device
+        self._figures: dict[str, Tensor | float] = {}  # of the last step, on this device
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what network it is, the counts of photographs left out and of steps skipped."""
+        """Save the network's description, and the counts of omitted photographs and skipped steps."""
         checkpoint["model"] = describe(self.network)._asdict()
         checkpoint["counts"] = dict(self.counts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from a checkpoint's counts."""
+        """Restore the counts."""
         self.counts.update(checkpoint.get("counts", {}))
 
     def on_fit_start(self) -> None:
-        """Move the frozen network to the device, and compile the network that learns.
+        """Move the frozen network to the device, and compile the trained network if asked.
 
         Raises:
-            UserError: no weights file could name the network, or the crops do not fit a critic.
+            UserError: a weights file could not describe the network, or the crops do not fit a critic.
         """
         describe(self.network)
         for name, term in self.loss.critics.items():
@@ -146,7 +148,7 @@ class ColorizationModule(pl.LightningModule):
             self._compiled.append(torch.compile(self.network))
 
     def forward(self, target: Tensor, reference: Tensor, *guide: Guide) -> Colorization:
-        """Return the averaged network's results, ``out`` under the target's luminance, sRGB in [-1, 1]."""
+        """Return the averaged network's results in sRGB in [-1, 1], ``out`` with the target's luminance."""
         mid, out = self.ema(target.to(self.dtype), reference.to(self.dtype), *guide)
         return Colorization(mid.to(target.dtype), replace_luminance(target, out.to(target.dtype)))
 
@@ -165,23 +167,23 @@ class ColorizationModule(pl.LightningModule):
         return [{"optimizer": o, "lr_scheduler": LambdaLR(o, self.lr_factor)} for o in optimizers]
 
     def lr_factor(self, step: int) -> float:
-        """Return the learning rate after ``step`` steps, as a part of its highest."""
+        """Return the ratio of the learning rate after ``step`` steps to the highest."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         if self.steps < 1:
             return rise
         return rise * (1 - (1 - self.final_lr) * min(1.0, step / self.steps))
 
     def on_train_start(self) -> None:
-        """Say so if the learning rates will not fall."""
+        """Print a line if the learning rates will not decay."""
         if self.steps < 1:
-            self.print(f"trainer.max_steps={self.steps}: without a last step, the learning rates do not fall")
+            self.print(f"trainer.max_steps={self.steps}: without a last step, the learning rates do not decay")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Remember when the step began."""
+        """Record the start of the step."""
         self._step_started = time.perf_counter()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take one step on a batch of pairs, and each critic one on the same results."""
+        """Take one step on a batch of pairs, and one step of each critic on the same results."""
         optimizers = self.optimizers()
         optimizer, *critic_optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         step = self.global_step
@@ -193,7 +195,7 @@ class ColorizationModule(pl.LightningModule):
             total, values = self.loss(supervision, whole=(len(batch.pairs.target), batch.unpaired))
             if not total.requires_grad or (len(supervision.unpaired) and not self.loss.judges_unpaired):
                 raise UserError(
-                    "loss: no term judges these pairs; choose loss=hybrid for unpaired ones, or set"
+                    "loss: no term applies to these pairs; choose loss=hybrid for unpaired ones, or set"
                     " data.unpaired_fraction=0"
                 )
             self.manual_backward(total)
@@ -204,7 +206,7 @@ class ColorizationModule(pl.LightningModule):
         figures["train/gradient_norm"] = norm = self._clipped_mean("network", self.network)
         if self._finite(norm, terms):
             figures["train/lr"] = optimizer.param_groups[0]["lr"]
-            optimizer.step()  # the wrapper's: this is what counts as the run's step
+            optimizer.step()  # Lightning's wrapper, which counts this as a step of the run
             for name, value in self._train_critics(critic_optimizers, judged, batch, step).items():
                 figures[f"critics/{name}"] = value
             schedules = self.lr_schedulers()
@@ -222,7 +224,7 @@ class ColorizationModule(pl.LightningModule):
         self._figures = figures
 
     def supervise(self, batch: Batch) -> Supervision:
-        """Return the network's results on a batch, with all that the loss needs."""
+        """Return the network's results on a batch and the other inputs of the loss."""
         wide = torch.promote_types(self.dtype, torch.float32)
         pairs = Pairs(*(pictures.to(wide) for pictures in batch.pairs))
         target, reference = pairs.target.to(self.dtype), pairs.reference.to(self.dtype)
@@ -261,7 +263,7 @@ class ColorizationModule(pl.LightningModule):
         batch: Batch,
         step: int,
     ) -> dict[str, Tensor]:
-        """Take each critic's step; return its figures."""
+        """Take a step of each critic; return the values to log."""
         figures: dict[str, Tensor] = {}
         for (name, term), optimizer in zip(self.loss.critics.items(), optimizers, strict=True):
             optimizer.zero_grad(set_to_none=True)
@@ -278,19 +280,19 @@ class ColorizationModule(pl.LightningModule):
             norm = figures[f"{name}/gradient_norm"] = self._clipped_mean(f"loss.terms.{name}.critic", term.critic)
             if self._finite(norm, {f"the critic of {name}": figures[f"{name}/loss"]}):
                 figures[f"{name}/lr"] = torch.tensor(optimizer.param_groups[0]["lr"])
-                optimizer.optimizer.step()  # not the wrapper's, which would count as a step of the run
+                optimizer.optimizer.step()  # not Lightning's wrapper, which would count it as a step of the run
         return figures
 
     def _clipped_mean(self, name: str, module: nn.Module) -> Tensor:
-        """Average a module's gradients over the devices and clip them; return their norm before."""
+        """Average a module's gradients over the devices and clip them; return their norm before clipping."""
         learning = [(f"{name}.{n}", p) for n, p in module.named_parameters() if p.requires_grad]
         average_gradients(learning)
         return nn.utils.clip_grad_norm_([parameter for _, parameter in learning], self.clip)
 
     def _finite(self, norm: Tensor, terms: dict[str, Tensor]) -> bool:
-        """Return whether a step can be taken; count those that cannot, and end the run after many in a row.
+        """Return whether the gradient is finite; count steps where it is not, and end the run after several in a row.
 
-        The norm is of the devices' mean gradient, so that all of them decide alike.
+        The norm is that of the mean gradient of all devices, so all of them reach the same decision.
         """
         if math.isfinite(float(norm)):
             self.skipped_in_a_row = 0
@@ -307,14 +309,14 @@ class ColorizationModule(pl.LightningModule):
         return False
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log the step, on the steps that are logged: each figure's mean over the devices, and this device's speed.
+        """Log each value's mean over the devices, and this device's speed, every ``log_every_n_steps`` steps.
 
-        Elsewhere the devices do not wait for each other's figures.
+        On the other steps the devices do not exchange these values.
         """
         trainer = self.trainer
         logs = (trainer.fit_loop.total_batch_idx + 1) % trainer.log_every_n_steps == 0 or trainer.should_stop
         line = self.global_step % LINE_EVERY == 0
-        if not logs and not line:  # the same on all devices, whatever each one shows
+        if not logs and not line:  # the same decision on all devices
             return
         speed = len(batch.pairs.target) / (time.perf_counter() - self._step_started)
         figures = mean_over_devices(self._figures)
@@ -329,7 +331,7 @@ class ColorizationModule(pl.LightningModule):
             self.print(f"step {self.global_step}{end}: loss {loss:.3f}, {speed:.1f} images/s")
 
     def on_train_end(self) -> None:
-        """Say how many photographs were left out and how many steps skipped."""
+        """Print the counts of omitted photographs and skipped steps."""
         grey, unreadable, skipped = (self.counts[kind] for kind in ("grey", "unreadable", "skipped"))
         if grey or unreadable:
             self.print(f"left out while drawing: {grey} grey photographs, {unreadable} that could not be read")
@@ -337,13 +339,13 @@ class ColorizationModule(pl.LightningModule):
             self.print(f"steps skipped because a gradient was not finite: {skipped}")
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Colorization:
-        """Measure the averaged network's results: against the truth, or pairs without one against their reference.
+        """Measure the averaged network's results against the truth, or against the reference if there is no truth.
 
         Returns:
-            the results, ``out`` with the target's luminance, for the callbacks that show them.
+            The results, ``out`` with the target's luminance, for the callbacks that show them.
         """
         pairs = batch.pairs
-        # A device without validation pictures of its own is given another's, which it must not count.
+        # A device without validation pictures gets those of another device and must not count them.
         weight = float(cast(Any, self.trainer).datamodule.validates(dataloader_idx))
         shown = self(pairs.target, pairs.reference, *self._guide(batch))
         result = (shown.out + 1) / 2
@@ -359,7 +361,7 @@ class ColorizationModule(pl.LightningModule):
         return shown
 
     def on_validation_epoch_end(self) -> None:
-        """Log the measures, of results and of grey ones, and what a measure is over grey's."""
+        """Log the measures of the results and of grey pictures, and the ratios of the two."""
         metrics = {name: cast(MeanMetric, metric) for name, metric in self.validation.items()}
         means = {name: metric.compute() for name, metric in metrics.items() if metric.update_called}
         for metric in metrics.values():
@@ -383,7 +385,7 @@ class ColorizationModule(pl.LightningModule):
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return the most memory that this process has had on its device so far, in GB; NaN where the system won't tell."""
+    """Return the peak memory of this process on its device in GB; NaN where the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     if resource is None:
@@ -392,7 +394,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def in_parts(batch: Batch, count: int) -> list[Batch]:
-    """Return a batch in ``count`` parts, each with its share of unpaired and of paired pairs."""
+    """Split a batch into ``count`` parts, each with its share of unpaired and paired rows."""
     if count == 1:
         return [batch]
     rows = torch.arange(len(batch.pairs.target))

@@ -1,4 +1,4 @@
-"""Pictures of a run: the first results of every validation, in rows."""
+"""Pictures of the first results of every validation, one pair per row."""
 
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ COLUMNS = ("target", "reference", "mid", "out", "truth")
 class FirstResults(pl.Callback):
     """Keeps the first pairs of each validation and their results.
 
-    ``shown`` holds a tensor for each of :data:`COLUMNS`, sRGB in [-1, 1], ``(rows, 3, H, W)``; it is empty between
-    validations, and on all devices but the first.
+    ``shown`` holds one tensor for each of :data:`COLUMNS`, sRGB in [-1, 1], ``(rows, 3, H, W)``. It is empty between
+    validations and on all devices except the first.
 
     Args:
         rows: pairs kept.
@@ -37,7 +37,7 @@ class FirstResults(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first rows of what the validation step returns."""
+        """Keep the first rows of the validation step's results."""
         missing = self.rows - (len(self.shown[0]) if self.shown else 0)
         if not trainer.is_global_zero or trainer.sanity_checking or dataloader_idx or missing <= 0:
             return
@@ -46,19 +46,19 @@ class FirstResults(pl.Callback):
         self.shown = tuple(torch.cat(both) for both in zip(self.shown, parts, strict=True)) if self.shown else (*parts,)
 
     def take(self) -> tuple[Tensor, ...]:
-        """Return the pictures that are kept, and forget them."""
+        """Return the kept pictures and clear them."""
         shown, self.shown = self.shown, ()
         return shown
 
 
 class PictureGrid(FirstResults):
-    """Write ``step_N.png`` at every validation: a row a pair, of target, reference, mid, out, truth.
+    """Write ``step_N.png`` at every validation: one row per pair, with target, reference, mid, out and truth.
 
-    ``mid`` is as the network gives it; ``out`` has the target's luminance, as a user gets it.
+    ``mid`` is the network's own; ``out`` has the target's luminance, like a user's result.
 
     Args:
-        folder: where the pictures go.
-        rows: pairs shown, always the first of the validation.
+        folder: folder of the pictures.
+        rows: number of pairs, always the first of the validation.
     """
 
     def __init__(self, folder: str, rows: int = 8) -> None:

@@ -1,4 +1,4 @@
-"""Preemption: SIGTERM saves the run and ends it with status 143."""
+"""Preemption: SIGTERM saves the run and ends it with exit status 143."""
 
 import signal
 from pathlib import Path
@@ -12,35 +12,35 @@ from pdnla.errors import Preempted
 
 
 class SaveOnTermination(pl.Callback):
-    """On SIGTERM, as clusters and spot machines send it, finish the step, save ``last.ckpt`` and leave.
+    """On SIGTERM, which clusters and spot machines send, finish the step, save ``last.ckpt`` and exit.
 
-    With several devices, a signal to one of them is enough.
+    With several devices, a signal to one process is enough.
 
     Args:
-        folder: where the checkpoint goes.
+        folder: folder of the checkpoint.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self.terminated = False
-        self._before: Any = None
+        self._previous: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signal, in place of Lightning, which would leave without saving."""
-        self._before = signal.signal(signal.SIGTERM, self._terminate)
+        """Replace Lightning's signal handler, which would exit without saving."""
+        self._previous = signal.signal(signal.SIGTERM, self._terminate)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signal back."""
+        """Restore the previous signal handler."""
         self._restore()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the signal back."""
+        """Restore the previous signal handler."""
         self._restore()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and leave after a signal."""
+        """Save and exit after a signal."""
         terminated = self.terminated
         if trainer.world_size > 1:
             votes = torch.tensor(float(terminated), device=pl_module.device)
@@ -54,6 +54,6 @@ class SaveOnTermination(pl.Callback):
         self.terminated = True
 
     def _restore(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-            self._before = None
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+            self._previous = None

@@ -1,4 +1,4 @@
-"""Pruning: the best validation of a run, and an early end where other runs of its sweep do better."""
+"""The best validation of a run, and pruning: an early end for a run that is worse than others of its sweep."""
 
 import json
 import math
@@ -19,7 +19,7 @@ class BestValidation(pl.Callback):
     """Keep the measures of the best validation, by the objective, and of the last one.
 
     Args:
-        measures: the names that are remembered, as they are logged.
+        measures: logged names of the measures to keep.
     """
 
     def __init__(self, measures: tuple[str, ...]) -> None:
@@ -39,16 +39,16 @@ class BestValidation(pl.Callback):
 
 
 class PruneBadRuns(pl.Callback):
-    """End a run that does worse than the other runs of its sweep did, by the median rule of Golovin et al. (2017).
+    """End a run that is worse than the other runs of its sweep, by the median rule of Golovin et al. (2017).
 
-    A run ends at step s if its best value of the objective until then is worse than the median, over the runs that
-    have ended unpruned, of each one's mean until then. Each run leaves its values in ``validations.json``, so that
-    runs need share nothing but a file system. ``pruned`` tells whether this one was ended.
+    A run ends at step s if its best objective up to s is worse than the median of the other runs' mean objectives up to
+    s; only runs that ended without pruning count. Each run writes its values to ``validations.json``, so runs share
+    only a file system. ``pruned`` says whether this run was ended.
 
     Args:
-        folder: the run's own; the other runs are those in the folders beside it.
-        warmup_validations: first validations of the run, after which it is not ended.
-        least_runs: how many others must have ended unpruned, at this step or later, for a median to count.
+        folder: folder of the run; the folders next to it are the other runs.
+        warmup_validations: number of first validations at which the run is never ended.
+        least_runs: number of other runs that must have ended without pruning, at this step or later.
     """
 
     def __init__(self, folder: str, warmup_validations: int = 2, least_runs: int = 4) -> None:
@@ -70,21 +70,21 @@ class PruneBadRuns(pl.Callback):
         median = trainer.strategy.broadcast(median)
         finite = [value for _, value in self.values if math.isfinite(value)]
         best = min(finite, key=_MEASURE.badness, default=math.nan)
-        worse = median is not None and not _MEASURE.badness(best) <= _MEASURE.badness(median)  # not a number is worse
+        worse = median is not None and not _MEASURE.badness(best) <= _MEASURE.badness(median)  # NaN counts as worse
         if worse and len(self.values) > self.warmup_validations:
             self.pruned = trainer.should_stop = True
             pl_module.print(
-                f"step {step}: pruned, its {_MEASURE.label} is {best:.2f} at best and the median of runs before it"
+                f"step {step}: pruned, its {_MEASURE.label} is {best:.2f} at best and the median of the other runs is"
                 f" {median:.2f}"
             )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let later runs be judged by this one, unless it was ended early."""
+        """Let later runs be compared with this one, unless it was pruned."""
         if trainer.is_global_zero and not self.pruned:
             self._write(ended=True)
 
     def median(self, step: int) -> float | None:
-        """Return the median of the other runs' mean values until ``step``; None where they are too few."""
+        """Return the median of the other runs' mean values up to ``step``; None if there are too few runs."""
         means = []
         for file in self.folder.parent.glob(f"*/{FILE}"):
             if file.parent == self.folder:

@@ -1,4 +1,4 @@
-"""Going on with an earlier run, or starting from its weights: which checkpoint, of this model, with time left."""
+"""Resuming an earlier run, or starting from its weights: the choice of checkpoint, and its checks."""
 
 import itertools
 import logging
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 def start_from(path: str | None, network: nn.Module) -> None:
-    """Give ``network`` the weights of a file, if there is one.
+    """Load the weights of a file, if one is given, into ``network``.
 
     Raises:
-        UserError: they are of another model or width.
+        UserError: the weights are of another model or width.
     """
     if path is None:
         return
@@ -28,68 +28,68 @@ def start_from(path: str | None, network: nn.Module) -> None:
 
 
 def resume_from(path: str | None, network: nn.Module, limit: float | None = None, steps: int = -1) -> str | None:
-    """Return the checkpoint to resume from, after checking that it is one of this model.
+    """Return the checkpoint to resume from, after checking that it fits the model.
 
-    A folder means the newest whole checkpoint in it: one that a crash left truncated is skipped with a warning.
+    For a folder, it is the newest intact checkpoint; a truncated one is skipped with a warning.
 
     Args:
-        path: a checkpoint, a folder of them, or None to start anew.
+        path: a checkpoint, a folder of checkpoints, or None for a new run.
         network: the model.
-        limit: seconds of training that the whole run may take, its earlier parts included; None for any.
-        steps: steps of the whole run; a warning says if it has had them. -1 for any.
+        limit: time limit of the whole run in seconds, earlier parts included; None for no limit.
+        steps: number of steps of the whole run, -1 for no limit; a warning is logged if none remains.
 
     Raises:
-        UserError: there is none, it is of no run of this model, or its run has had its time.
+        UserError: there is no checkpoint, it is not of a run of this model, or the run has used up its time.
     """
     if path is None:
         return None
-    checkpoint, had = _newest(Path(path), network) if Path(path).is_dir() else (path, _check(path, network))
-    if limit is not None and had.seconds >= limit:
+    checkpoint, elapsed = _newest(Path(path), network) if Path(path).is_dir() else (path, _check(path, network))
+    if limit is not None and elapsed.seconds >= limit:
         raise UserError(
-            f"trainer.max_time: the run of {checkpoint} has had {had.seconds:.0f} of its {limit:.0f} seconds, which"
-            " count from its beginning; give it more, or set trainer.max_time=null"
+            f"trainer.max_time: the run of {checkpoint} has used {elapsed.seconds:.0f} of its {limit:.0f} seconds,"
+            " which count from its beginning; give it more, or set trainer.max_time=null"
         )
-    if 0 < steps <= had.steps:
+    if 0 < steps <= elapsed.steps:
         log.warning(
-            "%s: the run has had the %d steps of trainer.max_steps, and none is left; to go on, give it more",
+            "%s: the run has done the %d steps of trainer.max_steps, and none is left; to go on, give it more",
             *(checkpoint, steps),
         )
     return checkpoint
 
 
-class _Had(NamedTuple):
-    """What a run has had until a checkpoint; the seconds as far as ``trainer.max_time`` had them counted."""
+class _Elapsed(NamedTuple):
+    """The seconds and steps of a run up to a checkpoint; seconds are counted only with ``trainer.max_time``."""
 
     seconds: float
     steps: int
 
 
-def _newest(folder: Path, network: nn.Module) -> tuple[str, _Had]:
+def _newest(folder: Path, network: nn.Module) -> tuple[str, _Elapsed]:
     newest_first = sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     for file in newest_first:
         try:
-            had = _check(str(file), network)
+            elapsed = _check(str(file), network)
         except UserError as error:
             log.warning("skipped: %s", error)
         else:
             log.info("resuming from %s", file)
-            return str(file), had
+            return str(file), elapsed
     raise UserError(f"ckpt_path={folder}: holds no checkpoint that can be resumed; name another run's folder")
 
 
-def _check(path: str, network: nn.Module) -> _Had:
-    """Check that a file is a checkpoint of this model; return what its run has had."""
+def _check(path: str, network: nn.Module) -> _Elapsed:
+    """Check that a file is a checkpoint of this model; return the seconds and steps of its run."""
     weights = read_weights(path)
     content = {} if Path(path).suffix == ".safetensors" else load_pickle(Path(path))
     if "optimizer_states" not in content:
-        raise UserError(f"ckpt_path={path}: holds weights alone; use weights={path} to start a new training from them")
+        raise UserError(f"ckpt_path={path}: holds only weights; use weights={path} to start a new training from them")
     check_model(f"ckpt_path={path}", weights, network, resuming=True)
     timer = content.get("callbacks", {}).get("Timer", {})
-    return _Had(float(timer.get("time_elapsed", {}).get("train", 0.0)), int(content.get("global_step", 0)))
+    return _Elapsed(float(timer.get("time_elapsed", {}).get("train", 0.0)), int(content.get("global_step", 0)))
 
 
 def keep_metrics(folder: Path) -> None:
-    """Move the ``metrics.csv`` of an earlier part of a run aside: Lightning's logger begins by deleting it."""
+    """Rename the ``metrics.csv`` of an earlier part of a run, because Lightning's logger would delete it."""
     metrics = folder / "metrics.csv"
     if metrics.is_file():
         part = next(n for n in itertools.count(1) if not (folder / f"metrics_{n}.csv").exists())

@@ -1,4 +1,4 @@
-"""The training run: what ``pdnla-train`` does with a composed configuration."""
+"""The training run of a composed configuration."""
 
 import logging
 import re
@@ -17,8 +17,9 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pdnla.configuration import record
 from pdnla.devices import choose_device, choose_precision
 from pdnla.errors import Preempted, UserError
+from pdnla.processes import is_first
 from pdnla.training import sweeps
-from pdnla.training.distributed import end_together, is_first, trainer_strategy
+from pdnla.training.distributed import end_together, trainer_strategy
 from pdnla.training.module import ColorizationModule
 from pdnla.training.pruning import BestValidation, PruneBadRuns
 from pdnla.training.resuming import keep_metrics, resume_from, start_from
@@ -27,17 +28,17 @@ from pdnla.training.sweeps import Result
 log = logging.getLogger(__name__)
 
 SHARED_MEMORY = re.compile(r"shared memory\(shm\)|out of shared memory|</torch_|Bus error")
-"""What torch's messages say where /dev/shm is too small for its worker processes; it has no exception for that."""
+"""Messages of torch when /dev/shm is too small for worker processes; there is no exception class for this."""
 
 
 def train_network(config: DictConfig, result: Result) -> None:
-    """Train as ``config`` says, and tell ``result`` what came of it.
+    """Train with a configuration and fill in ``result``.
 
-    Everything is written under ``trainer.default_root_dir``.
+    All files go to ``trainer.default_root_dir``.
 
     Raises:
-        UserError: the configuration asks for what is not there.
-        Preempted: the run was told to leave.
+        UserError: the configuration names something that does not exist.
+        Preempted: the run received SIGTERM.
     """
     folder = Path(config.trainer.default_root_dir)
     if is_first():
@@ -92,35 +93,35 @@ def train_network(config: DictConfig, result: Result) -> None:
 
 
 def fit(trainer: pl.Trainer, module: ColorizationModule, data: pl.LightningDataModule, checkpoint: str | None) -> None:
-    """Train, from a checkpoint if there is one.
+    """Train, from a checkpoint if one is given.
 
     Raises:
-        UserError: the processes that read have too little shared memory.
-        Preempted: the run was told to leave.
+        UserError: the reading processes have too little shared memory.
+        Preempted: the run received SIGTERM.
     """
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
-    except Preempted as leaving:
-        log.warning("%s; resume with ckpt_path=%s", leaving, leaving.checkpoint)
+    except Preempted as preempted:
+        log.warning("%s; resume with ckpt_path=%s", preempted, preempted.checkpoint)
         raise
     except (RuntimeError, OSError) as error:
         if SHARED_MEMORY.search(str(error)):
             raise UserError(
-                "data.workers: the processes that read photographs have too little shared memory (/dev/shm) for their"
+                "data.workers: the processes that read photographs have too little shared memory (/dev/shm) for the"
                 " batches; give the machine or container more, such as docker run --shm-size=2g, or set data.workers=0"
             ) from error
         raise
 
 
 def close(loggers: Iterable[Logger]) -> None:
-    """End W&B's run, or the next run of a sweep would go on writing to it."""
+    """Finish the W&B run; otherwise the next run of a sweep would write to it."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
 
 
 def seconds(duration: str | None) -> float | None:
-    """Return ``DAYS:HOURS:MINUTES:SECONDS`` in seconds."""
+    """Convert ``DAYS:HOURS:MINUTES:SECONDS`` to seconds."""
     if duration is None:
         return None
     days, hours, minutes, rest = (int(part) for part in duration.split(":"))
@@ -128,13 +129,13 @@ def seconds(duration: str | None) -> float | None:
 
 
 def out_of_time(trainer: pl.Trainer) -> bool:
-    """Return whether ``trainer.max_time`` is over."""
+    """Return whether the run has used up ``trainer.max_time``."""
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
     return any((timer.time_remaining() or 0.0) <= 0 for timer in timers)
 
 
 def trainer_precision(precision: str, accelerator: str) -> Any:
-    """Return Lightning's name of a precision; ``auto`` is bfloat16 where the hardware has it."""
+    """Return Lightning's name of a precision; ``auto`` is bfloat16 where the hardware supports it."""
     if str(precision) != "auto":
         return precision
     device = choose_device("cpu" if accelerator == "cpu" else "auto")

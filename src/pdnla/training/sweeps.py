@@ -1,4 +1,4 @@
-"""Sweeps: each run's ``result.json``, one table of them all, and a run that starts processes of its own."""
+"""Sweeps: each run's ``result.json``, the table of all runs, and training a run in a subprocess."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from pdnla.errors import Preempted, UserError
 from pdnla.evaluation import measures
 from pdnla.files import replacing
-from pdnla.training.distributed import is_first
+from pdnla.processes import is_first
 
 OBJECTIVE = measures.logged(measures.OBJECTIVE)
 MEASURES = measures.compared_in_sweeps()
@@ -24,8 +24,8 @@ STARTED, DONE, PRUNED, STOPPED = "started", "done", "pruned", "stopped"
 class Result:
     """The result of one run.
 
-    ``measures`` are those of the best validation, after ``step`` steps; ``objective`` is what a search minimises;
-    ``status`` is ``started``, ``done``, ``pruned``, ``stopped`` (told to leave, can be resumed) or ``failed: REASON``;
+    ``measures`` are those of the best validation, after ``step`` steps. A search minimises ``objective``. ``status`` is
+    ``started``, ``done``, ``pruned``, ``stopped`` (by a signal; the run can be resumed) or ``failed: REASON``.
     ``number`` is None outside a sweep.
     """
 
@@ -39,23 +39,23 @@ class Result:
 
     @classmethod
     def read(cls, folder: Path) -> "Result":
-        """Return what the run in ``folder`` has left."""
+        """Read the result of the run in ``folder``."""
         return cls(**json.loads((folder / FILE).read_text()))
 
     def write(self, folder: Path) -> None:
-        """Write ``result.json`` in ``folder``, if this is the first of the run's processes."""
+        """Write ``result.json`` to ``folder``, in the first process of the run only."""
         if is_first():
             with replacing(folder / FILE) as temporary:
                 temporary.write_text(json.dumps(asdict(self), indent=1))
 
     @property
     def failed(self) -> bool:
-        """Return whether the run failed; one that never wrote its end was killed."""
+        """Whether the run failed; a run whose status is still ``started`` was killed."""
         return self.status.startswith(("failed", STARTED))
 
 
 def read_results(folder: Path) -> list[Result]:
-    """Return the results of the runs in the folder of a sweep: the best objective first, failed runs last."""
+    """Return the results of the runs in the folder of a sweep, the best objective first and failed runs last."""
     results = [Result.read(file.parent) for file in folder.rglob(FILE)]
     badness = measures.MEASURES[measures.OBJECTIVE].badness
 
@@ -67,12 +67,13 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def write_tables(results: list[Result], folder: Path) -> tuple[list[str], list[list[str]]]:
-    """Write ``results.csv`` and ``results.md`` in the folder of a sweep.
+    """Write ``results.csv`` and ``results.md`` to the folder of a sweep.
 
-    The first has a column for every override; the other for those in which the runs differ, and numbers to four digits.
+    ``results.csv`` has a column for every override. ``results.md`` has columns for the overrides in which the runs
+    differ, and numbers with four digits.
 
     Returns:
-        the header and the rows of the second.
+        The header and the rows of ``results.md``.
     """
     overrides = [{key: value for key, _, value in (o.partition("=") for o in run.overrides)} for run in results]
     keys = list(dict.fromkeys(key for chosen in overrides for key in chosen))
@@ -98,7 +99,7 @@ def _header(keys: list[str]) -> list[str]:
 def _row(run: Result, overrides: dict[str, str], keys: list[str], shortened: bool) -> list[str]:
     number = "{:.4g}" if shortened else "{}"
     values = [number.format(run.measures[name]) if name in run.measures else "" for name in MEASURES]
-    status = "failed: ended before its time" if run.status == STARTED else run.status
+    status = "failed: killed" if run.status == STARTED else run.status
     chosen = [overrides.get(key, "") for key in keys]
     if shortened:
         chosen = [_shortened(value) for value in chosen]
@@ -107,43 +108,43 @@ def _row(run: Result, overrides: dict[str, str], keys: list[str], shortened: boo
 
 
 def _shortened(value: str) -> str:
-    """Return a fraction to four digits, as a search draws them with many, and anything else as it is."""
+    """Return a fraction with four digits, because a search draws many, and any other value unchanged."""
     try:
         return f"{float(value):.4g}" if "." in value else value
     except ValueError:
         return value
 
 
-def train_apart(result: Result, folder: Path) -> None:
-    """Train one run of a sweep by a command of its own, and take its result over.
+def train_in_subprocess(result: Result, folder: Path) -> None:
+    """Train one run of a sweep in a subprocess and copy its result.
 
-    Lightning starts the processes of further devices by the command line again, which must not be the sweep's; and it
-    kills them all, the first included, when one fails.
+    Lightning starts the processes of further devices with the same command line, which must not be the sweep's. It also
+    kills all of them, the first included, when one fails.
 
     Args:
-        result: the run's, with its number and overrides.
-        folder: the run's.
+        result: the result of the run, with its number and overrides.
+        folder: the folder of the run.
 
     Raises:
         UserError: the run failed.
-        Preempted: it was told to leave.
+        Preempted: the run received SIGTERM.
     """
     own = [f'hydra.run.dir="{folder}"', "hydra.mode=RUN", f"hydra.job.num={result.number}"]
     with subprocess.Popen([sys.executable, "-m", "pdnla.cli.train", *result.overrides, *own]) as command:
-        before = signal.signal(signal.SIGTERM, lambda *_: command.terminate())
+        previous = signal.signal(signal.SIGTERM, lambda *_: command.terminate())
         try:
             status = command.wait()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, previous)
     if status == Preempted.status:
         raise Preempted(folder / "last.ckpt")
-    left = Result.read(folder)
-    if left.failed:
-        reason = left.status.removeprefix("failed: ")
+    trained = Result.read(folder)
+    if trained.failed:
+        reason = trained.status.removeprefix("failed: ")
         raise UserError(f"its processes ended with status {status}" if reason == STARTED else reason)
     result.status, result.objective, result.step, result.measures = (
-        left.status,
-        left.objective,
-        left.step,
-        left.measures,
+        trained.status,
+        trained.objective,
+        trained.step,
+        trained.measures,
     )

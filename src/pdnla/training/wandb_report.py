@@ -1,4 +1,4 @@
-"""The report to Weights & Biases beside the numbers: tables of pictures, attention maps, the best checkpoint."""
+"""The report to Weights & Biases besides the metrics: tables of pictures, attention maps, the best checkpoint."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -19,21 +19,20 @@ from pdnla.training.module import ColorizationModule
 from pdnla.training.pictures import COLUMNS, FirstResults
 
 PIXELS = ((0.5, 0.5), (0.2, 0.2), (0.8, 0.8))
-"""Pixels whose attention is shown, as (x, y) in parts of the picture."""
+"""Pixels whose attention is shown, as (x, y) relative to the picture's width and height."""
 _MARK = (1.0, 0.0, 1.0)
 
 
 class WandbReport(FirstResults):
-    """Log to W&B, if the run has such a logger; nothing otherwise.
+    """Log to W&B if the run has such a logger.
 
-    At every validation ``val/table`` (target, reference, mid, out, truth, the objective: a row a pair) and
-    ``val/attention`` (for a few pixels of the target, marked, the reference under what they give to each place); at the
-    start the composed configuration; at the end the best checkpoint as an artifact, whose aliases are its step and
-    objective.
+    At the start it logs the composed configuration; at every validation ``val/table`` (one row per pair: target,
+    reference, mid, out, truth and the objective) and ``val/attention`` (the reference shaded by the attention of a few
+    marked pixels of the target); at the end the best checkpoint as an artifact, with its step and objective as aliases.
 
     Args:
-        folder: the run's, with its ``config.yaml``.
-        rows: pairs shown.
+        folder: folder of the run, with its ``config.yaml``.
+        rows: number of pairs.
     """
 
     def __init__(self, folder: str, rows: int = 8) -> None:
@@ -41,7 +40,7 @@ class WandbReport(FirstResults):
         self.folder = Path(folder)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the configuration, and which measures are better when lower."""
+        """Log the configuration, and for each measure whether higher or lower is better."""
         for logger in self._loggers(trainer):
             config = self.folder / "config.yaml"
             if config.is_file():
@@ -119,14 +118,14 @@ class WandbReport(FirstResults):
 
 
 def as_pixels(picture: Tensor) -> Any:
-    """Return a picture in [-1, 1], ``(3, H, W)``, as bytes ``(H, W, 3)``."""
+    """Return a picture in [-1, 1], ``(3, H, W)``, as uint8 ``(H, W, 3)``."""
     return ((picture.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def attention_strips(network: PDNLA, target: Tensor, reference: Tensor) -> Tensor:
-    """Return for each pair the target with its marked pixels, and the reference as each of them sees it.
+    """Return for each pair the target with its marked pixels, and the reference shaded by the attention of each pixel.
 
-    A place is as bright as the attention that it gets, relative to the most.
+    Brightness is proportional to the attention, relative to its maximum.
 
     Args:
         network: the network.
@@ -134,7 +133,7 @@ def attention_strips(network: PDNLA, target: Tensor, reference: Tensor) -> Tenso
         reference: the same shape.
 
     Returns:
-        strips ``(B, 3, H, (1 + pixels) * W)`` in [-1, 1].
+        Strips ``(B, 3, H, (1 + pixels) * W)`` in [-1, 1].
     """
     height, width = target.shape[2:]
     pixels = torch.tensor(PIXELS, device=target.device).expand(len(target), -1, -1)
@@ -147,5 +146,5 @@ def attention_strips(network: PDNLA, target: Tensor, reference: Tensor) -> Tenso
         row, column = round(y * height), round(x * width)
         mark = torch.tensor(_MARK, device=target.device).view(1, 3, 1, 1) * 2 - 1
         marked[:, :, row - radius : row + radius + 1, column - radius : column + radius + 1] = mark
-    seen = [((reference.float() + 1) * (0.15 + 0.85 * weight[:, p : p + 1])) - 1 for p in range(len(PIXELS))]
-    return torch.cat([marked, *seen], dim=3)
+    shaded = [((reference.float() + 1) * (0.15 + 0.85 * weight[:, p : p + 1])) - 1 for p in range(len(PIXELS))]
+    return torch.cat([marked, *shaded], dim=3)

@@ -1,8 +1,8 @@
-"""Convolutions for CPUs that take fewer multiplications than torch's, compiled by the machine's own compiler.
+"""Convolutions for CPUs with fewer multiplications than torch's, compiled on the user's machine.
 
-The source, ``convolution.cpp``, is compiled when it is first needed, in a few seconds, for the processor it will run
-on, and kept with the other caches. Where there is no compiler, or ``$PDNLA_NATIVE`` is 0, torch's convolutions serve:
-the same results, to rounding, in more time.
+The source, ``convolution.cpp``, is compiled at its first use, within a few seconds, for the machine's processor, and
+cached. Without a compiler, or with ``PDNLA_NATIVE=0``, torch's convolutions are used instead: the results are the same
+up to rounding, and take more time.
 """
 
 import ctypes
@@ -30,12 +30,12 @@ _SOURCE = Path(__file__).with_name("convolution.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 _COMPILERS = ("g++", "c++", "clang++")
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-_NARROW = 8  # channels of a vector of the library for narrow maps
-_LEAST = 128 * 16  # positions of the result, under which transforming the weights takes longer than it saves
+_NARROW = 8  # channels in a vector of the library for narrow maps
+_LEAST = 128 * 16  # positions of the result below which transforming the weights costs more than it saves
 
 
 def usable(x: Tensor, weight: Tensor, stride: int = 1) -> bool:
-    """Return whether :func:`conv3x3` can take a map ``(B, C, H, W)`` and a weight ``(O, C, 3, 3)``, and is worth it."""
+    """Return whether :func:`conv3x3` supports a map ``(B, C, H, W)`` and weight ``(O, C, 3, 3)``, and is faster."""
     if not x.is_cpu or x.dtype not in _TYPES or weight.dtype not in _TYPES or weight.shape[2:] != (3, 3):
         return False
     if not torch.compiler.is_compiling() and x.stride(1) != 1:
@@ -43,14 +43,14 @@ def usable(x: Tensor, weight: Tensor, stride: int = 1) -> bool:
     if x.shape[0] * x.shape[2] * x.shape[3] < _LEAST * stride**2:
         return False
     vectors = vectors_for(int(x.shape[1]), int(weight.shape[0]))
-    # In half precision, torch's take no longer for narrow maps.
+    # In half precision, torch's convolutions are as fast for narrow maps.
     return vectors == "wide" or (vectors == "narrow" and x.dtype is torch.float32)
 
 
 def vectors_for(inputs: int, outputs: int) -> str | None:
-    """Return which library has vectors that fit the channels, ``wide`` or ``narrow``, or None.
+    """Return the library whose vectors fit the channels, ``wide`` or ``narrow``, or None.
 
-    While torch compiles, which cannot follow how a library is loaded, only what is loaded counts.
+    While torch compiles, only loaded libraries count, because it cannot trace the loading.
     """
     if not torch.compiler.is_compiling():
         load_libraries()
@@ -61,11 +61,11 @@ def vectors_for(inputs: int, outputs: int) -> str | None:
 
 
 _LANES: dict[str, int] = {}
-"""Floating-point numbers in a vector of each library that is loaded."""
+"""Number of elements in a vector, for each loaded library."""
 
 
 def load_libraries() -> None:
-    """Load what can be had, compiling it if need be."""
+    """Load the available libraries, and compile them if necessary."""
     wide = load_library()
     if wide is not None and "wide" not in _LANES:
         _LANES["wide"] = wide.lanes()
@@ -74,7 +74,7 @@ def load_libraries() -> None:
 
 
 def forget_libraries() -> None:
-    """Load anew at the next call."""
+    """Unload the libraries; the next call loads them again."""
     load_library.cache_clear()
     _LANES.clear()
 
@@ -98,18 +98,18 @@ def conv3x3(
 ) -> Tensor:
     """Return ``leaky_relu(conv(x, weight) + bias, slope) + alpha * add``, ``(B, O, H', W')``, channels last.
 
-    Without gradients. Sums are float32, whatever the maps are kept in.
+    It has no gradients. Sums are in float32 for all dtypes of maps.
 
     Args:
-        x: ``(B, C, H, W)`` in channels-last memory, :func:`usable`.
-        weight: ``(O, C, 3, 3)``, in any memory.
+        x: ``(B, C, H, W)`` in channels-last memory; see :func:`usable`.
+        weight: ``(O, C, 3, 3)``, in any memory layout.
         bias: ``(O,)``.
         stride: 1 or 2.
-        padding: columns left and right, rows above and below, as :func:`torch.nn.functional.pad` takes them.
-        reflect: pad by reflection (of at most a row or column), not with zeros.
-        slope: of negative values; 1 for no activation.
-        add: a map of the result's shape.
-        alpha: its factor.
+        padding: columns left and right, rows above and below, in the order of :func:`torch.nn.functional.pad`.
+        reflect: pad by reflection (of at most a row or column) instead of zeros.
+        slope: slope for negative values; 1 for no activation.
+        add: a map with the result's shape.
+        alpha: the factor of ``add``.
     """
     left, right, above, below = padding
     batch, inputs, height, width = x.shape
@@ -129,13 +129,13 @@ def conv3x3(
 def weight_gradient3x3(
     x: Tensor, gradient: Tensor, padding: Sequence[int] = (1, 1, 1, 1), reflect: bool = False
 ) -> Tensor:
-    """Return the gradient to the weight of a convolution of stride 1, ``(O, C, 3, 3)`` in float32.
+    """Return the gradient of the weight of a convolution with stride 1, ``(O, C, 3, 3)`` in float32.
 
     Args:
-        x: what was convolved, ``(B, C, H, W)`` as :func:`conv3x3` takes it.
-        gradient: to the convolution's result, ``(B, O, H', W')``, in any memory.
-        padding: as :func:`conv3x3` was given it.
-        reflect: as :func:`conv3x3` was given it.
+        x: the input of :func:`conv3x3`, ``(B, C, H, W)``.
+        gradient: the gradient of the result, ``(B, O, H', W')``, in any memory layout.
+        padding: the padding of :func:`conv3x3`.
+        reflect: the reflection of :func:`conv3x3`.
     """
     gradient = channels_last(gradient.to(x.dtype))
     shape = (gradient.shape[1], x.shape[1], 3, 3)
@@ -147,7 +147,7 @@ def weight_gradient3x3(
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Return a map whose channels lie next to each other in memory, as it is if they do."""
+    """Return a map in channels-last memory, without a copy if it already is."""
     return x if x.stride(1) == 1 else x.contiguous(memory_format=torch.channels_last)
 
 
@@ -161,7 +161,7 @@ def _shape(
     add: Tensor | None,
     threads: int | None = None,
 ) -> Any:
-    """Return the library's Shape."""
+    """Return the argument ``Shape`` of the library's functions."""
     left, right, above, below = padding
     batch, inputs, height, width = x.shape
     numbers = [batch, height, width, inputs, weight.shape[0], above, below, left, right, int(reflect), stride]
@@ -172,9 +172,9 @@ def _shape(
 
 
 def tanh_(x: Tensor) -> Tensor:
-    """Replace a tensor by its hyperbolic tangent, within 2e-7, in place and without gradients, and return it.
+    """Replace a tensor by its hyperbolic tangent, with an error below 2e-7, in place and without gradients; return it.
 
-    A few times as fast as torch's for what lies densely in a CPU's memory in float32 or bfloat16; else it is torch's.
+    For dense float32 or bfloat16 tensors on a CPU it is a few times as fast as torch's; for others it uses torch's.
     """
     layouts = (torch.contiguous_format, torch.channels_last) if x.ndim == 4 else (torch.contiguous_format,)
     dense = any(x.is_contiguous(memory_format=layout) for layout in layouts)
@@ -188,10 +188,10 @@ def tanh_(x: Tensor) -> Tensor:
 
 @functools.cache
 def load_library(narrow: bool = False) -> Any:
-    """Return the compiled functions, compiling them if need be, or None where that is not to be had.
+    """Return the compiled functions, compiled first if necessary; None if that is not possible.
 
     Args:
-        narrow: those for maps with few channels, or not in 16s.
+        narrow: the functions for maps with few channels, or numbers of channels that are not multiples of 16.
     """
     if os.environ.get("PDNLA_NATIVE") == "0":
         return None
@@ -201,16 +201,16 @@ def load_library(narrow: bool = False) -> Any:
         library.lanes = functools.cache(library.lanes)
         _check(library)
     except (OSError, subprocess.SubprocessError, UserError, ArithmeticError) as error:
-        # Once: the cache remembers None.
-        log.warning("the network takes longer with torch's convolutions than with this package's own: %s", error)
+        # Logged once, because None is cached.
+        log.warning("the package's own convolutions are not available, and torch's are slower: %s", error)
         return None
     return library
 
 
 def _compiled(narrow: bool) -> Path:
-    """Return the shared library for this processor, compiled now if it is not there."""
+    """Return the file of the shared library for this processor, compiled first if necessary."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else _COMPILERS
-    compiler = next((found for name in names if (found := shutil.which(name))), None)
+    compiler = next((path for name in names if (path := shutil.which(name))), None)
     if compiler is None:
         raise FileNotFoundError(f"there is no C++ compiler ({', '.join(names)})")
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
@@ -227,20 +227,20 @@ def _compiled(narrow: bool) -> Path:
 
 
 def _run(command: list[str]) -> str:
-    """Return what a command prints.
+    """Run a command and return its output.
 
     Raises:
-        ChildProcessError: it fails.
+        ChildProcessError: the command fails.
     """
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if done.returncode:
-        said = next((line for line in done.stderr.splitlines() if "error" in line), f"status {done.returncode}")
-        raise ChildProcessError(f"{command[0]}: {said}")
+        reason = next((line for line in done.stderr.splitlines() if "error" in line), f"status {done.returncode}")
+        raise ChildProcessError(f"{command[0]}: {reason}")
     return done.stdout
 
 
 def _processor() -> str:
-    """Return what this processor is and can do: a cache may be shared by machines."""
+    """Return the processor's name and features, because machines may share a cache."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -249,12 +249,12 @@ def _processor() -> str:
 
 
 def _check(library: Any) -> None:
-    """Raise ArithmeticError unless the library convolves as torch does."""
+    """Raise ArithmeticError unless the library's convolution agrees with torch's."""
     generator = torch.Generator().manual_seed(0)
     lanes = library.lanes()
     x = torch.randn(1, lanes, 6, 9, generator=generator).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(lanes, lanes, 3, 3, generator=generator)
-    result = torch.full_like(x, torch.nan)  # not what the memory held: that may be an earlier check's right result
+    result = torch.full_like(x, torch.nan)  # reused memory might hold the right result of an earlier check
     shape = _shape(x, weight, 1, (1, 1, 1, 1), False, result, None, threads=1)
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, weight, result)]
     one = ctypes.c_float(1.0)
@@ -262,4 +262,4 @@ def _check(library: Any) -> None:
     with torch.autocast("cpu", enabled=False):
         difference = float((result - functional.conv2d(x, weight, padding=1)).abs().max())
     if not difference < 1e-3:
-        raise ArithmeticError(f"what the compiler made of {_SOURCE.name} is wrong by {difference:.2g}")
+        raise ArithmeticError(f"the compiled {_SOURCE.name} has an error of {difference:.2g}")

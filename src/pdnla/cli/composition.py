@@ -1,4 +1,4 @@
-"""Commands composed by Hydra: arguments that it can read, options checked, errors as one sentence."""
+"""Commands whose configuration Hydra composes: readable arguments, checked options, errors as one sentence."""
 
 import difflib
 import errno
@@ -23,7 +23,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from pdnla.cli._run import run
+from pdnla.cli.command import run
 from pdnla.configuration import config_folder
 from pdnla.errors import UserError
 from pdnla.options import walk
@@ -35,12 +35,12 @@ PLUGINS = {
     "hydra/launcher/submitit_local": "hydra-submitit-launcher",
 }
 
-WORDS = {"size=native"}
-"""Values that are no numbers where others are."""
+NON_NUMERIC = {"size=native"}
+"""Overrides whose value is text although the default is a number."""
 
 
-class Explained(BaseException):
-    """Carries a :class:`UserError` past Hydra, which would print a report of its own about any Exception."""
+class HydraBypass(BaseException):
+    """Carries a :class:`UserError` through Hydra, which prints its own report of any :class:`Exception`."""
 
     def __init__(self, reason: UserError) -> None:
         super().__init__(str(reason))
@@ -48,8 +48,8 @@ class Explained(BaseException):
 
 
 def run_composed(name: str, function: Callable[[DictConfig], int | None]) -> NoReturn:
-    """Compose ``NAME.yaml`` as the command line says, call ``function`` on it, and leave with the status it returns."""
-    # Hydra would print its own traceback and leave with status 1.
+    """Compose ``NAME.yaml`` with the overrides of the command line, call ``function``, and exit with its status."""
+    # Otherwise Hydra prints its own traceback and exits with status 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     status: list[int | None] = []
 
@@ -60,14 +60,14 @@ def run_composed(name: str, function: Callable[[DictConfig], int | None]) -> NoR
         except Exception as error:
             explained = explain(error, name)
             if explained:
-                raise Explained(explained) from error
+                raise HydraBypass(explained) from error
             raise
 
     def command() -> int | None:
         prepare_arguments()
         try:
             compose()
-        except Explained as error:
+        except HydraBypass as error:
             raise error.reason from error
         except Exception as error:
             explained = explain(error, name)
@@ -80,19 +80,19 @@ def run_composed(name: str, function: Callable[[DictConfig], int | None]) -> NoR
 
 
 def check_numbers(config: DictConfig, name: str) -> None:
-    """Raise :class:`UserError` if an override puts a word where its configuration has a number."""
+    """Raise :class:`UserError` if an override gives text where the configuration has a number."""
     task = HydraConfig.get().overrides.task
     chosen = {override: (config_folder() / override.split("=", 1)[0]).is_dir() for override in task}
     default = hydra.compose(name, [override for override, is_group in chosen.items() if is_group])
     for key in (override.split("=", 1)[0] for override, is_group in chosen.items() if not is_group):
         usual, value = OmegaConf.select(default, key), OmegaConf.select(config, key)
         number = isinstance(usual, int | float) and not isinstance(usual, bool)
-        if number and isinstance(value, str) and f"{key}={value}" not in WORDS:
+        if number and isinstance(value, str) and f"{key}={value}" not in NON_NUMERIC:
             raise UserError(f"{key}={value}: must be a number, such as {usual}")
 
 
 def explain(error: BaseException, name: str) -> UserError | None:
-    """Return what a user can do about a failed composition or run, or None if the fault is ours.
+    """Return the user's way out of a failed composition or run, or None for a bug.
 
     ``name`` is the command's: ``train`` for ``pdnla-train``, whose configuration is ``train.yaml``.
     """
@@ -114,18 +114,18 @@ def explain(error: BaseException, name: str) -> UserError | None:
             return UserError(f"{missing} is not set and has no default; add {missing}=... to the command")
         if type(link).__name__ == "TerminatedWorkerError":  # joblib's
             return UserError(
-                "hydra/launcher=joblib: a run's process was killed, perhaps for want of memory; lower"
+                "hydra/launcher=joblib: a run's process was killed, perhaps because memory ran out; lower"
                 " hydra.launcher.n_jobs"
             )
     for link in chain:
-        if type(link).__name__ == "MisconfigurationException":  # Lightning's, which takes seconds to import
+        if type(link).__name__ == "MisconfigurationException":  # Lightning's; importing it takes seconds
             return UserError(f"trainer: {sentence(link)}; choose other trainer settings, such as trainer=cpu")
     if isinstance(error, InstantiationException):
-        key = re.search(r"full_key: (\S+)", str(error))  # no attribute of the exception holds it
+        key = re.search(r"full_key: (\S+)", str(error))  # the exception has no attribute for it
         reason = sentence(error.__cause__ or error)
-        return UserError(f"{key[1] if key else 'the configuration'}: {reason}; change the option that says so")
+        return UserError(f"{key[1] if key else 'the configuration'}: {reason}; change that option")
     if isinstance(error, HydraException | OmegaConfBaseException):
-        known = next((told for link in chain if (told := _explain_override(link, name))), None)
+        known = next((text for link in chain if (text := _explain_override(link, name))), None)
         return UserError(known or f"{sentence(error)}; see pdnla-{name} --help")
     return None
 
@@ -143,7 +143,7 @@ def _explain_override(error: BaseException, name: str) -> str | None:
         wrong = next((key for key in keys if key == error.full_key or key.startswith(f"{error.full_key}.")), None)
         return _suggest(wrong or error.full_key, _keys(name), "=...")
     if isinstance(error, ConfigCompositionException) and error.__cause__ is None:
-        # A group that does not exist, or the values of a sweep in a single run.
+        # A group that does not exist, or several values in a single run.
         groups = [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
         for key, argument in _overrides():
             if "," in argument and {"-m", "--multirun"}.isdisjoint(sys.argv) and _parsed(argument).is_sweep_override():
@@ -156,11 +156,11 @@ def _explain_override(error: BaseException, name: str) -> str | None:
 def _suggest(wrong: str, keys: list[str], suffix: str) -> str:
     close = difflib.get_close_matches(wrong, keys, n=1, cutoff=0.0)
     leaf = [key for key in keys if key.rsplit(".", 1)[-1] == wrong.rsplit(".", 1)[-1]]
-    return f"{wrong} is no option; the nearest is {(leaf or close)[0]}{suffix}"
+    return f"{wrong} is not an option; the nearest is {(leaf or close)[0]}{suffix}"
 
 
 def _keys(name: str) -> list[str]:
-    """Return every option of a command under the choices of the command line, and the groups."""
+    """Return the groups and every option of a command with the chosen groups."""
     folders = {folder.name for folder in config_folder().iterdir() if folder.is_dir()}
     chosen = [
         argument for key, argument in _overrides() if key in folders and not _parsed(argument).is_sweep_override()
@@ -168,7 +168,7 @@ def _keys(name: str) -> list[str]:
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
         try:
             config = hydra.compose(name, chosen)
-        except HydraException:  # a choice is wrong too
+        except HydraException:  # a chosen group is wrong as well
             config = hydra.compose(name)
     return [
         *folders,
@@ -183,12 +183,12 @@ def sentence(error: BaseException) -> str:
 
 
 def prepare_arguments() -> None:
-    """Make overrides of ``sys.argv`` that Hydra can read: a ``~`` that begins a path is the home folder.
+    """Change the overrides in ``sys.argv`` so that Hydra can read them: ``~`` at the start of a path is expanded.
 
-    The processes of further devices are started by the same arguments.
+    Lightning starts the processes of further devices with the same arguments.
 
     Raises:
-        UserError: a value holds characters that Hydra keeps for itself.
+        UserError: a value holds characters that Hydra reserves.
     """
     for place, argument in list(_places()):
         key, _, value = argument.partition("=")
@@ -198,7 +198,7 @@ def prepare_arguments() -> None:
             _parsed(argument)
         except HydraException:
             raise UserError(
-                f"{argument}: the value has characters that Hydra keeps for itself; type {_quoted(argument)}"
+                f"{argument}: the value has characters that Hydra reserves; type {_quoted(argument)}"
             ) from None
 
 
@@ -207,14 +207,14 @@ _WITH_VALUE = {"--config-name", "-cn", "--config-path", "-cp", "--config-dir", "
 
 
 def _places() -> Iterator[tuple[int, str]]:
-    """Yield the place in ``sys.argv`` of each override, and the override."""
+    """Yield the position in ``sys.argv`` of each override, and the override."""
     for place, argument in enumerate(sys.argv):
         if place and "=" in argument and not argument.startswith("-") and sys.argv[place - 1] not in _WITH_VALUE:
             yield place, argument
 
 
 def _overrides() -> list[tuple[str, str]]:
-    """Return the key and the whole of each override of the command line."""
+    """Return the key of each override of the command line, and the override."""
     return [(argument.partition("=")[0].lstrip("+~"), argument) for _, argument in _places()]
 
 
@@ -223,7 +223,7 @@ def _parsed(argument: str) -> Override:
 
 
 def _quoted(argument: str) -> str:
-    """Return an override as it is typed in a shell, with its value as text."""
+    """Return an override as typed in a shell, with its value quoted."""
     key, _, value = argument.partition("=")
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return shlex.quote(f'{key}="{escaped}"')

@@ -1,4 +1,4 @@
-"""What a sweep does at its start and at its end, on the side of the command."""
+"""The beginning and the end of a sweep: its folder is checked, its tables are written and printed."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,36 +9,38 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pdnla.cli._hydra import Explained
+from pdnla.cli.composition import HydraBypass
 from pdnla.errors import UserError
-from pdnla.training.distributed import processes
+from pdnla.processes import process_count
 from pdnla.training.sweeps import Result, read_results, write_tables
 
 
 class SweepStart(Callback):
-    """Hydra's callback that remembers where the sweep under way writes; ``folder`` is None before one starts."""
+    """Hydra's callback that keeps the folder of the current sweep; ``folder`` is None before a sweep starts."""
 
     folder: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember the folder.
+        """Keep the folder.
 
         Raises:
-            Explained: this is one of several processes, which would each start the sweep, or the folder has results.
+            HydraBypass: several processes would each start the sweep, or the folder already has results.
         """
-        if processes() > 1:
+        if process_count() > 1:
             launchers = "leave out torchrun or srun: each run starts the processes of its trainer.devices itself"
-            raise Explained(UserError(f"-m: a sweep is started by one process and this is one of several; {launchers}"))
+            raise HydraBypass(UserError(f"-m: one process starts a sweep, and this is one of several; {launchers}"))
         folder = Path(config.hydra.sweep.dir).absolute()
         if read_results(folder):
-            raise Explained(UserError(f"hydra.sweep.dir={folder}: holds the results of a sweep; choose another folder"))
+            raise HydraBypass(
+                UserError(f"hydra.sweep.dir={folder}: already holds the results of a sweep; choose another folder")
+            )
         SweepStart.folder = folder
 
 
 def conclude(folder: Path) -> list[Result]:
     """Write the tables of a sweep in its folder and print one; return the results.
 
-    Nothing is written where no run began.
+    Without any run, nothing is written.
     """
     results = read_results(folder)
     if not results:
@@ -51,6 +53,6 @@ def conclude(folder: Path) -> list[Result]:
         table.add_row(*(escape(cell) for cell in row))
     console = Console()
     if not console.is_terminal:
-        console.width = 200  # nothing is folded that a file has room for
+        console.width = 200  # a file has room for long lines
     console.print(table)
     return results

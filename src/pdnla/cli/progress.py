@@ -1,4 +1,4 @@
-"""What commands print while they work: a bar on a terminal, lines elsewhere, and nothing that a name can break."""
+"""The output of commands while they work: a bar on a terminal, lines elsewhere, file names escaped."""
 
 import os
 import sys
@@ -12,12 +12,12 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 from typing_extensions import Self
 
-_LINES = 20  # of automatic progress at most, where there is no terminal
-_ESCAPED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, bytes that are no UTF-8, other line ends
+_LINES = 20  # at most, of automatic progress without a terminal
+_ESCAPED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, invalid UTF-8, other line ends
 
 
 def escaped(text: str) -> str:
-    r"""Return ``text`` in one line: line ends, control characters and bytes that are no UTF-8 as ``\n``, ``\udce9``."""
+    r"""Return ``text`` on one line: line ends, control characters and invalid UTF-8 become ``\n``, ``\udce9``."""
     return "".join(
         character.encode("unicode_escape").decode() if unicodedata.category(character) in _ESCAPED else character
         for character in text
@@ -25,15 +25,15 @@ def escaped(text: str) -> str:
 
 
 def encodable(text: str, encoding: str) -> str:
-    r"""Return ``text`` with what ``encoding`` lacks escaped, as ``\u2192``."""
+    r"""Return ``text`` with the characters that ``encoding`` lacks escaped, such as ``\u2192``."""
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def say(line: str, error: bool = False) -> None:
-    """Print a line on stdout or, if it tells of an ``error``, on stderr; names in it can hold anything.
+def echo(line: str, error: bool = False) -> None:
+    """Print a line on stdout or, for an ``error``, on stderr; file names in it may hold any characters.
 
-    What the stream's encoding lacks is printed escaped. A reader that has left, such as ``head``, ends the printing and
-    not the work.
+    Characters that the stream's encoding lacks are escaped. If the reader has closed the pipe, as ``head`` does, the
+    command goes on without printing.
     """
     stream = sys.stderr if error else sys.stdout
     try:
@@ -43,31 +43,31 @@ def say(line: str, error: bool = False) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Let all that is printed on ``stream`` from now on, and all that waits to be, go nowhere."""
+    """Discard the buffered output of ``stream`` and all further output."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 class Progress:
-    """How far a command is: a bar on stderr if that is a terminal, else lines on stdout.
+    """Progress display of a command: a bar on stderr if that is a terminal, else lines on stdout.
 
     >>> with Progress("colouring", total=len(pictures)) as progress:
     ...     for picture in pictures:
-    ...         progress.advance(line=f"coloured {picture}")       # the line is for where there is no bar
-    ...         progress.print(f"failed {picture}", error=True)    # this one is shown in any case
+    ...         progress.advance(line=f"coloured {picture}")       # printed only without a bar
+    ...         progress.print(f"failed {picture}", error=True)    # printed in any case
 
     Args:
-        doing: what is done, such as ``colouring``.
-        total: of how many; None if that is not known yet.
-        unit: what is counted.
-        bar: False for no bar even on a terminal, which several processes share.
+        doing: the name of the work, such as ``colouring``.
+        total: the number of units; None if it is not known yet.
+        unit: the name of the units.
+        bar: False for no bar even on a terminal, because several processes share it.
     """
 
     def __init__(self, doing: str, total: int | None = None, unit: str = "pictures", bar: bool = True) -> None:
         self.doing, self.total, self.unit = doing, total, unit
         self.done = 0
-        self._told = 0
+        self._last_printed = 0
         self._console = Console(stderr=True)
         self._bar: Bar | None = None
         if bar and self._console.is_terminal:
@@ -90,45 +90,44 @@ class Progress:
             self._bar.start()
 
     def stop(self) -> None:
-        """Leave the bar as it is; another one may then be shown."""
+        """Stop updating the bar; another one may then be shown."""
         if self._bar is not None:
             self._bar.stop()
 
     def advance(self, count: int = 1, line: str | None = None) -> None:
-        """Count ``count`` more as done; see :meth:`update`."""
+        """Count ``count`` more units as done; see :meth:`update`."""
         self.update(self.done + count, line=line)
 
     def update(self, done: int, total: int | None = None, line: str | None = None) -> None:
-        """Say how many are done, and of how many if that has become known.
+        """Set the number of units that are done.
 
         Args:
-            done: so many.
-            total: of so many; None: as before.
-            line: what to print where there is no bar, nothing if it is empty. None: a line now and then that says how
-                many are done.
+            done: the number.
+            total: the number of all units; None for no change.
+            line: printed if there is no bar; nothing if it is empty. None for an automatic line from time to time.
         """
-        if done < self.done:  # something else is counted now
-            self._told = 0
+        if done < self.done:  # a new count begins
+            self._last_printed = 0
         self.done, self.total = done, self.total if total is None else total
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=self.total)
         elif line is not None:
             if line:
-                say(line)
+                echo(line)
         elif self._due():
-            self._told = done
-            say(f"{self.doing} {done}/{self.total} {self.unit}")
+            self._last_printed = done
+            echo(f"{self.doing} {done}/{self.total} {self.unit}")
 
     def _due(self) -> bool:
-        if not self.total or self.done == self._told:
+        if not self.total or self.done == self._last_printed:
             return False
         step = -(-self.total // _LINES)
-        return self.done // step != self._told // step or self.done >= self.total
+        return self.done // step != self._last_printed // step or self.done >= self.total
 
     def print(self, line: str, error: bool = False) -> None:
-        """Print a line that is shown in any case: above the bar, or as :func:`say` does."""
+        """Print a line in any case: above the bar, or with :func:`echo`."""
         if self._bar is None:
-            say(line, error)
+            echo(line, error)
         else:
             shown = Text(encodable(escaped(line), self._console.encoding))
             self._console.print(shown, soft_wrap=True)
