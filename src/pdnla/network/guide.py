@@ -1,8 +1,8 @@
-"""What a frozen network tells a learning one: carried-over colours, how far to believe them, and what is in the target.
+"""Input from a frozen network: carried-over colours, signs of how reliable they are, and the target's content.
 
-Correspondence (:mod:`pdnla.network.correspondence`) chooses by meaning, luminance and texture at once and is sharp, but
-where it errs it errs sharply. A second opinion goes by meaning alone, over regions: it is blunt and seldom absurd. A
-network that sees both, what is in each place, and the signs of error can learn when to follow which, and when neither.
+Correspondence (:mod:`pdnla.network.correspondence`) uses meaning, luminance and texture. It is sharp, and so are its
+errors. A second opinion uses only meaning, over regions; it is blurred and rarely far wrong. A network with both, the
+content of each place and signs of error as input can learn which to follow, or neither.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pdnla.network.correspondence import SIDE, Carried, Correspondence, ReferenceSpots
 
 STRIDES = (8, 16, 32)
-"""Strides of the backbone's maps that the network is shown."""
+"""Strides of the backbone's maps that the network gets."""
 SHOWN = (40, 112, 320)
 """Their channels, EfficientNet-Lite0's."""
 HINTS = 7
@@ -26,7 +26,7 @@ _RETURN = 2.0  # cells (of 16 pixels) from home at which a round trip counts 0.6
 
 
 class Opinion(NamedTuple):
-    """What meaning alone says of each of a target's coarse cells, ``(B, C, h, w)``.
+    """Correspondence by meaning alone for each coarse cell of a target, ``(B, C, h, w)``.
 
     Attributes:
         chroma: a* and b* of the reference's places that show the same.
@@ -40,7 +40,7 @@ class Opinion(NamedTuple):
 
 
 class Guide(NamedTuple):
-    """What the network is told of target and reference.
+    """The network's input besides target and reference.
 
     Attributes:
         chroma: the carried-over a* and b*, ``(B, 2, H, W)``, in CIELAB's units.

@@ -1,4 +1,4 @@
-"""PDNLA that is told what a frozen network knows: what is in the target, and which of the reference's colours fit."""
+"""PDNLA with further input from a frozen network: the target's content, and how well the reference's colours fit."""
 
 import math
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ from pdnla.network.refiner import Refiner
 from pdnla.network.semantic import painted
 
 INNER = 256
-"""Larger pictures are coloured at about this many pixels squared: colours have little detail that luminance lacks."""
+"""Larger pictures are coloured at about this many pixels squared; chroma has little detail that luminance lacks."""
 REFERENCE = 64
-"""E_c sees references at this many pixels squared: what is where in them, correspondence tells."""
+"""E_c gets references at this many pixels squared; correspondence finds the places in them."""
 _TOLERANCE = 1.25  # sides that are multiples of 16 make up a number of pixels only nearly
 _BELIEF = 2.0  # log odds, before training, that carried-over colours are right
 _EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
 
 
 class Insight(nn.Module):
-    """What is in the target, for E_g: from the frozen network's maps, coarse to fine, to E_g's channels.
+    """The target's content for E_g: the frozen network's maps, brought to E_g's channels from coarse to fine.
 
     ``p_3 = A_3 s_3``, ``p_i = A_i s_i + U_i up(p_(i+1))``, each through a leaky ReLU; map i gives ``C_i p_i``, with A
     and U 1×1 and C 3×3 convolutions (a feature pyramid: Lin et al., CVPR 2017).
@@ -63,7 +63,7 @@ class Insight(nn.Module):
 
 
 class InformedEncoder(Encoder):
-    """E_g that is shown, at strides 4, 8 and 16, what is in the target: added before the tanh of f2, f3 and f4.
+    """E_g with :class:`Insight` at strides 4, 8 and 16, added before the tanh of f2, f3 and f4.
 
     Args:
         width: as :class:`~pdnla.network.encoder.Encoder`'s.
@@ -92,7 +92,7 @@ class InformedEncoder(Encoder):
 
 
 class GatedRefiner(Refiner):
-    """Stage 3 that says at every pixel how far the carried-over picture is to be believed against I_mid.
+    """Stage 3 with a learned confidence in the carried-over picture, compared with I_mid, at every pixel.
 
     ``I_out = I_mid + g (I_c - I_mid) + W x``, with I_c the carried-over picture and ``g = sigmoid(V x + v)``, a learned
     confidence; both W and V are 1×1 convolutions of stage 3's last map.
@@ -118,13 +118,13 @@ class GatedRefiner(Refiner):
 
 @keeps_construction
 class InformedPDNLA(PDNLA):
-    """PDNLA with semantic correspondence in front that knows what is in the target.
+    """PDNLA that starts from semantic correspondence and gets the target's content.
 
-    E_g sees the carried-over colours, a second opinion and the signs of error in both
-    (:class:`~pdnla.network.guide.Guide`), and in its coarser features what a frozen network sees in the target
-    (:class:`Insight`): so it can learn where colours cannot be right and which would be plausible. Stage 3 refines the
-    carried-over picture and weighs it against I_mid (:class:`GatedRefiner`). Pictures of over :data:`INNER` pixels
-    squared are matched at full size, coloured at that size, and their chroma brought back by luminance.
+    The input of E_g includes the carried-over colours, a second opinion and signs of error in both
+    (:class:`~pdnla.network.guide.Guide`); its coarser features include a frozen network's features of the target
+    (:class:`Insight`). From these it can learn where colours are wrong and which are plausible. Stage 3 refines the
+    carried-over picture and weighs it against I_mid (:class:`GatedRefiner`). Pictures larger than :data:`INNER` pixels
+    squared are matched at full size and coloured at that size; luminance guides the upsampling of their chroma.
 
     Args:
         backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s.
