@@ -15,7 +15,7 @@ from pdnla import PDNLA, UserError, load_network, models
 from pdnla.backbones import load_backbone
 from pdnla.fast import accelerate, for_inference
 from pdnla.models import Description, build, describe, differences, register
-from pdnla.network import Colorization, SemanticPDNLA, SemanticWarp
+from pdnla.network import Colorization, InformedPDNLA, SemanticPDNLA, SemanticWarp
 from pdnla.weights import Weights, check_model, read_weights, save_weights
 
 
@@ -51,6 +51,7 @@ def test_every_model_of_the_package_is_described_and_made_again(tmp_path: Path) 
         PDNLA(6): {"channel": 6, "extra": 0},
         PDNLA(channel=4, extra=3): {"channel": 4, "extra": 3},
         SemanticPDNLA(backbone, 4, side=64): {"backbone": "efficientnet_lite0", "channel": 4, "side": 64},
+        InformedPDNLA(backbone, 4, side=64): {"backbone": "efficientnet_lite0", "channel": 4, "side": 64},
         SemanticWarp(backbone): {"backbone": "efficientnet_lite0"},
     }
     for network, arguments in expected.items():

@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from pdnla.backbones import BACKBONES, Backbone, load_backbone
 from pdnla.checkpoints import printable
 from pdnla.errors import UserError
-from pdnla.network import PDNLA, Construction, SemanticPDNLA, SemanticWarp, keeps_construction
+from pdnla.network import PDNLA, Construction, InformedPDNLA, SemanticPDNLA, SemanticWarp, keeps_construction
 
 ENTRY_POINTS = "pdnla.models"
 """The group of entry points by which an installed package declares its models: ``name = "module:Class"``."""
@@ -107,6 +107,7 @@ def register(name: str, *, unexportable: str = "") -> Callable[[Class], Class]:
 
 register("pdnla")(PDNLA)
 register("pdnla_semantic", unexportable=_SIZE_BOUND)(SemanticPDNLA)
+register("pdnla_informed", unexportable=_SIZE_BOUND)(InformedPDNLA)
 register("semantic_warp", unexportable=_SIZE_BOUND)(SemanticWarp)
 
 

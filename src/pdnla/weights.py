@@ -217,4 +217,5 @@ def _of_version_0_1(state: Mapping[str, Tensor]) -> Description:
     """Return the description of a training checkpoint of version 0.1 from the shapes of its tensors."""
     extra = state["target_encoder.stem.weight"].shape[1] - 4
     channel = state["refiner.stem.weight"].shape[0]
-    return Description("pdnla_semantic" if extra else "pdnla", {"channel": channel})
+    model = "pdnla_informed" if "refiner.gate.weight" in state else "pdnla_semantic" if extra else "pdnla"
+    return Description(model, {"channel": channel})

@@ -124,7 +124,7 @@ BAD = [
     (["trainer.max_step=1"], "trainer.max_step is not an option; the nearest is trainer.max_steps"),
     (
         ["model=pdnla_tinny"],
-        "model=pdnla_tinny does not exist; model can be pdnla, pdnla_semantic, pdnla_small, pdnla_t",
+        "model=pdnla_tinny does not exist; model can be pdnla, pdnla_informed, pdnla_semantic, pdnla_small, pdnla_t",
     ),
     (["weights=default"], "weights=default: holds semantic_warp, which has no trained weights"),
     (

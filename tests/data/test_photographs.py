@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from pdnla import UserError
-from pdnla.data.modules import BuiltinData, FolderData, ImageNetData
+from pdnla.data.modules import BuiltinData, FolderData, ImageNetData, PairsData
 from pdnla.data.photographs import Draw, DrawnBatches, FixedPairs, TrainingCrops, colourful, is_grey, open_colour
+from pdnla.data.preparing import plan_shards
 from pdnla.data.pseudo_pairs import PseudoPairs
 
 
@@ -204,3 +205,22 @@ def test_what_alpha_hides_makes_no_picture_coloured_or_grey(tmp_path: Path) -> N
     assert coloured is not None
     assert coloured.getpixel((25, 25)) == (130, 110, 100)
     assert len(set(coloured.getpixel((0, 0)))) == 1  # type: ignore[arg-type]
+
+
+def test_no_training_uses_the_people_held_out(tmp_path: Path) -> None:
+    faces = tmp_path / "Faces"
+    faces.mkdir()
+    for number in (41, 42, 46, 47, 133, 138):
+        Image.new("RGB", (40, 40), (200, 90, 40)).save(faces / f"image_{number:04d}.jpg")
+    training, validation = module(tmp_path).photographs()
+    assert sorted(int(path.stem[-4:]) for path in (*training, *validation)) == [41, 47, 138]
+    jobs = plan_shards(tmp_path, tmp_path / "shards", 1, 32).jobs
+    assert sorted(path for job in jobs for path in job.paths) == [f"Faces/image_{n:04d}.jpg" for n in (41, 47, 138)]
+    lines = [f"Faces/image_{a:04d}.jpg,Faces/image_{b:04d}.jpg" for a, b in ((41, 47), (42, 41), (47, 46), (47, 138))]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    given = PairsData(pairs_file=str(tmp_path / "pairs.csv"), **OPTIONS).given
+    assert [[int(path.stem[-4:]) for path in pair] for pair in given] == [[41, 47], [47, 138]]
+    for number in (41, 47, 138):
+        (faces / f"image_{number:04d}.jpg").unlink()
+    with pytest.raises(UserError, match="people whom no training may use; name another folder"):
+        module(tmp_path).photographs()

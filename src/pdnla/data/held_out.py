@@ -4,7 +4,13 @@ In ``Faces`` of Caltech-101, consecutive numbers show one person in different pl
 same photographs under the same numbers.
 """
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
+
+from pdnla.errors import UserError
+
+log = logging.getLogger(__name__)
 
 PEOPLE = (
     range(42, 47),
@@ -18,12 +24,56 @@ PEOPLE = (
     range(393, 398),
     range(418, 434),
 )
-"""Ten people, each as the numbers of all photographs of that person."""
+"""Ten people on whom the evaluation measures faces, each as the numbers of all photographs of that person."""
+
+RESERVE = (range(133, 138), range(159, 164), range(267, 286), range(398, 418))
+"""Four more people who must not be used in training, for trials during development."""
+
+OTHERS = (
+    range(1, 22),
+    range(22, 42),
+    range(47, 69),
+    range(90, 113),
+    range(113, 133),
+    range(138, 159),
+    range(174, 194),
+    range(215, 240),
+    range(240, 262),
+    range(286, 306),
+    range(346, 366),
+    range(366, 388),
+)
+"""The other people with several photographs."""
 
 _FOLDERS = ("Faces", "Faces_easy")
 
 
-def is_held_out(path: Path) -> bool:
-    """Return whether a photograph of Caltech-101 shows one of :data:`PEOPLE`, by its folder and number."""
+def person(path: Path) -> range | None:
+    """Return the numbers of all photographs of who is in one of Caltech-101, by its folder and number, if known."""
     number = path.stem.rpartition("_")[2]
-    return path.parent.name in _FOLDERS and number.isdigit() and any(int(number) in person for person in PEOPLE)
+    if path.absolute().parent.name not in _FOLDERS or not number.isdecimal():
+        return None
+    return next((run for run in (*PEOPLE, *RESERVE, *OTHERS) if int(number) in run), None)
+
+
+def is_held_out(path: Path) -> bool:
+    """Return whether a photograph of Caltech-101 shows one of :data:`PEOPLE` or :data:`RESERVE`."""
+    return person(path) in (*PEOPLE, *RESERVE)
+
+
+def without_held_out(photographs: Sequence[Path], source: object) -> list[Path]:
+    """Return photographs without those that no training may use.
+
+    Args:
+        photographs: to choose from.
+        source: where they come from, for the log and the error.
+
+    Raises:
+        UserError: none is left.
+    """
+    left = [path for path in photographs if not is_held_out(path)]
+    if len(left) < len(photographs):
+        log.info("%s: left out %d photographs of people whom no training may use", source, len(photographs) - len(left))
+    if photographs and not left:
+        raise UserError(f"{source}: all of its photographs show people whom no training may use; name another folder")
+    return left

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
+from pdnla.data.held_out import is_held_out, without_held_out
 from pdnla.data.pairing import GivenPartners, Partners, partners_by
 from pdnla.data.pairs_file import read_pairs
 from pdnla.data.photographs import (
@@ -32,6 +33,7 @@ from pdnla.errors import UserError
 from pdnla.images import color
 from pdnla.images.io import list_images
 from pdnla.network import STRIDE
+from pdnla.network.guide import Guide
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Batch(NamedTuple):
 
     The references of the first ``unpaired`` of the ``pairs`` are other photographs. ``seed`` is the seed of the step's
     random draws. ``grey`` and ``unreadable`` count the photographs that were left out while the batch was drawn.
+    ``guide`` is that of pairs with correspondence computed in advance.
     """
 
     pairs: Pairs
@@ -63,6 +66,7 @@ class Batch(NamedTuple):
     seed: int
     grey: int
     unreadable: int
+    guide: Guide | None = None
 
 
 class PseudoPairData(pl.LightningDataModule):
@@ -296,10 +300,12 @@ def photographs_of(
 ) -> tuple[Sequence[Path], Sequence[Path]]:
     """Return the photographs for training and validation, from a folder each or from one folder that is split.
 
+    People that :mod:`pdnla.data.held_out` names are left out of training's.
+
     Raises:
         UserError: a folder is missing or holds no image, or the only folder holds a single image.
     """
-    paths = list_images(root, natural=False)
+    paths = without_held_out(list_images(root, natural=False), root)
     if validation_root is not None:
         return paths, list_images(validation_root, natural=False)
     return split(paths, validation_count, seed, root)
@@ -316,7 +322,10 @@ class PairsData(PseudoPairData):
 
     def __init__(self, pairs_file: str, root: str | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.given = read_pairs(Path(pairs_file), Path(root) if root else None)
+        pairs = read_pairs(Path(pairs_file), Path(root) if root else None)
+        self.given = [pair for pair in pairs if not any(map(is_held_out, pair))]
+        if not self.given:
+            raise UserError(f"{pairs_file}: all of its pairs show people whom no training may use; name other pairs")
         self.pairs_file = pairs_file
 
     def photographs(self) -> tuple[Sequence[Path], Sequence[Path]]:

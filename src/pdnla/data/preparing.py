@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
+from pdnla.data.held_out import without_held_out
 from pdnla.data.photographs import open_colour
 from pdnla.data.shards import FORMAT, index_path, read_plan, read_shard_index, sample_key, shard_path
 from pdnla.errors import UserError
@@ -58,6 +59,8 @@ def plan_shards(
 ) -> ShardPlan:
     """Assign the photographs below a folder to shards, in a fixed order that mixes the classes.
 
+    People that :mod:`pdnla.data.held_out` names are left out: shards are for training.
+
     Args:
         folder: a tree of photographs; the class of each is its folder.
         out: folder of the shards.
@@ -68,7 +71,7 @@ def plan_shards(
     Raises:
         UserError: the folder is missing or holds no image.
     """
-    images = list_images(folder, left_out, natural=False)
+    images = without_held_out(list_images(folder, left_out, natural=False), folder)
     paths = [path.relative_to(folder).as_posix() for path in images]
     lengths = np.array([_length(path) for path in images])
     names = [path.parent.relative_to(folder).as_posix() for path in images]

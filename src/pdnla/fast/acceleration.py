@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pdnla.fast.decoder import FastDecoder
-from pdnla.fast.encoder import FastEdges, FastEncoder
+from pdnla.fast.encoder import FastEdges, FastEncoder, FastInformedEncoder
 from pdnla.fast.fusion import (
     FastBidirectionalNonLocalFusion,
     FastModalBranch,
@@ -18,8 +18,14 @@ from pdnla.fast.fusion import (
     FastPyramidNonLocalAttention,
 )
 from pdnla.fast.layers import FastConv2d, FastEqualConv2d, FastResidualDown, FastUpsample, Folding
-from pdnla.fast.pdnla import FastPDNLA, FastSemanticPDNLA
-from pdnla.fast.refiner import FastChannelAttentionBlock, FastColourisationBaseBlock, FastMerge, FastRefiner
+from pdnla.fast.pdnla import FastInformedPDNLA, FastPDNLA, FastSemanticPDNLA
+from pdnla.fast.refiner import (
+    FastChannelAttentionBlock,
+    FastColourisationBaseBlock,
+    FastGatedRefiner,
+    FastMerge,
+    FastRefiner,
+)
 from pdnla.network.decoder import Decoder
 from pdnla.network.encoder import Edges, Encoder
 from pdnla.network.fusion import (
@@ -29,6 +35,7 @@ from pdnla.network.fusion import (
     PyramidDualModalFusion,
     PyramidNonLocalAttention,
 )
+from pdnla.network.informed import GatedRefiner, InformedEncoder, InformedPDNLA
 from pdnla.network.layers import EqualConv2d, ResidualDown, Upsample
 from pdnla.network.pdnla import PDNLA
 from pdnla.network.refiner import ChannelAttentionBlock, ColourisationBaseBlock, Merge, Refiner
@@ -45,6 +52,7 @@ TWINS: dict[type[nn.Module], type[nn.Module]] = {
     Upsample: FastUpsample,
     Edges: FastEdges,
     Encoder: FastEncoder,
+    InformedEncoder: FastInformedEncoder,
     PyramidAveragePooling: FastPyramidAveragePooling,
     PyramidNonLocalAttention: FastPyramidNonLocalAttention,
     BidirectionalNonLocalFusion: FastBidirectionalNonLocalFusion,
@@ -55,8 +63,10 @@ TWINS: dict[type[nn.Module], type[nn.Module]] = {
     ColourisationBaseBlock: FastColourisationBaseBlock,
     Merge: FastMerge,
     Refiner: FastRefiner,
+    GatedRefiner: FastGatedRefiner,
     PDNLA: FastPDNLA,
     SemanticPDNLA: FastSemanticPDNLA,
+    InformedPDNLA: FastInformedPDNLA,
 }
 """The fast class of each plain class."""
 

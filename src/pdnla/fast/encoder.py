@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pdnla.fast.layers import Bypasses, FastEqualConv2d, FastResidualDown, tanh_
 from pdnla.network.encoder import Edges, Encoder
+from pdnla.network.informed import InformedEncoder
 
 
 class FastEdges(Edges):
@@ -40,4 +41,19 @@ class FastEncoder(Encoder):
         features = [tanh_(first(x, self.stem))]
         for block in others:
             features.append(tanh_(block(features[-1])))
+        return tuple(features)
+
+
+class FastInformedEncoder(FastEncoder, InformedEncoder):
+    """The informed encoder, made as :class:`FastEncoder` is."""
+
+    def forward(self, image: Tensor, *extra: Tensor) -> tuple[Tensor, ...]:
+        """Map an image in [-1, 1], ``(B, 3, H, W)``, to its features f1..f4, ``(B, 2^i w, H / 2^i, W / 2^i)``."""
+        hints, *seen = extra
+        x = torch.cat([image, self.edges(image), hints], dim=1).contiguous(memory_format=torch.channels_last)
+        first, *others = self.blocks
+        assert isinstance(first, FastResidualDown)
+        features = [tanh_(first(x, self.stem))]
+        for block, insight in zip(others, self.insight(seen), strict=True):
+            features.append(tanh_(block(features[-1]) + insight))
         return tuple(features)

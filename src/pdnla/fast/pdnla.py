@@ -9,6 +9,7 @@ from pdnla.fast.decoder import FastDecoder
 from pdnla.fast.fusion import ReferenceAttention
 from pdnla.fast.layers import Bypasses
 from pdnla.network.decoder import ReferenceCode
+from pdnla.network.informed import InformedPDNLA
 from pdnla.network.pdnla import PDNLA, Colorization, check_picture
 from pdnla.network.semantic import SemanticPDNLA
 
@@ -36,3 +37,7 @@ class FastPDNLA(PDNLA):
 
 class FastSemanticPDNLA(FastPDNLA, SemanticPDNLA):
     """SemanticPDNLA with :class:`FastPDNLA`'s :meth:`forward`."""
+
+
+class FastInformedPDNLA(InformedPDNLA):
+    """InformedPDNLA as it is written: it colours at a size at which no reference is large, and its parts are fast."""

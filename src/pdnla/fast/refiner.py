@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pdnla.fast.layers import Bypasses, FastConv2d, Folding, in_pieces
 from pdnla.fast.ops import conv3x3
+from pdnla.network.informed import GatedRefiner
 from pdnla.network.refiner import ChannelAttentionBlock, ColourisationBaseBlock, Merge, Refiner
 
 _WINDOW = 16
@@ -121,4 +122,8 @@ class FastRefiner(Refiner):
         x = self.blocks[0](x, self.slope, factor=2)
         for merge, block, d in zip(self.merges, self.blocks[1:], reversed(decoded), strict=True):
             x = block(merge(x, d), self.slope, factor=2)
-        return target + self.to_rgb(x)
+        return self.finish(target, mid, x)
+
+
+class FastGatedRefiner(FastRefiner, GatedRefiner):
+    """GatedRefiner with :class:`FastRefiner`'s :meth:`forward`."""

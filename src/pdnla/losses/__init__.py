@@ -14,6 +14,7 @@ from pdnla.losses.histogram import HistogramLoss
 from pdnla.losses.hybrid import HybridLoss
 from pdnla.losses.perceptual import PerceptualLoss
 from pdnla.losses.pixel import PixelLoss
+from pdnla.losses.plausibility import PlausibilityLoss
 from pdnla.losses.supervision import HeadCodes, Supervision
 from pdnla.losses.term import CriticTerm, LossTerm
 from pdnla.losses.tv import TotalVariationLoss
@@ -33,6 +34,7 @@ __all__ = [
     "LossTerm",
     "PerceptualLoss",
     "PixelLoss",
+    "PlausibilityLoss",
     "Supervision",
     "TotalVariationLoss",
 ]

@@ -7,6 +7,7 @@ These modules favour clarity over speed. :mod:`pdnla.fast` has subclasses that c
 from pdnla.network.construction import Construction, keeps_construction
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.encoder import Codes
+from pdnla.network.informed import InformedPDNLA
 from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages
 from pdnla.network.semantic import SemanticPDNLA, SemanticWarp
 
@@ -16,6 +17,7 @@ __all__ = [
     "Codes",
     "Colorization",
     "Construction",
+    "InformedPDNLA",
     "ReferenceCode",
     "SemanticPDNLA",
     "SemanticWarp",

@@ -102,7 +102,7 @@ class Correspondence(nn.Module):
         with torch.autocast(reference.device.type, enabled=False):
             lab = kornia.color.rgb_to_lab((self._resized(at_least_float32(reference)) + 1) / 2)
             lightness, chroma = lab[:, :1] / 100, lab[:, 1:]
-            features = self._features(lightness)
+            features = _centred(self._maps(lightness))
             cells = self._cells(features, lightness)
             spots = torch.cat([self._appearance(lightness, features[0]), F.avg_pool2d(chroma, FINE)], dim=1)
             per_cell = CELL // FINE
@@ -120,11 +120,17 @@ class Correspondence(nn.Module):
             reference: a colour picture, ``(B, 3, H', W')`` in [-1, 1], or its code from :meth:`encode_reference`; a
                 single one serves a batch of targets.
         """
+        return self.with_maps(target, reference)[0]
+
+    @torch.no_grad()
+    def with_maps(self, target: Tensor, reference: Tensor | ReferenceSpots) -> tuple[Carried, tuple[Tensor, ...]]:
+        """Do what :meth:`forward` does and return the backbone's maps of the target too, fine to coarse."""
         code = reference if isinstance(reference, ReferenceSpots) else self.encode_reference(reference)
         with torch.autocast(target.device.type, enabled=False):
             full = kornia.color.rgb_to_lab((at_least_float32(target) + 1) / 2)[:, :1] / 100
             lightness = kornia.color.rgb_to_lab((self._resized(at_least_float32(target)) + 1) / 2)[:, :1] / 100
-            features = self._features(lightness)
+            maps = self._maps(lightness)
+            features = _centred(maps)
             cells = self._cells(features, lightness)
             compared = _match_exposure(lightness, code.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten(1)
@@ -144,7 +150,7 @@ class Correspondence(nn.Module):
             confidence = carried[:, 2:].clamp(0, 1)
             carried = trust * torch.cat([smooth_outliers(spots, carried[:, :2], confidence), confidence], dim=1)
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
-            return Carried(kornia.filters.guided_blur(full, carried[:, :2], 5, _EDGE), carried[:, 2:])
+            return Carried(kornia.filters.guided_blur(full, carried[:, :2], 5, _EDGE), carried[:, 2:]), tuple(maps)
 
     def _carry(
         self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots
@@ -179,13 +185,13 @@ class Correspondence(nn.Module):
             return image
         return F.interpolate(image, size, mode="bicubic", align_corners=False, antialias=True).clamp(-1, 1)
 
-    def _features(self, lightness: Tensor) -> Sequence[Tensor]:
-        """Return the backbone's features of L*/100, ``(B, 1, H, W)``, minus their means over the picture."""
+    def _maps(self, lightness: Tensor) -> Sequence[Tensor]:
+        """Return the backbone's features of L*/100, ``(B, 1, H, W)``."""
         (backbone,) = self._backbone
         lab = torch.cat([lightness * 100, torch.zeros_like(lightness).expand(-1, 2, -1, -1)], dim=1)
         grey = kornia.color.lab_to_rgb(lab) * 2 - 1
-        features = backbone.to(grey.device)(grey)
-        return [feature - feature.mean(dim=(2, 3), keepdim=True) for feature in features]
+        features: Sequence[Tensor] = backbone.to(grey.device)(grey)
+        return features
 
     @staticmethod
     def _cells(features: Sequence[Tensor], lightness: Tensor) -> Tensor:
@@ -209,6 +215,11 @@ class Correspondence(nn.Module):
             appearance += [mean, 2 * variance.clamp(min=0).sqrt()]
         texture = F.interpolate(finest, spots.shape[-2:], mode="bilinear", align_corners=False)
         return torch.cat([*appearance, _TEXTURE * F.normalize(texture, dim=1)], dim=1)
+
+
+def _centred(features: Sequence[Tensor]) -> list[Tensor]:
+    """Return features freed of their means over the picture."""
+    return [feature - feature.mean(dim=(2, 3), keepdim=True) for feature in features]
 
 
 def smooth_outliers(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Tensor:

@@ -99,4 +99,9 @@ class Refiner(nn.Module):
         for merge, block, d in zip(self.merges, self.blocks[1:], reversed(decoded), strict=True):
             x = merge(x, d)
             x = block(x, self.slope) + x
-        return target + self.to_rgb(x)
+        return self.finish(target, mid, x)
+
+    def finish(self, target: Tensor, mid: Tensor, x: Tensor) -> Tensor:
+        """Return I_out, ``(B, 3, H, W)``, of I_t, I_mid and the last map, ``(B, c, H, W)``."""
+        result: Tensor = target + self.to_rgb(x)
+        return result

@@ -41,7 +41,7 @@ class SemanticWarp(nn.Module):
     def forward(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Colorization:
         """Colour ``target`` like :class:`~pdnla.network.PDNLA`; ``mid`` and ``out`` are the same picture."""
         check_picture(target, "target")
-        out = painted(target, self.correspondence(target, reference))
+        out = painted(target, self.chroma(target, reference))
         return Colorization(out, out)
 
 
@@ -74,12 +74,12 @@ class SemanticPDNLA(PDNLA):
             raise ValueError("the reference was encoded by a network without correspondence")
         carried: Carried = self.correspondence(target, spots)
         extra = torch.cat([carried.chroma / _CHROMA, carried.confidence], dim=1).to(target.dtype)
-        return painted(target, carried), (extra,)
+        return painted(target, carried.chroma), (extra,)
 
 
-def painted(target: Tensor, carried: Carried) -> Tensor:
-    """Return the grey target with the transferred chroma, sRGB clipped to [-1, 1], ``(B, 3, H, W)``."""
+def painted(target: Tensor, chroma: Tensor) -> Tensor:
+    """Return the grey target with a* and b*, ``(B, 2, H, W)``: sRGB clipped to [-1, 1], ``(B, 3, H, W)``."""
     with torch.no_grad(), torch.autocast(target.device.type, enabled=False):
         lightness = kornia.color.rgb_to_lab((target.float() + 1) / 2)[:, :1]
-        rgb = kornia.color.lab_to_rgb(torch.cat([lightness, carried.chroma], dim=1), clip=True)
+        rgb = kornia.color.lab_to_rgb(torch.cat([lightness, chroma], dim=1), clip=True)
         return (rgb * 2 - 1).to(target.dtype)

@@ -24,7 +24,8 @@ from pdnla.fast import accelerate as accelerated
 from pdnla.images.color import at_least_float32, replace_luminance
 from pdnla.losses import HeadCodes, HybridLoss, Supervision
 from pdnla.models import describe
-from pdnla.network import PDNLA, Colorization
+from pdnla.network import PDNLA, Colorization, InformedPDNLA
+from pdnla.network.guide import Guide
 from pdnla.network.layers import equalised_parameters
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
 from pdnla.training.gradients import average_gradients, mean_over_devices
@@ -146,9 +147,9 @@ class ColorizationModule(pl.LightningModule):
         if self.compile_network and not self._compiled:
             self._compiled.append(torch.compile(self.network))
 
-    def forward(self, target: Tensor, reference: Tensor) -> Colorization:
+    def forward(self, target: Tensor, reference: Tensor, *guide: Guide) -> Colorization:
         """Return the averaged network's results in sRGB in [-1, 1], ``out`` with the target's luminance."""
-        mid, out = self.ema(target.to(self.dtype), reference.to(self.dtype))
+        mid, out = self.ema(target.to(self.dtype), reference.to(self.dtype), *guide)
         return Colorization(mid.to(target.dtype), replace_luminance(target, out.to(target.dtype)))
 
     def configure_optimizers(self) -> list[dict[str, Any]]:
@@ -227,15 +228,16 @@ class ColorizationModule(pl.LightningModule):
         wide = torch.promote_types(self.dtype, torch.float32)
         pairs = Pairs(*(pictures.to(wide) for pictures in batch.pairs))
         target, reference = pairs.target.to(self.dtype), pairs.reference.to(self.dtype)
+        guide = self._guide(batch)
         codes = None
         if self.loss.needs("codes"):
-            stages = self.network.stages(target, reference)
+            stages = self.network.stages(target, reference, *guide)
             result = Colorization(stages.mid, stages.out)
             encoder = self.network.reference_encoder
             codes = HeadCodes(*self.network.codes(stages), encoder.codes(encoder(result.out)[-1]))
         else:
             network = self._compiled[0] if self._compiled else self.network
-            result = network(target, reference)
+            result = network(target, reference, *guide)
         return Supervision(
             *pairs,
             at_least_float32(result.mid),
@@ -245,6 +247,14 @@ class ColorizationModule(pl.LightningModule):
             backbone=self._frozen[0] if self._frozen else None,
             codes=codes,
         )
+
+    def _guide(self, batch: Batch) -> tuple[Guide, ...]:
+        """Return what a batch has for the network beyond its pictures."""
+        if batch.guide is None:
+            return ()
+        if not isinstance(self.network, InformedPDNLA):
+            raise UserError("data=kept_pairs: its pairs are kept for model=pdnla_informed; choose that, or other data")
+        return (batch.guide,)
 
     def _train_critics(
         self,
@@ -337,7 +347,7 @@ class ColorizationModule(pl.LightningModule):
         pairs = batch.pairs
         # A device without validation pictures gets those of another device and must not count them.
         weight = float(cast(Any, self.trainer).datamodule.validates(dataloader_idx))
-        shown = self(pairs.target, pairs.reference)
+        shown = self(pairs.target, pairs.reference, *self._guide(batch))
         result = (shown.out + 1) / 2
         if dataloader_idx:
             reference = (pairs.reference + 1) / 2
@@ -394,5 +404,6 @@ def in_parts(batch: Batch, count: int) -> list[Batch]:
         chosen = torch.cat([unpaired, paired]).to(batch.pairs.target.device)
         if len(chosen):
             pairs = Pairs(*(pictures[chosen] for pictures in batch.pairs))
-            parts.append(batch._replace(pairs=pairs, unpaired=len(unpaired), seed=batch.seed + part))
+            guide = None if batch.guide is None else batch.guide.rows(chosen)
+            parts.append(batch._replace(pairs=pairs, unpaired=len(unpaired), seed=batch.seed + part, guide=guide))
     return parts

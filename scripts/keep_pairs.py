@@ -1,0 +1,73 @@
+"""Make hard pairs of photographs and keep what correspondence gives for each, for ``pdnla-train data=kept_pairs``.
+
+``python scripts/keep_pairs.py PAIRS --roots PHOTOGRAPHS... --count 20000``; interrupted, it goes on. Several processes
+share the work with ``--part 0/2`` and ``--part 1/2``. One photograph in 97 is kept for pairs to validate with, and the
+people that :mod:`pdnla.data.held_out` sets apart are left out.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pdnla.backbones import load_backbone
+from pdnla.data.hard_pairs import HardPairs
+from pdnla.data.held_out import without_held_out
+from pdnla.data.kept_pairs import keep, pair_file
+from pdnla.images import color
+from pdnla.images.io import list_images
+from pdnla.memory import keep_freed_memory
+from pdnla.network.correspondence import Correspondence
+from pdnla.network.guide import second_opinion, shown
+
+SIDES = {224: 0.2, 288: 0.35, 352: 0.3, 448: 0.15}
+"""At how many pixels squared pairs are matched, and the share of each: 448, as in colouring, takes four times 224's."""
+EVERY = 97
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the pairs go")
+    parser.add_argument("--roots", type=Path, nargs="+", required=True, help="folders of photographs")
+    parser.add_argument("--count", type=int, default=20000, help="pairs to train on")
+    parser.add_argument("--validation", type=int, default=48, help="pairs to validate with")
+    parser.add_argument("--part", default="0/1", help="which part of the work this process does")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    part, parts = (int(n) for n in options.part.split("/"))
+    paths = sorted(path for root in options.roots for path in without_held_out(list_images(root), root))
+    validation = paths[::EVERY]
+    training = sorted(set(paths) - set(validation))
+    matched = {side: Correspondence(load_backbone(), side) for side in SIDES}
+
+    def carry(target: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        return matched[288](target, reference).chroma
+
+    jobs = [
+        (HardPairs(validation, carry, seed=1), options.folder / "validation", options.validation),
+        (HardPairs(training, carry, seed=0), options.folder, options.count),
+    ]
+    began, made = time.monotonic(), 0
+    with torch.inference_mode():
+        for pairs, folder, count in jobs:
+            for index in range(part, count, parts):
+                path = pair_file(folder, index)
+                if path.exists():
+                    continue
+                pair = pairs[index]
+                side = int(np.random.default_rng([2, index]).choice(list(SIDES), p=list(SIDES.values())))
+                spots = matched[side].encode_reference((pair.reference * 2 - 1)[None])
+                carried, seen = matched[side].with_maps((color.grey(pair.truth) * 2 - 1)[None], spots)
+                keep(path, pair, carried, second_opinion(seen, spots), shown(seen), side)
+                made += 1
+                if made % 100 == 0:
+                    print(f"{index + 1} of {count}: {made / (time.monotonic() - began):.2f} pairs a second", flush=True)
+
+
+if __name__ == "__main__":
+    main()

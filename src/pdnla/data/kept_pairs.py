@@ -1,0 +1,378 @@
+"""Pairs whose correspondence was computed once and is kept in files, so that a training step costs the network alone.
+
+A file a pair, written whole: a folder of them can grow while a training reads it.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pdnla.data.hard_pairs import FOLLOWED, HardPair
+from pdnla.data.modules import Batch
+from pdnla.data.photographs import Draw, mix_seeds
+from pdnla.data.pseudo_pairs import Pairs
+from pdnla.errors import UserError
+from pdnla.files import replacing
+from pdnla.images import color
+from pdnla.network import STRIDE
+from pdnla.network.correspondence import Carried
+from pdnla.network.guide import Guide, Opinion
+
+log = logging.getLogger(__name__)
+
+REFERENCE = 128
+"""Side of the kept references, squares: only E_c sees them."""
+_LEVELS = 127 / 6  # of the backbone's features, in a byte
+_ENDLESS = 1 << 40  # batches
+
+
+class Crop(NamedTuple):
+    """A square of a kept pair, for a batch.
+
+    Attributes:
+        truth: sRGB in [0, 1], ``(3, S, S)``.
+        reference: sRGB in [0, 1], ``(3, REFERENCE, REFERENCE)``.
+        chroma: the carried-over a* and b*, ``(2, S, S)``.
+        confidence: in [0, 1], ``(1, S, S)``.
+        opinion: a*, b*, cosine and agreement, ``(4, S, S)``.
+        seen: the backbone's maps at strides 4, 8 and 16.
+        follows: all of the truth's colours are the reference's.
+        seed: what is random about it follows from this.
+    """
+
+    truth: Tensor
+    reference: Tensor
+    chroma: Tensor
+    confidence: Tensor
+    opinion: Tensor
+    seen: tuple[Tensor, ...]
+    follows: bool
+    seed: int
+
+
+def pair_file(folder: Path, index: int) -> Path:
+    """Return where a pair is kept."""
+    return folder / f"{index:06d}.safetensors"
+
+
+def keep(path: Path, pair: HardPair, carried: Carried, opinion: Opinion, seen: Sequence[Tensor], side: int) -> None:
+    """Write a pair and what was computed of it, whole or not at all; all tensors of a batch of one.
+
+    Args:
+        path: the file.
+        pair: the pair.
+        carried: chroma and confidence at the truth's size.
+        opinion: the second opinion, at its own size.
+        seen: the backbone's maps of the target, of unit mean square at each place.
+        side: at which both were matched.
+    """
+    reference = F.interpolate(pair.reference[None], (REFERENCE, REFERENCE), mode="bilinear", antialias=True)[0]
+    state = {
+        "truth": _bytes(pair.truth),
+        "reference": _bytes(reference),
+        "chroma": carried.chroma[0].half(),
+        "confidence": _bytes(carried.confidence[0]),
+        "opinion": torch.cat(opinion, dim=1)[0].half(),
+    }
+    for i, level in enumerate(seen):
+        state[f"seen{i}"] = (level[0] * _LEVELS).round().clamp(-127, 127).to(torch.int8)
+    about = {"kind": pair.kind, "side": str(side), "size": json.dumps(list(pair.truth.shape[-2:]))}
+    with replacing(path) as temporary:
+        temporary.write_bytes(safetensors.torch.save({k: v.contiguous() for k, v in state.items()}, about))
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return (x * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def read_crop(path: Path, size: int, rng: np.random.Generator | None, seed: int = 0) -> Crop:
+    """Read a square of ``size`` pixels of a kept pair: from anywhere and mirrored every other time, or the centre one.
+
+    Args:
+        path: the file.
+        size: side in pixels; a narrower picture is extended by its reflection.
+        rng: chooses; None for the centre, as it is.
+        seed: the crop's.
+
+    Raises:
+        UserError: the file is no kept pair.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            about = file.metadata()
+            height, width = json.loads(about["size"])
+            top, left = (max(0, side - size) for side in (height, width))
+            if rng is None:
+                top, left = top // 2, left // 2
+            else:
+                top, left = int(rng.integers(top + 1)), int(rng.integers(left + 1))
+            rows, columns = slice(top, top + size), slice(left, left + size)
+            parts = [file.get_slice(name)[:, rows, columns] for name in ("truth", "chroma", "confidence")]
+            reference, opinion = file.get_tensor("reference"), file.get_tensor("opinion")
+            seen = [file.get_tensor(f"seen{i}") for i in range(3)]
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: is no kept pair ({error}); make it again") from error
+    truth, chroma, confidence = (_extended(part.float(), size) for part in parts)
+
+    def window(level: Tensor, stride: int) -> Tensor:
+        """Sample a whole picture's map at the places of the crop, ``stride`` pixels apart."""
+        step = torch.arange(stride / 2, size, stride)
+        y, x = ((start + step) / side * 2 - 1 for start, side in ((top, height), (left, width)))
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+        return F.grid_sample(level[None].float(), grid[None], padding_mode="border", align_corners=False)[0]
+
+    maps = [window(opinion, 1), *(window(level, s) / _LEVELS for level, s in zip(seen, (4, 8, 16), strict=True))]
+    parts = [truth / 255, chroma, confidence / 255, *maps]
+    if rng is not None:
+        if rng.random() < 0.5:
+            parts = [part.flip(-1) for part in parts]
+        if rng.random() < 0.5:
+            reference = reference.flip(-1)
+    truth, chroma, confidence, told, *levels = parts
+    follows = about["kind"] in FOLLOWED
+    return Crop(truth, reference.float() / 255, chroma, confidence, told, tuple(levels), follows, seed)
+
+
+def _extended(x: Tensor, size: int) -> Tensor:
+    missing = [size - side for side in x.shape[-2:]]
+    if not any(missing):
+        return x
+    return F.pad(x[None], (0, missing[1], 0, missing[0]), mode="reflect")[0]
+
+
+class KeptPairs(Dataset[Crop]):
+    """Crops of the kept pairs of a folder; item ``Draw(number, seed)``, or a number for the centre crop."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder, self.size = folder, size
+
+    def __getitem__(self, draw: Draw | int) -> Crop:
+        """Return a crop."""
+        if isinstance(draw, Draw):
+            path = pair_file(self.folder, draw.photograph)
+            return read_crop(path, self.size, np.random.default_rng(draw.seed), draw.seed)
+        return read_crop(pair_file(self.folder, draw), self.size, None, draw)
+
+
+class CountedPairs:
+    """How many pairs of a growing folder each batch is drawn from; the same again when a training is resumed.
+
+    Pairs count that are there from number 0 on without a gap.
+
+    Args:
+        folder: the pairs.
+        every: batches after which they are counted again.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder, self.every = folder, every
+        self.counts: dict[int, int] = {}
+
+    def at(self, batch: int) -> int:
+        """Return the number of pairs for a batch, counting them if that was not done before."""
+        start = batch // self.every * self.every
+        if start not in self.counts:
+            known = max((n for b, n in self.counts.items() if b < start), default=0)
+            while pair_file(self.folder, known).exists():
+                known += 1
+            self.counts[start] = known
+        return self.counts[start]
+
+    def until(self, batch: int) -> dict[int, int]:
+        """Return the counts that batches before this one were drawn by."""
+        return {start: count for start, count in self.counts.items() if start < batch}
+
+
+class EndlessBatches(Sampler[list[Draw]]):
+    """Batches of different pairs, each following from the seed and its number alone.
+
+    Args:
+        counted: how many pairs there are.
+        batch_size: pairs in a batch.
+        seed: where all randomness comes from.
+        first: number of the first batch.
+    """
+
+    def __init__(self, counted: CountedPairs, batch_size: int, seed: int, first: int = 0) -> None:
+        self.counted, self.batch_size, self.seed, self.first = counted, batch_size, seed, first
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        batch = self.first
+        while True:
+            rng = np.random.default_rng([self.seed, batch])
+            chosen = rng.choice(self.counted.at(batch), self.batch_size, replace=False)
+            seeds = rng.integers(2**62, size=self.batch_size)
+            yield [Draw(int(i), int(s)) for i, s in zip(chosen, seeds, strict=True)]
+            batch += 1
+
+
+class KeptPairData(pl.LightningDataModule):
+    """Batches of kept pairs (``scripts/keep_pairs.py`` makes them), on one device.
+
+    Args:
+        root: folder of the pairs to train on, numbered from 0; it may grow. Those to validate with are in its folder
+            ``validation``.
+        batch_size: pairs in a batch.
+        size: side of the square crops in pixels, a multiple of 16.
+        seed: where all randomness comes from.
+        workers: processes that read.
+        validation_count: pairs that validate, at most.
+        recount: batches after which the folder is looked at again.
+        recolour: probability that a pair whose reference tells all has its chroma mixed at random.
+        turn: probability that it has its hues turned by any angle instead.
+        mistakes: probability that a part of what is carried over is replaced by what belongs elsewhere.
+        backbone: what the pairs were matched by.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        batch_size: int,
+        size: int,
+        seed: int,
+        workers: int,
+        validation_count: int,
+        recount: int,
+        recolour: float,
+        turn: float,
+        mistakes: float,
+        backbone: str,
+    ) -> None:
+        super().__init__()
+        if size < STRIDE or size % STRIDE:
+            raise UserError(f"data.size={size}: must be a multiple of {STRIDE}")
+        if backbone != "efficientnet_lite0":
+            raise UserError(f"backbone={backbone}: pairs are kept with efficientnet_lite0's maps; use that")
+        self.root, self.batch_size, self.size, self.seed, self.workers = Path(root), batch_size, size, seed, workers
+        self.validation_count = validation_count
+        self.recolour, self.turn, self.mistakes = recolour, turn, mistakes
+        self.counted = CountedPairs(self.root, recount)
+        self.batches_had = 0
+
+    def setup(self, stage: str | None = None) -> None:
+        """Look whether there are pairs.
+
+        Raises:
+            UserError: there are too few for a batch, or none to validate with.
+        """
+        if self.counted.at(self.batches_had) < self.batch_size:
+            raise UserError(
+                f"data.root={self.root}: holds fewer kept pairs than a batch of {self.batch_size}; make them with"
+                " scripts/keep_pairs.py"
+            )
+        if not pair_file(self.root / "validation", 0).exists():
+            raise UserError(f"data.root={self.root}: holds no pairs in its folder validation; make them first")
+
+    def train_dataloader(self) -> DataLoader[Crop]:
+        """Return the endless loader of training crops."""
+        batches = EndlessBatches(self.counted, self.batch_size, self.seed, self.batches_had)
+        return self._loader(KeptPairs(self.root, self.size), batch_sampler=batches)
+
+    def val_dataloader(self) -> DataLoader[Crop]:
+        """Return the loader of the centre squares of the pairs that validate."""
+        folder = self.root / "validation"
+        count = 0
+        while count < self.validation_count and pair_file(folder, count).exists():
+            count += 1
+        return self._loader(KeptPairs(folder, self.size), sampler=range(count), batch_size=self.batch_size)
+
+    def validates(self, loader: int) -> bool:
+        """Return whether this device has pictures of its own in a validation loader: the only one has."""
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where training is, and what its batches were drawn from."""
+        assert self.trainer is not None
+        had = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        # A batch is drawn ahead of its step.
+        return {"batches_had": had, "counts": self.counted.until(had + 1)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a checkpoint was taken."""
+        self.batches_had = state_dict["batches_had"]
+        self.counted.counts = dict(state_dict["counts"])
+
+    def on_after_batch_transfer(self, batch: Crop, dataloader_idx: int) -> Batch:
+        """Make a batch of crops, on its device: recoloured and with mistakes in training."""
+        seeds = torch.as_tensor(batch.seed).tolist()
+        truth, reference, chroma, confidence = batch.truth, batch.reference, batch.chroma, batch.confidence
+        opinion, told = batch.opinion[:, :2], batch.opinion[:, 2:]
+        if self.trainer is None or self.trainer.training:
+            follows = torch.as_tensor(batch.follows).tolist()
+            mixing = torch.stack([self._mixing(s, f) for s, f in zip(seeds, follows, strict=True)]).to(truth)
+            truth, reference = mixed(truth, mixing), mixed(reference, mixing)
+            chroma, opinion = (torch.einsum("bij,bjhw->bihw", mixing, x) for x in (chroma, opinion))
+            chroma, confidence = mistaken(chroma, confidence, seeds, self.mistakes)
+        hints = torch.cat([chroma / 100, confidence, opinion / 100, told], dim=1)
+        pairs = Pairs(color.grey(truth) * 2 - 1, reference * 2 - 1, truth * 2 - 1)
+        return Batch(pairs, 0, mix_seeds(*seeds), 0, 0, Guide(chroma, hints, tuple(batch.seen)))
+
+    def _mixing(self, seed: int, follows: bool) -> Tensor:
+        """Return what a pair's chroma is multiplied by, ``(2, 2)``."""
+        rng = np.random.default_rng([seed, 1])
+        chance = rng.random()
+        if not follows or chance > self.recolour + self.turn:
+            return torch.eye(2)
+        if chance < self.turn:
+            angle, scale = rng.uniform(-np.pi, np.pi), rng.uniform(0.6, 1.3)
+            turned = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+            return torch.tensor(turned, dtype=torch.float32) * scale
+        return torch.eye(2) + 0.3 * torch.from_numpy(rng.standard_normal((2, 2), dtype=np.float32))
+
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Crop]:
+        return DataLoader(dataset, num_workers=self.workers, persistent_workers=self.workers > 0, **options)
+
+
+def mixed(rgb: Tensor, mixing: Tensor) -> Tensor:
+    """Multiply the chroma of sRGB pictures in [0, 1], ``(B, 3, H, W)``, by ``(B, 2, 2)``, as far as sRGB goes."""
+    changed = (mixing != torch.eye(2).to(mixing)).flatten(1).any(dim=1)
+    if not changed.any():
+        return rgb
+    lab = color.rgb_to_lab(rgb[changed])
+    chroma = torch.einsum("bij,bjhw->bihw", mixing[changed], lab[:, 1:])
+    result = rgb.clone()
+    result[changed] = color.lab_to_rgb(torch.cat([lab[:, :1], chroma], dim=1))
+    return result
+
+
+def mistaken(chroma: Tensor, confidence: Tensor, seeds: Sequence[int], probability: float) -> tuple[Tensor, Tensor]:
+    """Replace a part of carried-over chroma by what belongs elsewhere, where it is least believed.
+
+    In a soft ellipse, chroma comes from another place of the same crop or from another of the batch, and confidence
+    falls by up to a half: mistakes that correspondence is half sure of, as it is of its own.
+
+    Args:
+        chroma: ``(B, 2, S, S)``.
+        confidence: ``(B, 1, S, S)``.
+        seeds: one a pair.
+        probability: of a mistake in a pair.
+    """
+    chroma, confidence = chroma.clone(), confidence.clone()
+    original, size = chroma.clone(), chroma.shape[-1]
+    place = (torch.arange(size, device=chroma.device) + 0.5) / size
+    for row, seed in enumerate(seeds):
+        rng = np.random.default_rng([seed, 2])
+        if rng.random() >= probability:
+            continue
+        y, x, tall, wide = (*rng.uniform(0, 1, 2), *rng.uniform(0.1, 0.35, 2))
+        away = (((place - y) / tall) ** 2)[:, None] + (((place - x) / wide) ** 2)[None, :]
+        mask = torch.sigmoid((1 - away) * 8)
+        source = original[(row + 1) % len(seeds)] if rng.random() < 0.5 else original[row]
+        wrong = source.roll(tuple(int(n) for n in rng.integers(size // 4, size * 3 // 4, 2)), dims=(-2, -1))
+        chroma[row] = torch.lerp(chroma[row], wrong, mask)
+        confidence[row] = confidence[row] * (1 - float(rng.uniform(0, 0.5)) * mask)
+    return chroma, confidence

@@ -1,0 +1,204 @@
+"""PDNLA with further input from a frozen network: the target's content, and how well the reference's colours fit."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import kornia.color
+import kornia.filters
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pdnla.network.construction import keeps_construction
+from pdnla.network.correspondence import SIDE
+from pdnla.network.decoder import ReferenceCode
+from pdnla.network.encoder import Encoder
+from pdnla.network.guide import HINTS, SHOWN, Guidance, Guide
+from pdnla.network.layers import SLOPE, at_least_float32
+from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages, check_picture
+from pdnla.network.refiner import Refiner
+from pdnla.network.semantic import painted
+
+INNER = 256
+"""Larger pictures are coloured at about this many pixels squared; chroma has little detail that luminance lacks."""
+REFERENCE = 64
+"""E_c gets references at this many pixels squared; correspondence finds the places in them."""
+_TOLERANCE = 1.25  # sides that are multiples of 16 make up a number of pixels only nearly
+_BELIEF = 2.0  # log odds, before training, that carried-over colours are right
+_EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
+
+
+class Insight(nn.Module):
+    """The target's content for E_g: the frozen network's maps, brought to E_g's channels from coarse to fine.
+
+    ``p_3 = A_3 s_3``, ``p_i = A_i s_i + U_i up(p_(i+1))``, each through a leaky ReLU; map i gives ``C_i p_i``, with A
+    and U 1×1 and C 3×3 convolutions (a feature pyramid: Lin et al., CVPR 2017).
+
+    Args:
+        shown: channels of the frozen maps, fine to coarse.
+        outputs: channels to give at each.
+        width: channels of p_i over those of ``outputs``.
+    """
+
+    def __init__(self, shown: tuple[int, ...], outputs: tuple[int, ...]) -> None:
+        super().__init__()
+        self.taken = nn.ModuleList(nn.Conv2d(i, o, 1) for i, o in zip(shown, outputs, strict=True))
+        self.passed = nn.ModuleList(nn.Conv2d(coarse, fine, 1, bias=False) for fine, coarse in pairwise(outputs))
+        self.given = nn.ModuleList(nn.Conv2d(o, o, 3, padding=1) for o in outputs)
+
+    def forward(self, seen: Sequence[Tensor]) -> list[Tensor]:
+        """Map the frozen maps, ``(B, shown_i, h_i, w_i)``, to ``(B, outputs_i, h_i, w_i)``, fine to coarse."""
+        results: list[Tensor] = []
+        above: Tensor | None = None
+        for i in reversed(range(len(seen))):
+            x: Tensor = self.taken[i](seen[i])
+            if above is not None:
+                passed = self.passed[i](above)
+                x = x + F.interpolate(passed, x.shape[-2:], mode="bilinear", align_corners=False)
+            above = F.leaky_relu(x, SLOPE)
+            results.append(self.given[i](above))
+        return results[::-1]
+
+
+class InformedEncoder(Encoder):
+    """E_g with :class:`Insight` at strides 4, 8 and 16, added before the tanh of f2, f3 and f4.
+
+    Args:
+        width: as :class:`~pdnla.network.encoder.Encoder`'s.
+        extra: as :class:`~pdnla.network.encoder.Encoder`'s.
+    """
+
+    def __init__(self, width: int, extra: int) -> None:
+        super().__init__(width, extra)
+        self.insight = Insight(SHOWN, (4 * width, 8 * width, 16 * width))
+
+    def forward(self, image: Tensor, *extra: Tensor) -> tuple[Tensor, ...]:
+        """Map an image in [-1, 1], ``(B, 3, H, W)``, to its features f1..f4, ``(B, 2^i w, H / 2^i, W / 2^i)``.
+
+        Args:
+            image: the image.
+            extra: maps of the image's size with ``extra`` channels, and :class:`Insight`'s frozen maps.
+        """
+        hints, *seen = extra
+        x = self.stem(torch.cat([image, self.edges(image), hints], dim=1))
+        x = torch.tanh(self.blocks[0](x))
+        features = [x]
+        for block, insight in zip(self.blocks[1:], self.insight(seen), strict=True):
+            x = torch.tanh(block(x) + insight)
+            features.append(x)
+        return tuple(features)
+
+
+class GatedRefiner(Refiner):
+    """Stage 3 with a learned confidence in the carried-over picture, compared with I_mid, at every pixel.
+
+    ``I_out = I_mid + g (I_c - I_mid) + W x``, with I_c the carried-over picture and ``g = sigmoid(V x + v)``, a learned
+    confidence; both W and V are 1×1 convolutions of stage 3's last map.
+
+    Args:
+        channel: as :class:`~pdnla.network.refiner.Refiner`'s.
+    """
+
+    def __init__(self, channel: int) -> None:
+        super().__init__(channel)
+        self.gate = nn.Conv2d(channel, 1, 1)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.constant_(self.gate.bias, _BELIEF)  # type: ignore[arg-type]
+        nn.init.zeros_(self.to_rgb.weight)
+
+    def finish(self, target: Tensor, mid: Tensor, x: Tensor) -> Tensor:
+        """Return I_out, ``(B, 3, H, W)``, of the carried-over picture, I_mid and stage 3's last map."""
+        gate = torch.sigmoid(at_least_float32(self.gate(x)))
+        mid = at_least_float32(mid)
+        result: Tensor = mid + gate * (at_least_float32(target) - mid) + self.to_rgb(x)
+        return result
+
+
+@keeps_construction
+class InformedPDNLA(PDNLA):
+    """PDNLA that starts from semantic correspondence and gets the target's content.
+
+    The input of E_g includes the carried-over colours, a second opinion and signs of error in both
+    (:class:`~pdnla.network.guide.Guide`); its coarser features include a frozen network's features of the target
+    (:class:`Insight`). From these it can learn where colours are wrong and which are plausible. Stage 3 refines the
+    carried-over picture and weighs it against I_mid (:class:`GatedRefiner`). Pictures larger than :data:`INNER` pixels
+    squared are matched at full size and coloured at that size; luminance guides the upsampling of their chroma.
+
+    Args:
+        backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s.
+        channel: as :class:`~pdnla.network.PDNLA`'s.
+        side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
+    """
+
+    def __init__(self, backbone: nn.Module, channel: int = 8, side: int = SIDE) -> None:
+        super().__init__(channel)
+        self.target_encoder = InformedEncoder(2 * channel, HINTS)
+        self.refiner = GatedRefiner(channel)
+        self.guidance = Guidance(backbone, side)
+
+    def encode_reference(self, reference: Tensor) -> ReferenceCode:
+        """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times."""
+        return replace(self._without_spots(reference), spots=self.guidance.encode_reference(reference))
+
+    def forward(self, target: Tensor, reference: Tensor | ReferenceCode, guide: Guide | None = None) -> Colorization:
+        """Colour ``target`` as :class:`~pdnla.network.PDNLA` does.
+
+        Args:
+            target: as :class:`~pdnla.network.PDNLA`'s.
+            reference: as :class:`~pdnla.network.PDNLA`'s.
+            guide: what :class:`~pdnla.network.guide.Guidance` made of both, for targets of about :data:`INNER` pixels
+                squared or less; None to make it. Then ``reference`` may be as small as :data:`REFERENCE`.
+        """
+        return Colorization(*self.stages(target, reference, guide)[-2:])
+
+    def stages(self, target: Tensor, reference: Tensor | ReferenceCode, guide: Guide | None = None) -> Stages:
+        """Do what :meth:`forward` does and return every stage's result; the features are of the size of colouring."""
+        check_picture(target, "target")
+        if isinstance(reference, ReferenceCode):
+            code = reference
+        else:
+            code = self.encode_reference(reference) if guide is None else self._without_spots(reference)
+        small = _shrunk(target, INNER) if guide is None else target
+        if guide is None:
+            if code.spots is None:
+                raise ValueError("the reference was encoded by a network without correspondence")
+            guide = self.guidance(target, code.spots, small.shape[-2:])
+        hints, *maps = (x.to(target.dtype) for x in (guide.hints, *guide.seen))
+        features = self.target_encoder(small, hints, *maps)
+        decoded, mid = self.decoder(features, code)
+        out = self.refiner(painted(small, guide.chroma), mid, decoded)
+        if small is not target:
+            mid, out = enlarged(target, mid), enlarged(target, out)
+        return Stages(features, code.features, decoded, mid, out)
+
+    def _without_spots(self, reference: Tensor) -> ReferenceCode:
+        check_picture(reference, "reference")
+        return super().encode_reference(_shrunk(reference, REFERENCE))
+
+
+def _shrunk(picture: Tensor, side: int) -> Tensor:
+    """Bring a picture of clearly over ``side``² pixels to about as many, in multiples of 16; leave others."""
+    height, width = picture.shape[-2:]
+    if height * width <= _TOLERANCE * side**2:
+        return picture
+    factor = side / math.sqrt(height * width)
+    size = [max(1, round(length * factor / STRIDE)) * STRIDE for length in (height, width)]
+    return F.interpolate(picture, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def enlarged(target: Tensor, result: Tensor) -> Tensor:
+    """Return the grey target in the chroma of a smaller result, which follows the target's edges.
+
+    Args:
+        target: sRGB in [-1, 1], ``(B, 3, H, W)``.
+        result: sRGB in about [-1, 1], ``(B, 3, h, w)``.
+    """
+    with torch.autocast(target.device.type, enabled=False):
+        full = kornia.color.rgb_to_lab((at_least_float32(target) + 1) / 2)[:, :1]
+        chroma = kornia.color.rgb_to_lab((at_least_float32(result) + 1) / 2)[:, 1:]
+        chroma = F.interpolate(chroma, full.shape[-2:], mode="bilinear", align_corners=False)
+        chroma = kornia.filters.guided_blur(full / 100, chroma, 5, _EDGE)
+        rgb: Tensor = kornia.color.lab_to_rgb(torch.cat([full, chroma], dim=1), clip=True)
+        return (rgb * 2 - 1).to(target.dtype)

@@ -1,0 +1,156 @@
+"""Kept pairs: what is read is what was kept, a crop is that part of the picture, batches follow from their number."""
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pdnla.data.hard_pairs import HardPair
+from pdnla.data.kept_pairs import (
+    CountedPairs,
+    EndlessBatches,
+    KeptPairData,
+    keep,
+    mistaken,
+    mixed,
+    pair_file,
+    read_crop,
+)
+from pdnla.errors import UserError
+from pdnla.images import color
+from pdnla.network.correspondence import Carried
+from pdnla.network.guide import SHOWN, Opinion
+
+
+def kept(path: Path, height: int = 96, width: int = 128, kind: str = "warped", seed: int = 0) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rough = torch.rand(1, 3, height // 16, width // 16, generator=generator)
+    truth = torch.nn.functional.interpolate(rough, (height, width), mode="bilinear")[0]
+    chroma = color.rgb_to_lab(truth)[None, 1:]
+    confidence = torch.linspace(0, 1, width).expand(1, 1, height, width)
+    rows = torch.linspace(0, 1, 7).view(1, 1, 7, 1).expand(1, 4, 7, 9)
+    columns = [torch.linspace(-1, 1, n).expand(1, c, 5, n) for c, n in zip(SHOWN, (16, 8, 4), strict=True)]
+    opinion = Opinion(rows[:, :2], rows[:, 2:3], rows[:, 3:])
+    keep(path, HardPair(truth, truth.flip(-1), kind), Carried(chroma, confidence), opinion, columns, 224)
+
+
+def kept_data(root: Path, batch_size: int, recolour: float = 0.0) -> KeptPairData:
+    options = {"workers": 0, "validation_count": 8, "recount": 2, "recolour": recolour, "turn": 0.0, "mistakes": 0.0}
+    return KeptPairData(str(root), batch_size, 64, 0, backbone="efficientnet_lite0", **options)  # type: ignore[arg-type]
+
+
+def test_a_crop_is_the_same_part_of_everything(tmp_path: Path) -> None:
+    kept(tmp_path / "p.safetensors")
+    crop = read_crop(tmp_path / "p.safetensors", 64, None)
+    lab = color.rgb_to_lab(crop.truth)
+    assert (lab[1:] - crop.chroma).abs().max() < 1.5  # bytes
+    torch.testing.assert_close(crop.confidence[0, 0], torch.linspace(0, 1, 128)[32:96], atol=0.003, rtol=0)
+    # Row 16 to 80 of 96 in the middle of a ramp from first to last of 7 places.
+    wanted = ((torch.arange(16, 80) + 0.5) / 96 * 7 - 0.5).clamp(0, 6) / 6
+    torch.testing.assert_close(crop.opinion[0, :, 0], wanted, atol=0.002, rtol=0)
+    assert [tuple(x.shape) for x in crop.seen] == [(40, 16, 16), (112, 8, 8), (320, 4, 4)]
+    middle = crop.seen[0][0, 0]
+    torch.testing.assert_close(middle, -middle.flip(0), atol=0.03, rtol=0)
+    assert crop.follows
+
+
+def test_crops_from_anywhere_are_mirrored_in_all_their_parts(tmp_path: Path) -> None:
+    kept(tmp_path / "p.safetensors")
+    directions = set()
+    for seed in range(8):
+        crop = read_crop(tmp_path / "p.safetensors", 64, np.random.default_rng(seed))
+        assert (color.rgb_to_lab(crop.truth)[1:] - crop.chroma).abs().max() < 1.5
+        rises = bool(crop.confidence[0, 0, -1] > crop.confidence[0, 0, 0])
+        assert rises == bool(crop.seen[0][0, 0, -1] > crop.seen[0][0, 0, 0])
+        directions.add(rises)
+    assert directions == {True, False}
+
+
+def test_narrow_pictures_are_extended_by_their_reflection(tmp_path: Path) -> None:
+    kept(tmp_path / "p.safetensors", height=96, width=48)
+    crop = read_crop(tmp_path / "p.safetensors", 64, None)
+    assert crop.truth.shape == (3, 64, 64)
+    assert torch.equal(crop.truth[:, :, 48], crop.truth[:, :, 46])
+
+
+def test_a_file_that_is_no_pair_is_named(tmp_path: Path) -> None:
+    (tmp_path / "p.safetensors").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"p\.safetensors"):
+        read_crop(tmp_path / "p.safetensors", 64, None)
+
+
+def test_batches_go_on_where_they_were_though_the_folder_has_grown(tmp_path: Path) -> None:
+    for index in range(4):
+        pair_file(tmp_path, index).touch()
+    counted = CountedPairs(tmp_path, every=3)
+    drawn = list(islice(iter(EndlessBatches(counted, 2, seed=5)), 3))
+    for index in range(4, 40):
+        pair_file(tmp_path, index).touch()
+    drawn += islice(iter(EndlessBatches(counted, 2, seed=5, first=3)), 4)
+    assert counted.counts == {0: 4, 3: 40, 6: 40}
+    assert max(draw.photograph for batch in drawn[:3] for draw in batch) < 4
+    assert max(draw.photograph for batch in drawn[3:] for draw in batch) >= 4
+    pair_file(tmp_path, 40).touch()
+    resumed = CountedPairs(tmp_path, every=3)
+    resumed.counts = counted.until(6)
+    assert resumed.counts == {0: 4, 3: 40}
+    assert list(islice(iter(EndlessBatches(resumed, 2, seed=5, first=2)), 4)) == drawn[2:6]
+
+
+def test_a_gap_ends_the_count(tmp_path: Path) -> None:
+    for index in (0, 1, 3):
+        pair_file(tmp_path, index).touch()
+    assert CountedPairs(tmp_path, every=10).at(0) == 2
+
+
+def test_mixing_changes_the_chroma_of_its_rows_alone(tmp_path: Path) -> None:
+    pictures = color.lab_to_rgb(torch.tensor([60.0, 10.0, 5.0]).view(1, 3, 1, 1).repeat(2, 1, 8, 8))
+    turned = torch.stack([torch.eye(2), -torch.eye(2)])
+    result = mixed(pictures, turned)
+    assert torch.equal(result[0], pictures[0])
+    lab = color.rgb_to_lab(result[1]).mean(dim=(1, 2))
+    torch.testing.assert_close(lab, torch.tensor([60.0, -10.0, -5.0]), atol=0.1, rtol=0)
+
+
+def test_mistakes_are_made_in_a_part_and_lower_its_confidence() -> None:
+    places = torch.arange(64.0).expand(1, 2, 64, 64).repeat(6, 1, 1, 1)
+    sure = torch.ones(6, 1, 64, 64)
+    chroma, confidence = mistaken(places, sure, range(6), 1.0)
+    changed = ((chroma - places).abs() > 1).any(dim=1).flatten(1).float().mean(dim=1)
+    assert changed.gt(0).all()
+    assert changed.lt(0.6).all()
+    assert confidence.min() < 0.9
+    assert (confidence[((chroma - places).abs() < 1e-6).all(dim=1, keepdim=True)] > 0.95).all()
+    same, sure_still = mistaken(places, sure, range(6), 0.0)
+    assert torch.equal(same, places)
+    assert torch.equal(sure_still, sure)
+
+
+def test_a_training_batch_keeps_truth_and_guide_together(tmp_path: Path) -> None:
+    from torch.utils.data import default_collate
+
+    from pdnla.data.kept_pairs import Crop
+
+    for index, kind in enumerate(("warped", "partial", "warped", "warped")):
+        kept(pair_file(tmp_path, index), kind=kind, seed=index)
+    data = kept_data(tmp_path, 4, recolour=1.0)
+    crops = [read_crop(pair_file(tmp_path, index), 64, None, seed=index) for index in range(4)]
+    batch = data.on_after_batch_transfer(Crop(*default_collate(crops)), 0)
+    assert batch.guide is not None
+    lab = color.rgb_to_lab((batch.pairs.truth + 1) / 2)
+    inside = ((batch.pairs.truth > -0.98) & (batch.pairs.truth < 0.98)).all(dim=1, keepdim=True)
+    error = (lab[:, 1:] - batch.guide.chroma).abs() * inside
+    assert error.quantile(0.99) < 2.5
+    assert torch.equal(batch.pairs.truth[1], crops[1].truth * 2 - 1)  # its reference does not tell all
+    assert not torch.equal(batch.pairs.truth[0], crops[0].truth * 2 - 1)
+    torch.testing.assert_close(batch.guide.hints[:, :2] * 100, batch.guide.chroma)
+
+
+def test_too_few_pairs_are_refused(tmp_path: Path) -> None:
+    kept(pair_file(tmp_path, 0))
+    with pytest.raises(UserError, match="keep_pairs"):
+        kept_data(tmp_path, 2).setup()
+    with pytest.raises(UserError, match="validation"):
+        kept_data(tmp_path, 1).setup()

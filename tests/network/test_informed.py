@@ -1,0 +1,166 @@
+"""The informed network: what guides it, how it begins, and that kept guides give what whole pictures do."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pdnla.fast import accelerate, for_inference
+from pdnla.images import color
+from pdnla.network import InformedPDNLA, SemanticWarp
+from pdnla.network.guide import HINTS, SHOWN, Guidance, second_opinion, shown
+
+
+class Patches(nn.Module):
+    """A stand-in for the backbone: random projections of patches, in its strides and channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.kernels = [
+            torch.randn(channels, 3, stride, stride, generator=generator) / stride
+            for stride, channels in ((4, 24), (8, SHOWN[0]), (16, SHOWN[1]), (32, SHOWN[2]))
+        ]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(nn.functional.conv2d(image, kernel.to(image), stride=kernel.shape[-1]) for kernel in self.kernels)
+
+
+@pytest.fixture
+def backbone() -> nn.Module:
+    return Patches()
+
+
+def picture(height: int, width: int, seed: int = 0) -> Tensor:
+    rough = torch.rand(1, 3, height // 16, width // 16, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(rough, (height, width), mode="bicubic").clamp(0, 1) * 2 - 1
+
+
+def grey(image: Tensor) -> Tensor:
+    return color.grey((image + 1) / 2) * 2 - 1
+
+
+def test_a_guide_has_the_size_asked_for_and_its_maps_unit_mean_square(backbone: nn.Module) -> None:
+    guide = Guidance(backbone, 128)(grey(picture(128, 192)), picture(128, 128, 1), (64, 96))
+    assert guide.chroma.shape == (1, 2, 64, 96)
+    assert guide.hints.shape == (1, HINTS, 64, 96)
+    assert [tuple(x.shape[1:]) for x in guide.seen] == [(40, 16, 24), (112, 8, 12), (320, 4, 6)]
+    torch.testing.assert_close(guide.hints[:, :2] * 100, guide.chroma)
+    whole = shown(backbone(picture(128, 128)))
+    for level in whole:
+        torch.testing.assert_close(level.square().mean(dim=1), torch.ones_like(level[:, 0]))
+
+
+def test_the_second_opinion_of_a_picture_by_itself_is_its_own_colours_and_all_agree(backbone: nn.Module) -> None:
+    image = picture(128, 128)
+    guidance = Guidance(backbone, 128)
+    spots = guidance.encode_reference(image)
+    opinion = second_opinion(guidance.correspondence.with_maps(grey(image), spots)[1], spots)
+    assert opinion.chroma.shape == (1, 2, 8, 8)
+    wanted = nn.functional.adaptive_avg_pool2d(color.rgb_to_lab((image + 1) / 2)[:, 1:], 8)
+    # Attention is over cells half as long, whose likest are the four within the coarse one and its neighbours.
+    assert (opinion.chroma - wanted).norm(dim=1).mean() < 0.5 * wanted.norm(dim=1).mean()
+    assert opinion.agreement.mean() > 0.9
+    assert opinion.cosine.min() > 0.5
+
+
+def test_strangers_agree_less(backbone: nn.Module) -> None:
+    guidance = Guidance(backbone, 128)
+    target = grey(picture(128, 128))
+    own, other = (guidance(target, picture(128, 128, seed), (128, 128)).hints[:, 6].mean() for seed in (0, 7))
+    assert other < own - 0.2
+
+
+def test_it_begins_near_the_carried_over_picture(backbone: nn.Module) -> None:
+    torch.manual_seed(0)
+    target, reference = grey(picture(64, 64)), picture(64, 64, 1)
+    network = InformedPDNLA(backbone, channel=4, side=64).eval()
+    with torch.no_grad():
+        mid, out = network(target, reference)
+        carried = SemanticWarp(backbone)
+        carried.correspondence.side = 64
+        belief = torch.sigmoid(torch.tensor(2.0))
+        torch.testing.assert_close(out, mid + belief * (carried(target, reference).out - mid), atol=1e-4, rtol=0)
+
+
+def test_it_gives_the_same_by_a_code_by_a_guide_and_for_inference(backbone: nn.Module) -> None:
+    torch.manual_seed(1)
+    target, reference = grey(picture(64, 96)), picture(64, 64, 1)
+    network = InformedPDNLA(backbone, channel=4, side=64).eval()
+    nn.init.normal_(network.refiner.to_rgb.weight)
+    nn.init.normal_(network.refiner.gate.weight)
+    with torch.no_grad():
+        out = network(target, reference).out
+        guide = network.guidance(target, reference, (64, 96))
+        for same in (
+            network(target, network.encode_reference(reference)),
+            network(target, reference, guide),
+            for_inference(network)(target, reference),
+        ):
+            torch.testing.assert_close(same.out, out, atol=1e-4, rtol=0)
+
+
+def test_large_pictures_come_back_at_their_size_and_in_their_luminance(backbone: nn.Module) -> None:
+    torch.manual_seed(2)
+    target = grey(picture(320, 288))
+    network = InformedPDNLA(backbone, channel=4, side=64).eval()
+    with torch.no_grad():
+        out = network(target, picture(272, 304, 1)).out
+    assert out.shape == target.shape
+    before, after = (color.rgb_to_lab((x + 1) / 2)[:, 0] for x in (target, out))
+    assert (before - after).abs().mean() < 1.0
+
+
+def test_every_part_learns(backbone: nn.Module) -> None:
+    torch.manual_seed(3)
+    network = InformedPDNLA(backbone, channel=4, side=64)
+    nn.init.normal_(network.refiner.to_rgb.weight)
+    nn.init.normal_(network.refiner.gate.weight)
+    mid, out = network(grey(picture(64, 64)), picture(64, 64, 1))
+    (mid.square().mean() + out.square().mean()).backward()
+    # A gate of one channel may be shut by its ReLU; the heads are of other losses.
+    learning = {
+        n: p for n, p in network.named_parameters() if not any(part in n for part in ("head", "squeeze", "excite"))
+    }
+    silent = [n for n, p in learning.items() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+def test_the_fast_network_has_the_plain_ones_results_gradients_and_names(
+    backbone: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(4)
+    target, reference = grey(picture(320, 288)), picture(64, 96, 1)
+    plain = InformedPDNLA(backbone, channel=4, side=64)
+    nn.init.normal_(plain.refiner.to_rgb.weight)
+    nn.init.normal_(plain.refiner.gate.weight)
+    plain = plain.double()
+    fast = accelerate(copy.deepcopy(plain))
+    assert not caplog.records
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    target, reference = target.double(), reference.double()
+    with torch.no_grad():
+        large = plain(target, reference).out
+        for same in (fast(target, reference).out, fast(target, fast.encode_reference(reference)).out):
+            torch.testing.assert_close(same, large, atol=1e-9, rtol=0)
+    target = target[..., :64, :96]
+    guide = plain.guidance(target, reference, (64, 96))
+    for network in (plain, fast):
+        mid, out = network(target, reference, guide)
+        (mid.square().mean() + out.square().mean()).backward()
+    for (name, one), other in zip(plain.named_parameters(), fast.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None), name
+        if one.grad is not None:
+            torch.testing.assert_close(other.grad, one.grad, atol=1e-9, rtol=1e-6)
+
+
+def test_in_bfloat16_its_copy_for_inference_differs_by_rounding(backbone: nn.Module) -> None:
+    torch.manual_seed(5)
+    target, reference = grey(picture(64, 96)), picture(64, 64, 1)
+    network = InformedPDNLA(backbone, channel=4, side=64).eval()
+    with torch.no_grad():
+        out = network(target, reference).out
+        with torch.autocast("cpu", torch.bfloat16):
+            lower = for_inference(network, torch.bfloat16)(target, reference).out
+    assert (lower - out).abs().mean() < 0.01

@@ -1,0 +1,83 @@
+"""Training on kept pairs: killed and resumed, it ends with the weights of a run that nothing stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pdnla.data.hard_pairs import HardPair
+from pdnla.data.kept_pairs import keep, pair_file
+from pdnla.images import color
+from pdnla.network.correspondence import Carried
+from pdnla.network.guide import SHOWN, Opinion
+
+COMMAND = Path(sys.executable).with_name("pdnla-train")
+STEPS = 16
+OVERRIDES = [
+    "experiment=informed",
+    "model.channel=4",
+    "trainer=cpu",
+    "trainer.precision=32-true",
+    f"trainer.max_steps={STEPS}",
+    "trainer.val_check_interval=1000",
+    "callbacks.last.every_n_train_steps=1",
+    "data.batch_size=2",
+    "data.size=32",
+    "data.recount=2",
+    "data.recolour=0.5",
+    "data.mistakes=0.5",
+    "schedule.warmup=2",
+]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    root = tmp_path / "pairs"
+    for index in range(7):
+        generator = torch.Generator().manual_seed(index)
+        truth = torch.rand(3, 48, 64, generator=generator)
+        seen = [torch.randn(1, c, 4, 4, generator=generator) for c in SHOWN]
+        opinion = Opinion(*(torch.rand(1, c, 4, 4, generator=generator) for c in (2, 1, 1)))
+        carried = Carried(color.rgb_to_lab(truth)[None, 1:], torch.rand(1, 1, 48, 64, generator=generator))
+        for folder in (root, root / "validation"):
+            keep(pair_file(folder, index), HardPair(truth, truth, "warped"), carried, opinion, seen, 64)
+    return root
+
+
+def start(folder: Path, pairs: Path, *overrides: str) -> subprocess.Popen[str]:
+    command = [str(COMMAND), *OVERRIDES, f"data.root={pairs}", f"hydra.run.dir={folder}", *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def test_a_run_that_was_killed_ends_with_the_weights_of_one_never_stopped(tmp_path: Path, pairs: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    first = start(stopped, pairs)
+    deadline = time.monotonic() + 200
+    while not (stopped / "last.ckpt").exists():
+        assert first.poll() is None, first.communicate()[0][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert torch.load(stopped / "last.ckpt", weights_only=True)["global_step"] < STEPS
+    runs = [start(whole, pairs), start(stopped, pairs, f"ckpt_path={stopped}")]
+    for run in runs:
+        output, _ = run.communicate(timeout=300)
+        assert run.returncode == 0, output[-3000:]
+    states = [torch.load(folder / "last.ckpt", weights_only=True) for folder in (whole, stopped)]
+    assert [state["global_step"] for state in states] == [STEPS, STEPS]
+    for name, value in states[0]["state_dict"].items():
+        assert torch.equal(value, states[1]["state_dict"][name]), name
+
+
+def test_another_model_is_refused_in_a_sentence(tmp_path: Path, pairs: Path) -> None:
+    run = start(tmp_path / "run", pairs, "model=pdnla_tiny")
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 2, output[-3000:]
+    assert "data=kept_pairs: its pairs are kept for model=pdnla_informed; choose that, or other data" in output
