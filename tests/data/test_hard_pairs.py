@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pdnla.data.hard_pairs import MISSING, HardPairs, degraded, joined, recoloured, replaced, toned, view
-from pdnla.data.held_out import OTHERS, PEOPLE, RESERVE, is_held_out, person
+from pdnla.data.held_out import OTHERS, PEOPLE, is_held_out, person
 from pdnla.errors import UserError
 from pdnla.images import color
 
@@ -99,11 +99,11 @@ def test_one_photograph_is_too_few(photographs: list[Path]) -> None:
 
 
 def test_people_do_not_overlap_and_those_held_out_are_told_in_both_folders() -> None:
-    numbers = [number for run in (*PEOPLE, *RESERVE, *OTHERS) for number in run]
+    numbers = [number for run in (*PEOPLE, *OTHERS) for number in run]
     assert len(numbers) == len(set(numbers))
     assert set(numbers) == set(range(1, 434)) - set(range(388, 393))
     for folder in ("Faces", "Faces_easy"):
-        assert all(is_held_out(Path(folder) / f"image_{run.start:04d}.jpg") for run in (*PEOPLE, *RESERVE))
+        assert all(is_held_out(Path(folder) / f"image_{run.start:04d}.jpg") for run in PEOPLE)
         assert not any(is_held_out(Path(folder) / f"image_{run.start:04d}.jpg") for run in OTHERS)
         assert not is_held_out(Path(folder) / "image_0163_.jpg")
     assert person(Path("Faces/image_0174.jpg")) == range(174, 194)

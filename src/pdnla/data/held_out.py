@@ -14,34 +14,35 @@ log = logging.getLogger(__name__)
 
 PEOPLE = (
     range(42, 47),
-    range(69, 90),
+    range(133, 138),
+    range(159, 164),
     range(164, 169),
     range(169, 174),
-    range(194, 215),
     range(262, 267),
+    range(267, 286),
     range(306, 326),
-    range(326, 346),
     range(393, 398),
-    range(418, 434),
+    range(398, 418),
 )
 """Ten people on whom the evaluation measures faces, each as the numbers of all photographs of that person."""
-
-RESERVE = (range(133, 138), range(159, 164), range(267, 286), range(398, 418))
-"""Four more people who must not be used in training, for trials during development."""
 
 OTHERS = (
     range(1, 22),
     range(22, 42),
     range(47, 69),
+    range(69, 90),
     range(90, 113),
     range(113, 133),
     range(138, 159),
     range(174, 194),
+    range(194, 215),
     range(215, 240),
     range(240, 262),
     range(286, 306),
+    range(326, 346),
     range(346, 366),
     range(366, 388),
+    range(418, 434),
 )
 """The other people with several photographs."""
 
@@ -53,12 +54,12 @@ def person(path: Path) -> range | None:
     number = path.stem.rpartition("_")[2]
     if path.absolute().parent.name not in _FOLDERS or not number.isdecimal():
         return None
-    return next((run for run in (*PEOPLE, *RESERVE, *OTHERS) if int(number) in run), None)
+    return next((run for run in (*PEOPLE, *OTHERS) if int(number) in run), None)
 
 
 def is_held_out(path: Path) -> bool:
-    """Return whether a photograph of Caltech-101 shows one of :data:`PEOPLE` or :data:`RESERVE`."""
-    return person(path) in (*PEOPLE, *RESERVE)
+    """Return whether a photograph of Caltech-101 shows one of :data:`PEOPLE`."""
+    return person(path) in PEOPLE
 
 
 def without_held_out(photographs: Sequence[Path], source: object) -> list[Path]:
