@@ -64,7 +64,8 @@ def test_the_colorizer_runs_an_onnx_file(net: PDNLA, onnx_file: Path) -> None:
     assert np.abs(actual - expected).max() <= 1
     theirs.set_reference(reference)
     kept = theirs.colorize_many([target, target.rotate(180)])
-    assert np.array_equal(np.asarray(kept[0]), actual)
+    # ONNX Runtime chooses its kernels by the size of the batch and the threads: rounding may turn a level.
+    assert np.abs(np.asarray(kept[0], np.int16) - actual).max() <= 1
     assert kept[1].size == target.size
 
 
@@ -99,7 +100,9 @@ def test_a_compiled_package_of_version_0_1_is_run_with_what_it_says_of_itself(tm
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
 def test_a_device_that_the_runtime_does_not_have_is_refused(device: str, onnx_file: Path) -> None:
-    with pytest.raises(UserError, match=rf"--device {device}: ONNX Runtime, which runs \S*c4\.onnx, does not have it"):
+    with pytest.raises(
+        UserError, match=rf"--device {device}: ONNX Runtime, which runs \S*c4\.onnx, does not support it here"
+    ):
         load_exported(onnx_file, torch.device(device))
 
 
@@ -146,7 +149,7 @@ def test_a_file_that_differs_from_the_network_is_not_kept(
     monkeypatch.setattr("pdnla.export.load_exported", lambda *_: None)
     for wrong in (0.1, float("nan")):
         monkeypatch.setattr("pdnla.export.compare", lambda *_, wrong=wrong: type("P", (), {"largest": wrong})())
-        with pytest.raises(UserError, match=r"a\.onnx: its results differ by"):
+        with pytest.raises(UserError, match=r"a\.onnx: its results differ from the network's by"):
             export(net, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 

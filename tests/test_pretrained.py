@@ -69,5 +69,5 @@ def test_half_precision_is_read_as_what_it_was(tmp_path: Path) -> None:
 
 
 def test_the_card_says_what_a_user_must_know() -> None:
-    for heading in ("Data", "Recipe", "Measures", "Limits", "Licence"):
+    for heading in ("Data", "Training", "Measures", "Limits", "Licence"):
         assert f"## {heading}" in card()
