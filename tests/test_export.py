@@ -63,6 +63,7 @@ def test_the_colorizer_runs_an_onnx_file(net: PDNLA, onnx_file: Path) -> None:
     expected, actual = (np.asarray(c(target, reference), np.int16) for c in (ours, theirs))
     assert np.abs(actual - expected).max() <= 1
     theirs.set_reference(reference)
+    assert np.array_equal(np.asarray(theirs.colorize(target)), actual)
     kept = theirs.colorize_many([target, target.rotate(180)])
     # ONNX Runtime chooses its kernels by the size of the batch and the threads: rounding may turn a level.
     assert np.abs(np.asarray(kept[0], np.int16) - actual).max() <= 1
