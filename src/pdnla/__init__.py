@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pdnla.inference.colorizer import Colorizer, colorize
     from pdnla.weights import load_network
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["PDNLA", "Colorizer", "UserError", "colorize", "load_network", "models"]
 
 # Importing torch takes seconds, and `pdnla-colorize --help` does not need it.
