@@ -182,7 +182,7 @@ def use(file: Path) -> None:
         read_image(file.with_name(f"result.{suffix}"))
 
 
-def campaign(files: int, seed: int, folder: Path) -> dict[tuple[str, str], list[Result]]:
+def campaign(files: int, seed: int, folder: Path, seconds: int = SECONDS) -> dict[tuple[str, str], list[Result]]:
     """Damage and read the given number of files, of each kind in turn; return the outcomes by kind and damage."""
     whole, chance = whole_files(), random.Random(seed)
     found: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
@@ -190,7 +190,7 @@ def campaign(files: int, seed: int, folder: Path) -> dict[tuple[str, str], list[
         kind, damage, suffix, data = damaged(whole, number, chance)
         file = folder / f"damaged.{suffix}"
         file.write_bytes(data)
-        result = attempt(file, use, SECONDS, MEMORY)
+        result = attempt(file, use, seconds, MEMORY)
         if result.outcome not in GOOD:
             kept = folder / f"bad_{number}.{suffix}"
             file.rename(kept)
@@ -230,6 +230,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder for the files that were neither read nor refused")
     parser.add_argument("--album", type=int, help="colour so many as an album instead")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="that a file may take")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -238,7 +239,7 @@ def main() -> int:
             wrong, printed = colour_album(options.album, options.seed, folder.resolve())
             print(printed)
             return int(wrong > 0)
-        found = campaign(options.files, options.seed, folder.resolve())
+        found = campaign(options.files, options.seed, folder.resolve(), options.seconds)
     print(table(found))
     return int(any(result.outcome not in GOOD for results in found.values() for result in results))
 

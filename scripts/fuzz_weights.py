@@ -234,7 +234,9 @@ def use(file: Path) -> None:
         network(*pictures)
 
 
-def campaign(files: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS) -> dict[tuple[str, str], list[Result]]:
+def campaign(
+    files: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS, seconds: int = SECONDS
+) -> dict[tuple[str, str], list[Result]]:
     """Damage and read the given number of files, of each kind in turn; return the outcomes by kind and damage."""
     whole, chance = whole_files(kinds), random.Random(seed)
     found: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
@@ -243,7 +245,7 @@ def campaign(files: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS) 
         damage = chance.choice(damages(kind))
         file = folder / ("damaged.onnx" if kind == "onnx" else "damaged.pt")
         file.write_bytes(damage(bytearray(whole[kind]), chance))
-        result = attempt(file, use, SECONDS, MEMORY)
+        result = attempt(file, use, seconds, MEMORY)
         if (folder / RAN).exists():
             (folder / RAN).unlink()
             result = result._replace(outcome="payload ran")
@@ -261,11 +263,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder for the files that were neither read nor refused")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="onnx needs pdnla[export]")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="that a file may take")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        found = campaign(options.files, options.seed, folder.resolve(), options.kinds)
+        found = campaign(options.files, options.seed, folder.resolve(), options.kinds, options.seconds)
     print(table(found))
     return int(any(result.outcome not in GOOD for results in found.values() for result in results))
 
