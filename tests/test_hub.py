@@ -144,3 +144,17 @@ def test_pushing_uploads_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_importing_the_package_imports_neither_torch_nor_the_hub() -> None:
     code = "import sys, pdnla; sys.exit(any(m in sys.modules for m in ('torch', 'huggingface_hub')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_commands_take_a_folder_as_weights(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pdnla.cli.colorize import main
+
+    Image.new("L", (20, 30), 90).save(tmp_path / "grey.png")
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "red.png")
+    arguments = ["grey.png", "red.png", "--weights", "net", "--size", "32", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["pdnla-colorize", *arguments])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    assert Image.open(tmp_path / "grey_colorized.png").size == (20, 30)

@@ -21,8 +21,8 @@ from pdnla.checkpoints import printable
 from pdnla.errors import UserError
 from pdnla.files import replacing
 from pdnla.models import Description, describe
-from pdnla.pretrained import BUNDLED
-from pdnla.weights import CONFIG, FORMAT, FORMAT_VERSION, MODEL, load_network, save_weights
+from pdnla.pretrained import BUNDLED, MODEL
+from pdnla.weights import CONFIG, FORMAT, FORMAT_VERSION, load_network, save_weights
 
 if TYPE_CHECKING:
     from huggingface_hub import PyTorchModelHubMixin

@@ -20,14 +20,14 @@ from pdnla.checkpoints import SOURCE, check_state, load_pickle, memory_of, print
 from pdnla.errors import UserError
 from pdnla.files import replacing
 from pdnla.models import Description, build, describe, differences, read_description
-from pdnla.pretrained import find_weights, is_exported
+from pdnla.pretrained import MODEL, find_weights, is_exported
 from pdnla.published import KEY as PUBLISHED
 from pdnla.published import from_published
 
 FORMAT = "pdnla"
 FORMAT_VERSION = "2"
-MODEL, CONFIG = "model.safetensors", "config.json"
-"""Names of the weights and of the model's description in a folder of :mod:`pdnla.hub`."""
+CONFIG = "config.json"
+"""Name of the model's description in a folder of :mod:`pdnla.hub`."""
 
 
 class Weights(NamedTuple):
@@ -137,13 +137,13 @@ def check_model(option: str, weights: Weights, network: nn.Module, resuming: boo
 
 def read_weights(path: str | Path) -> Weights:
     """Return the contents of a weights file; see :func:`load_network`."""
+    if Path(path).is_dir():
+        return _read_folder(Path(path))
     path = find_weights(path)
     if is_exported(path):
         raise UserError(
             f"{path}: is an exported network, which can only colour; name the weights that it was exported from"
         )
-    if path.is_dir():
-        return _read_folder(path)
     try:
         with path.open("rb") as file:
             start = file.read(9)

@@ -183,7 +183,7 @@ def colorize(
         keep_references=keep_reference,
         depth=int(depth.value),
     )
-    if not find_weights(weights).exists():
+    if not find_weights(weights).is_file():
         raise UserError(
             f"--weights {weights}: there is no such file; check the path, or use one of {', '.join(BUNDLED)}"
         )

@@ -121,7 +121,7 @@ class Colorizer:
         return self.colorize_many([target], [reference])[0]
 
     def set_reference(self, reference: Image.Image | Picture) -> None:
-        """Encode ``reference`` for :meth:`colorize` and :meth:`colorize_many`."""
+        """Keep what depends on ``reference`` alone, for :meth:`colorize` and :meth:`colorize_many`."""
         with torch.inference_mode():
             tensor = network_input(_as_picture(reference), self.size, grey=False).to(self.device)
             with self._precision():
@@ -144,7 +144,7 @@ class Colorizer:
         """Colour ``targets``; those with the same working size form a batch.
 
         Args:
-            targets: pictures of any sizes.
+            targets: what to colour, of any sizes.
             references: one for each target; None for the one set by :meth:`set_reference`.
 
         Returns:
@@ -202,7 +202,7 @@ class Colorizer:
         return [results[index] for index in range(len(pictures))]
 
     def _predict_chroma(self, grey: Tensor, reference: Tensor | None) -> Tensor:
-        """Return the network's a* and b*, ``(B, 2, h, w)``, for grey pictures in [0, 1], ``(B, 3, h, w)``."""
+        """Run the network on grey pictures in [0, 1], ``(B, 3, h, w)``: a* and b*, ``(B, 2, h, w)``."""
         try:
             with self._precision():
                 code = self._code if reference is None else reference.to(self.device) * 2 - 1
@@ -242,7 +242,7 @@ def colorize(
 
 
 def _paint(picture: Picture, plane: ChromaPlane, device: torch.device) -> Image.Image:
-    """Return ``picture`` with its own L* and the chroma of ``plane``, computed in strips to limit the memory."""
+    """Return ``picture`` in its own L* and the chroma of ``plane``, in strips, which bounds the memory."""
     result = Image.new("RGB", picture.size)
     for top, rgb in _strips(picture, plane, device, levels=255):
         result.paste(Image.fromarray(rgb.to(torch.uint8).cpu().numpy()), (0, top))
@@ -252,7 +252,7 @@ def _paint(picture: Picture, plane: ChromaPlane, device: torch.device) -> Image.
 
 
 def _paint_16_bits(picture: Picture, plane: ChromaPlane, device: torch.device) -> Pixels:
-    """Return the result of :func:`_paint` with 16 bits per channel."""
+    """Return ``picture`` as :func:`_paint` does, with 16 bits a channel."""
     width, height = picture.size
     result = np.empty((height, width, 3 if picture.alpha is None else 4), np.uint16)
     for top, rgb in _strips(picture, plane, device, levels=65535):

@@ -54,15 +54,15 @@ def colour_shares(
     A single share is coloured in this process; of several, each has its own process.
 
     Args:
-        shares: the tasks of each device.
-        devices: the devices, one per share.
-        settings: the settings.
-        reference: the common reference of all tasks; None: each task has its own.
+        shares: what each device does.
+        devices: as many as shares.
+        settings: how.
+        reference: the one reference of all tasks; None: each has its own.
 
     Raises:
-        UserError: weights or the common reference cannot be read, or a process was killed.
-        DiskFullError: the disk is full.
-        ChildProcessError: a process failed with an unexpected error; its traceback is on stderr.
+        UserError: weights or the one reference cannot be read, or a process was killed.
+        DiskFullError: there is no room for a result.
+        ChildProcessError: a process ended by a fault of ours; its traceback is on stderr.
     """
     work = [(list(tasks), device) for tasks, device in zip(shares, devices, strict=True) if tasks]
     if len(work) == 1:

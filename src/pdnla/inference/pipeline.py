@@ -53,15 +53,15 @@ def colour_tasks(
     """Colour tasks and yield the outcome of each when its result is written or it has failed.
 
     Args:
-        colorizer: the colorizer.
-        tasks: the tasks.
-        batch_size: largest number of pictures of similar shape in a batch.
-        reference: the common reference of all tasks, which is read once; None: each task has its own.
-        depth: bits per channel of the results, 8 or 16.
+        colorizer: what colours.
+        tasks: what to colour.
+        batch_size: pictures of like shape coloured at a time.
+        reference: the one reference of all tasks, which is read once; None: each has its own.
+        depth: bits a channel of the results, 8 or 16.
 
     Raises:
-        UserError: the common reference cannot be read.
-        DiskFullError: the disk is full.
+        UserError: the one reference of all targets cannot be read.
+        DiskFullError: there is no room for a result.
     """
     if reference is not None:
         colorizer.set_reference(_read_reference(reference))
@@ -204,6 +204,6 @@ def _write(task: Task, result: "Image | Pixels") -> Outcome:
 
 
 def shared_reference(tasks: Sequence[Task]) -> Path | None:
-    """Return the common reference of all tasks, or None if they have several."""
+    """Return the one reference of all tasks, or None if they have several."""
     first = tasks[0].reference
     return first if all(task.reference == first for task in tasks) else None
