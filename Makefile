@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: bench demo docs test lint types clean help
+.PHONY: bench demo docs test test-lowest lint types clean help
 
 help:
-	@echo "make demo   train for a few minutes on photographs that come with scikit-image, then colour another one"
-	@echo "make test   lint, types and tests"
-	@echo "make docs   build the documentation into site/"
-	@echo "make bench  time everything against the plain network: an hour on two cores"
-	@echo "make clean  remove the environment and what the demo made"
+	@echo "make demo         train for a few minutes on photographs that come with scikit-image, then colour another one"
+	@echo "make test         lint, types and tests"
+	@echo "make test-lowest  the tests with the lowest versions of all dependencies"
+	@echo "make docs         build the documentation into site/"
+	@echo "make bench        time everything against the plain network: an hour on two cores"
+	@echo "make clean        remove the environment and what the demo made"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'pdnla needs Python 3.10 or later')"
@@ -18,6 +19,16 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
+
+# The lowest version that pyproject.toml allows of each dependency it names.
+$(VENV)-lowest/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct --editable ".[dev]"
+	@touch $@
+
+test-lowest: $(VENV)-lowest/.installed
+	$(VENV)-lowest/bin/python -m pytest -n auto
 
 demo: $(VENV)/.installed
 	$(BIN)/python scripts/demo.py
@@ -39,4 +50,4 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo benchmark site
+	rm -rf $(VENV) $(VENV)-lowest demo benchmark site
