@@ -35,8 +35,12 @@ from pdnla.training.options import OPTIONS
 
 PROJECT = Path(__file__).parents[1]
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-ENTRIES = dict(re.findall(r'^(pdnla-\w+) = "([\w.]+):main"$', (PROJECT / "pyproject.toml").read_text(), re.M))
-EXTRAS = set(re.findall(r"^(\w+) = \[", (PROJECT / "pyproject.toml").read_text().split("optional-dep")[1], re.M))
+ENTRIES = dict(
+    re.findall(r'^(pdnla-\w+) = "([\w.]+):main"$', (PROJECT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+)
+EXTRAS = set(
+    re.findall(r"^(\w+) = \[", (PROJECT / "pyproject.toml").read_text(encoding="utf-8").split("optional-dep")[1], re.M)
+)
 COMPOSED = {"pdnla-train": "train", "pdnla-eval": "eval"}
 
 RUN: dict[str, list[str]] = {
@@ -122,7 +126,7 @@ def parse(words: list[str], prose: bool = False) -> None:
     elif program in ENTRIES:
         parse_typer(program, arguments, prose)
     elif program == "make":
-        rules = re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text(), re.M)
+        rules = re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.M)
         assert set(arguments) <= set(rules), rules
     elif program == "pip":
         parse_pip(arguments)
