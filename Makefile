@@ -1,14 +1,15 @@
-# `make demo` and `make test` need Python 3.10 or later and make, nothing else; the environment is made once.
+# `make demo`, `make test` and `make docs` need Python 3.10 or later and make, nothing else; the environment is made once.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: bench demo test test-lowest lint types clean help
+.PHONY: bench demo docs test test-lowest lint types clean help
 
 help:
 	@echo "make demo         train for a few minutes on photographs that come with scikit-image, then colour another one"
 	@echo "make test         lint, types and tests"
 	@echo "make test-lowest  the tests with the lowest versions of all dependencies"
+	@echo "make docs         build the documentation into site/"
 	@echo "make bench        time everything against the plain network: an hour on two cores"
 	@echo "make clean        remove the environment and what the demo made"
 
@@ -35,6 +36,9 @@ demo: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python scripts/benchmark.py --out benchmark
 
+docs: $(VENV)/.installed
+	$(BIN)/python -m mkdocs build --strict
+
 test: lint types
 	$(BIN)/python -m pytest -n auto
 
@@ -46,4 +50,4 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest demo benchmark
+	rm -rf $(VENV) $(VENV)-lowest demo benchmark site

@@ -7,16 +7,16 @@ from pdnla.errors import UserError
 
 if TYPE_CHECKING:
     from pdnla import models
+    from pdnla.hub import PDNLA
     from pdnla.inference.colorizer import Colorizer, colorize
-    from pdnla.network import PDNLA
     from pdnla.weights import load_network
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["PDNLA", "Colorizer", "UserError", "colorize", "load_network", "models"]
 
 # Importing torch takes seconds, and `pdnla-colorize --help` does not need it.
 _MODULES = {
-    "PDNLA": "pdnla.network",
+    "PDNLA": "pdnla.models",  # where it gets from_pretrained
     "Colorizer": "pdnla.inference.colorizer",
     "colorize": "pdnla.inference.colorizer",
     "load_network": "pdnla.weights",
