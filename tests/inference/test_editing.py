@@ -160,7 +160,7 @@ def test_a_point_of_the_same_picture_comes_from_the_same_place(colorizer: Colori
 
 def test_the_attention_of_a_place_carries_what_the_correspondence_carries_there(misled: Editor) -> None:
     """Where a colour is said to come from, the reference has that colour."""
-    reference = misled.references[0].rgb()
+    reference = discs((50, *RED), (50, *BLUE))
     for point in (LEFT, RIGHT):
         place = misled.source(*point)
         assert np.linalg.norm(chroma_at(misled.image(), point) - chroma_at(reference, (place.x, place.y))) < 10
@@ -211,12 +211,14 @@ def test_previews_alpha_and_sixteen_bits(colorizer: Colorizer) -> None:
     grey = discs((40,), (62,)).convert("L")
     target = grey.convert("LA")
     target.putalpha(Image.linear_gradient("L").resize(grey.size))
-    editor = Editor(colorizer, target, [discs((62, *RED), (40, *BLUE))])
+    editor = Editor(colorizer, target, [discs((62, *RED), (40, *BLUE))], side=SIDE)
     preview = editor.image(size=(80, 80))
     assert (preview.size, preview.mode) == ((80, 80), "RGBA")
     assert editor.image().getchannel("A").tobytes() == target.getchannel("A").tobytes()
     deep = Picture(Image.fromarray(np.asarray(grey, np.float32) / 255))
-    pixels = Editor(colorizer, deep, editor.references).image_16_bits(Adjustment(saturation=0.5))
+    pixels = Editor(colorizer, deep, [discs((62, *RED), (40, *BLUE))], side=SIDE).image_16_bits(
+        Adjustment(saturation=0.5)
+    )
     assert (pixels.shape, pixels.dtype) == ((SIDE, SIDE, 3), np.uint16)
 
 

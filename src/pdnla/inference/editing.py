@@ -1,7 +1,7 @@
 """Editing: the colours of a picture changed after the network has run, without running it again."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import kornia.filters
@@ -15,7 +15,7 @@ from pdnla.errors import UserError
 from pdnla.images.io import Picture, picture_from_pil
 from pdnla.images.sixteen_bits import Pixels
 from pdnla.inference.chroma_upscaling import ChromaPlane
-from pdnla.inference.colorizer import Colorizer
+from pdnla.inference.colorizer import Colorizer, WorkingColours
 from pdnla.inference.correcting import REACH, Corrected, Correction, carry, check_point, correct, spot_at
 from pdnla.inference.preprocessing import network_input
 from pdnla.network.correspondence import CELL, FINE, SIDE, Correspondence, ReferenceSpots, View
@@ -75,7 +75,8 @@ class Editor:
     Args:
         colorizer: what colours.
         target: what to colour.
-        references: pictures in colour; corrections may take colours from each.
+        references: pictures in colour; corrections may take colours from each. Only what the network sees of them is
+            kept.
         main: number of the reference that the network is given.
         side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
 
@@ -87,18 +88,26 @@ class Editor:
         self,
         colorizer: Colorizer,
         target: Image.Image | Picture,
-        references: Sequence[Image.Image | Picture],
+        references: Iterable[Image.Image | Picture],
         main: int = 0,
         side: int = SIDE,
     ) -> None:
         self.target = target if isinstance(target, Picture) else picture_from_pil(target)
-        self.references = [one if isinstance(one, Picture) else picture_from_pil(one) for one in references]
         self.main = main
         self.corrections: list[Correction] = []
         self._colorizer = colorizer
         self._device = colorizer.device
         self._side = side
-        self._working = colorizer.working_colours(self.target, self.references[main])
+        self._references: list[Tensor] = []
+        working: WorkingColours | None = None
+        for number, reference in enumerate(references):
+            picture = reference if isinstance(reference, Picture) else picture_from_pil(reference)
+            if number == main:
+                working = colorizer.working_colours(self.target, picture)
+            self._references.append(self._input(picture, grey=False))
+        if working is None:
+            raise ValueError(f"main is {main}, and there are {len(self._references)} references")
+        self._working = working
         self._corrected: list[Corrected] = []
         self._references_seen: dict[int, _Seen] = {}
 
@@ -140,8 +149,8 @@ class Editor:
             UserError: a point lies outside its picture, there is no such reference, or the reach is not above 0.
         """
         number = self.main if number is None else number
-        if not 0 <= number < len(self.references):
-            count = len(self.references)
+        if not 0 <= number < len(self._references):
+            count = len(self._references)
             raise UserError(f"reference {number}: there are {count}; give a number from 0 to {count - 1}")
         correction = Correction(target, reference, number, reach)
         seen = self._seen(correction.number)
@@ -218,7 +227,7 @@ class Editor:
 
     def _seen(self, number: int) -> _Seen:
         if number not in self._references_seen:
-            picture = self._input(self.references[number], grey=False)
+            picture = self._references[number]
             with torch.inference_mode():
                 seen = _Seen(self._correspondence.view(picture), self._correspondence.encode_reference(picture))
             self._references_seen[number] = seen

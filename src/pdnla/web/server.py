@@ -1,0 +1,188 @@
+"""Serving the page: at one address, to those who may see it, with nothing from elsewhere."""
+
+import hmac
+import ipaddress
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import uvicorn
+from fastapi import FastAPI, Response
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pdnla.errors import UserError
+from pdnla.web.studio import Studio
+
+PORTS = range(7860, 7960)
+"""Where the page is looked for if no port is asked for: the first one that is free."""
+SHORTEST_PASSWORD = 8
+"""Characters of a password at least."""
+_OWN_NAMES = ["127.0.0.1", "localhost", "[::1]"]
+# Scripts and styles of the page are inline; nothing may come from or go to another host.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:;"
+    " object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+# What the page asks for. The rest of what Gradio offers is not there: look-ups at other hosts, recordings, its API.
+_PATHS = (
+    "/assets/", "/static/", "/theme.css", "/config", "/favicon.ico", "/manifest.json", "/robots.txt", "/login",
+    "/logout", "/gradio_api/queue/", "/gradio_api/upload", "/gradio_api/file=", "/gradio_api/heartbeat/",
+    "/gradio_api/cancel", "/gradio_api/reset", "/gradio_api/startup-events", "/gradio_api/app_id",
+    "/gradio_api/login_check", "/gradio_api/token", "/gradio_api/user",
+)  # fmt: skip
+
+_HEADERS = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+
+
+class Address(NamedTuple):
+    """Where the page listens, and the password that it asks for; None for a page of this machine alone."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    password: str | None = None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_address(address: Address) -> None:
+    """Raise UserError if others would reach the page without a password, or with a short one."""
+    if address.password is not None and len(address.password) < SHORTEST_PASSWORD:
+        raise UserError(f"--password: must have at least {SHORTEST_PASSWORD} characters")
+    if address.password is None and not is_loopback(address.host):
+        raise UserError(
+            f"--host {address.host}: others can reach it, which takes a password; set PDNLA_WEB_PASSWORD or --password"
+        )
+
+
+def listen(address: Address) -> socket.socket:
+    """Return a socket that listens at an address.
+
+    Raises:
+        UserError: the address is not this machine's, or its port is taken.
+    """
+    reason = ""
+    for port in PORTS if address.port is None else [address.port]:
+        try:
+            family, _, _, _, place = socket.getaddrinfo(address.host, port, type=socket.SOCK_STREAM)[0]
+            listening = socket.socket(family, socket.SOCK_STREAM)
+            if os.name == "posix":  # elsewhere it would let two servers share a port
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listening.bind(place)
+                listening.listen(128)
+            except OSError:
+                listening.close()
+                raise
+            return listening
+        except OSError as error:
+            reason = error.strerror or str(error)
+    ports = f"port {address.port}" if address.port is not None else f"ports {PORTS[0]} to {PORTS[-1]}"
+    raise UserError(f"--host {address.host}, {ports}: cannot listen there ({reason}); choose another with --port")
+
+
+class _Guard:
+    """Refuses what the page does not ask for, and tells browsers to fetch nothing from elsewhere."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] != "http" or not (scope["path"] == "/" or scope["path"].startswith(_PATHS)):
+            await Response("there is no such page", status_code=404, media_type="text/plain")(scope, receive, send)
+        else:
+
+            async def send_with_policy(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    MutableHeaders(scope=message).update(_HEADERS)
+                await send(message)
+
+            await self.app(scope, receive, send_with_policy)
+
+
+class _Server(uvicorn.Server):
+    """A server that tells when it can be reached."""
+
+    def __init__(self, config: uvicorn.Config, tell: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell = tell
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell it."""
+        await super().startup(sockets)
+        self._tell()
+
+
+def build_app(studio: Studio, address: Address, folder: Path) -> FastAPI:
+    """Return the application that serves the page.
+
+    Args:
+        studio: what all users share.
+        address: where it will listen, and the password.
+        folder: where what users send and what is made of it goes.
+    """
+    # Gradio reads these when it is imported and when its parts are made.
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import gradio
+
+    from pdnla.web.page import build_page, theme
+    from pdnla.web.sessions import Sessions
+
+    page = build_page(studio, Sessions(studio, folder / "sessions"))
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    if is_loopback(address.host):
+        # Another site's page must not reach this one under a name that it lets point here.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=_OWN_NAMES)
+    app.add_middleware(_Guard)
+    password = address.password
+    return gradio.mount_gradio_app(
+        app,
+        page,
+        "/",
+        server_name=address.host,
+        auth=None if password is None else (lambda _, given: hmac.compare_digest(given.encode(), password.encode())),
+        auth_message=None if password is None else "Any name will do; the password is that of pdnla-web.",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=f"{studio.limits.megabytes}mb",
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        theme=theme(),
+    )
+
+
+def serve(studio: Studio, address: Address, started: Callable[[str], None]) -> None:
+    """Serve the page until the process is told to leave; what users sent is removed then.
+
+    Args:
+        studio: what all users share.
+        address: where to listen.
+        started: called with the page's address once it can be opened.
+
+    Raises:
+        UserError: it cannot listen there, or others would reach it without a password.
+    """
+    check_address(address)
+    with listen(address) as listening, tempfile.TemporaryDirectory(prefix="pdnla-web-") as folder:
+        app = build_app(studio, address, Path(folder))
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        url = f"http://{host}:{listening.getsockname()[1]}/"
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        _Server(config, lambda: started(url)).run(sockets=[listening])
