@@ -2,7 +2,7 @@
 
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from pdnla.inference.planning import Task
 from pdnla.inference.results import write_failures
 from pdnla.processes import Rank
 from pdnla.web.picking import Candidate, pick, readable
-from pdnla.web.still import result_suffix
+from pdnla.web.still import result_name
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import Upload, check_count, check_upload, keep_upload
 
@@ -54,7 +54,7 @@ def colour_album(
     references: Sequence[str | Path],
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[State]:
+) -> Generator[State, None, None]:
     """Colour pictures, each after the reference most like it, and yield how far that is after each.
 
     Others have their turns between two pictures. To stop, close the iterator: what is coloured by then is dropped.
@@ -82,12 +82,12 @@ def colour_album(
         offered, left_out = readable([keep_upload(path, top / "references") for path in references], studio.limits)
         if references and not offered:
             raise UserError(left_out[0])
-        names = unique_names([f"{PurePath(one.name).stem}{result_suffix(one)}" for one in uploads])
+        names = unique_names([result_name(one) for one in uploads])
         rows: list[Row] = []
         yield State(0, len(uploads), [], left_out)
         for upload, name in zip(uploads, names, strict=True):
-            rows.append(_colour(studio, upload, offered, top, name, progress))
-            yield State(len(rows), len(uploads), list(rows), left_out)
+            rows.append(_colour(studio, upload, offered, top, name, progress, left_out))
+            yield State(len(rows), len(uploads), list(rows), list(left_out))
         results = sorted((top / "results").glob("*"))
         archive = None
         if results:
@@ -111,30 +111,25 @@ def _colour(
     top: Path,
     name: str,
     progress: Callable[[int, int], None] | None,
+    left_out: list[str],
 ) -> Row:
+    def add_once(sentence: str) -> None:
+        if sentence not in left_out:
+            left_out.append(sentence)
+
     try:
         header = check_upload(upload, studio.limits)
-        candidate = _reference(studio, upload, references, top, progress)
+        candidate = pick(studio, upload, references, top / "descriptors", 1, progress, add_once)[0]
         task = _task(upload, candidate, top / "results" / name, header)
         deep = header.bits == 16 and task.result.suffix.lower() in DEEP_SUFFIXES
         with studio.turn() as colorizer:
             (outcome,) = colour_tasks(colorizer, [task], batch_size=1, depth=16 if deep else 8)
         if outcome.failure is not None:
-            raise UserError(outcome.failure.replace(str(task.result), name))
+            raise UserError(candidate.upload.told(outcome.failure.replace(str(task.result), name)))
     except UserError as error:
         sentence = upload.told(error)
         return Row(upload.name, failure=sentence if upload.name in sentence else f"{upload}: {sentence}")
     return Row(upload.name, candidate.upload.name, candidate.score)
-
-
-def _reference(
-    studio: Studio,
-    upload: Upload,
-    references: Sequence[Upload],
-    top: Path,
-    progress: Callable[[int, int], None] | None,
-) -> Candidate:
-    return pick(studio, upload, references, top / "descriptors", 1, progress)[0]
 
 
 def _task(upload: Upload, candidate: Candidate, result: Path, header: Header) -> Task:

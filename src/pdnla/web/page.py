@@ -5,6 +5,7 @@ What users send is shown as text, never as markup: names of files are theirs to 
 
 import html
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import gradio as gr
@@ -20,7 +21,7 @@ from pdnla.web.studio import Studio
 TITLE = "pdnla"
 AT_ONCE = 8
 """Requests answered at a time; only one of them has the network."""
-_SECONDS = 30  # that a sentence stays on the page's corner
+_SECONDS = 12  # that a sentence stays on the page's corner
 _HINT = "Click a point of the result to see where its colour comes from."
 _HOW = (
     "Is that the wrong place? Click the right one in the reference: the region around the point of the result takes its"
@@ -292,12 +293,12 @@ class _Handlers:
     ) -> Iterator[list[Any]]:
         session = self._session(request)
         sent, offered = session.sent(targets), session.sent(references)
-        states = colour_album(self.sessions.studio, sent, offered, session.folder / "albums")
         try:
-            for state in states:
-                yield _progress_of(state)
-                if session.closed.is_set():
-                    return
+            with closing(colour_album(self.sessions.studio, sent, offered, session.folder / "albums")) as states:
+                for state in states:
+                    yield _progress_of(state)
+                    if session.closed.is_set():
+                        return
         except UserError as error:
             yield [_tell(error), gr.skip(), gr.skip(), gr.skip()]
 

@@ -39,6 +39,7 @@ def pick(
     cache: Path,
     count: int = BEST,
     progress: Callable[[int, int], None] | None = None,
+    left_out: Callable[[str], None] | None = None,
 ) -> list[Candidate]:
     """Return the references in colour most like the target, best first; a single one is taken as it is.
 
@@ -49,9 +50,10 @@ def pick(
         cache: folder for the descriptors of what users send.
         count: how many.
         progress: called with the number of finished pictures and the number of all.
+        left_out: called with a sentence for each reference that cannot be read.
 
     Raises:
-        UserError: there are several references, and none is another picture in colour.
+        UserError: the target cannot be read, or there are several references and none is another picture in colour.
     """
     own = not references
     if own:
@@ -59,6 +61,7 @@ def pick(
     if len(references) == 1:
         return [Candidate(references[0])]
     by_path = {one.path: one for one in references}
+    sentences: list[str] = []
     with studio.turn() as colorizer:
         choices = choose_references(
             [target.path],
@@ -66,9 +69,16 @@ def pick(
             count=count,
             device=colorizer.device,
             progress=progress,
+            left_out=sentences.append,
             target_cache=cache,
             candidate_cache=None if own else cache,
         )
+    for sentence in sentences:
+        if sentence.startswith(str(target.path)):
+            raise UserError(target.told(sentence))
+        broken = next(one for path, one in by_path.items() if sentence.startswith(str(path)))
+        if left_out is not None:
+            left_out(broken.told(sentence))
     if not choices:
         raise UserError("none of the references is another picture in colour that can be read; choose others")
     return [Candidate(by_path[choice.reference], choice.score) for choice in choices]

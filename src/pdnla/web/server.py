@@ -3,11 +3,12 @@
 import hmac
 import ipaddress
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import uvicorn
 from fastapi import FastAPI, Response
@@ -127,7 +128,7 @@ class _Server(uvicorn.Server):
 
 
 def build_app(studio: Studio, address: Address, folder: Path) -> FastAPI:
-    """Return the application that serves the page.
+    """Return the application that serves the page; its ``state.sessions`` are the open pages.
 
     Args:
         studio: what all users share.
@@ -142,8 +143,10 @@ def build_app(studio: Studio, address: Address, folder: Path) -> FastAPI:
     from pdnla.web.page import build_page, theme
     from pdnla.web.sessions import Sessions
 
-    page = build_page(studio, Sessions(studio, folder / "sessions"))
+    sessions = Sessions(studio, folder / "sessions")
+    page = build_page(studio, sessions)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.sessions = sessions
     if is_loopback(address.host):
         # Another site's page must not reach this one under a name that it lets point here.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=_OWN_NAMES)
@@ -180,9 +183,15 @@ def serve(studio: Studio, address: Address, started: Callable[[str], None]) -> N
         UserError: it cannot listen there, or others would reach it without a password.
     """
     check_address(address)
+    # The server stops on SIGTERM and then raises it again, which would end the process before files are removed.
+    signal.signal(signal.SIGTERM, _leave)
     with listen(address) as listening, tempfile.TemporaryDirectory(prefix="pdnla-web-") as folder:
         app = build_app(studio, address, Path(folder))
         host = f"[{address.host}]" if ":" in address.host else address.host
         url = f"http://{host}:{listening.getsockname()[1]}/"
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
         _Server(config, lambda: started(url)).run(sockets=[listening])
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -5,7 +5,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw
@@ -14,7 +14,7 @@ from pdnla.errors import UserError
 from pdnla.images.io import DEEP_SUFFIXES, WRITABLE_SUFFIXES, Header, Picture, read_image, read_metadata, write_image
 from pdnla.inference.correcting import REACH
 from pdnla.inference.editing import Adjustment, Editor, Source
-from pdnla.web.picking import Candidate, pick, readable
+from pdnla.web.picking import BEST, Candidate, pick, readable
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import Upload, check_count, check_upload, keep_upload
 
@@ -24,11 +24,12 @@ _THUMBNAIL = 320  # longest side in pixels
 _QUALITY = 92  # of the JPEG and WebP files that are shown
 _KEPT = 64  # files that were shown and may still be on their way
 _RING = 0.018  # radius of a mark, of the longer side
+_LONGEST = 200  # bytes of a name, so that file systems have room for what is added
 _NOTHING = "nothing is coloured; choose a grey picture and a reference, and colour it"
 
 
 class Comparison(NamedTuple):
-    """Two files of one size to compare: the grey target and the result."""
+    """Two files of one size to compare: the target and the result."""
 
     before: Path
     after: Path
@@ -48,10 +49,11 @@ class Still:
     Args:
         studio: what all users share.
         folder: where this user's files go.
+        shown_pixels: larger pictures are shown reduced to about as many pixels.
     """
 
-    def __init__(self, studio: Studio, folder: Path) -> None:
-        self.studio, self.folder = studio, folder
+    def __init__(self, studio: Studio, folder: Path, shown_pixels: int = SHOWN_PIXELS) -> None:
+        self.studio, self.folder, self.shown_pixels = studio, folder, shown_pixels
         self.target: Upload | None = None
         self.candidates: list[Candidate] = []
         self.chosen = 0
@@ -66,7 +68,7 @@ class Still:
         folder.mkdir(parents=True, exist_ok=True)
 
     def take_target(self, path: str | Path) -> Path:
-        """Take a picture to colour, and return a file that shows it in grey.
+        """Take a picture to colour, and return a file that shows it.
 
         Raises:
             UserError: it cannot be coloured here.
@@ -82,7 +84,7 @@ class Still:
                 raise UserError(f"{upload}: is a TIFF of {header.pages} pages; colour it as an album, which keeps them")
             picture = _read(upload)
             self.target, self._header = upload, header
-            return self._write(_grey(picture.resized(_shown_size(picture.size))))
+            return self._write(picture.resized(_reduced(picture.size, self.shown_pixels)).rgb())
 
     def drop_target(self) -> None:
         """Forget the picture and its result."""
@@ -117,7 +119,8 @@ class Still:
             references, left_out = readable(self._references, self.studio.limits)
             if self._references and not references:
                 raise UserError(left_out[0])
-            picked = pick(self.studio, self.target, references, self.folder / "descriptors", progress=progress)
+            cache = self.folder / "descriptors"
+            picked = pick(self.studio, self.target, references, cache, BEST, progress, left_out.append)
             for candidate in picked:
                 try:
                     picture = _read(candidate.upload)
@@ -125,7 +128,7 @@ class Still:
                     left_out.append(str(error))
                     continue
                 self.candidates.append(candidate)
-                self._shown.append(Picture(picture.resized(_shown_size(picture.size, SHOWN_PIXELS // 2)).colour))
+                self._shown.append(Picture(picture.resized(_reduced(picture.size, self.shown_pixels // 2)).colour))
             if not self.candidates:
                 raise UserError(left_out[0])
             return left_out
@@ -173,13 +176,14 @@ class Still:
         with self._lock:
             editor = self._edited()
             target = editor.target
-            size = target.size if full else _shown_size(target.size)
+            reduced = _reduced(target.size, self.shown_pixels)
+            size = target.size if full else reduced
             with self.studio.turn():
                 result = editor.image(adjustment, size)
             before = target if size == target.size else Picture(target.resized(size).colour)
-            if not full or size == _shown_size(target.size):
+            if size == reduced:
                 self._result = result
-            return Comparison(self._write(_grey(before)), self._write(result))
+            return Comparison(self._write(before.rgb()), self._write(result))
 
     def mark(self, point: tuple[float, float] | None = None) -> Marked:
         """Mark a point of the result, x and y in [0, 1], and where its colour comes from; None: the last one."""
@@ -224,9 +228,8 @@ class Still:
             editor, target, header = self._edited(), self.target, self._header
             assert target is not None
             assert header is not None
-            suffix = result_suffix(target)
-            deep = header.bits == 16 and suffix.lower() in DEEP_SUFFIXES
-            path = self._next() / f"{Path(target.name).stem}_colorized{suffix}"
+            path = self._next() / result_name(target, "_colorized")
+            deep = header.bits == 16 and path.suffix.lower() in DEEP_SUFFIXES
             with self.studio.turn():
                 result = editor.image_16_bits(adjustment) if deep else editor.image(adjustment)
             try:
@@ -286,10 +289,11 @@ class Still:
         return self._written[-1]
 
 
-def result_suffix(target: Upload) -> str:
-    """Return the suffix of a target's result: its own, or .png for a format that is read only."""
-    suffix = Path(target.name).suffix
-    return suffix if suffix.lower() in WRITABLE_SUFFIXES else ".png"
+def result_name(target: Upload, addition: str = "") -> str:
+    """Return the name of a target's result: in its own format, or .png for one that is read only; not too long."""
+    name = PurePath(target.name)
+    suffix = name.suffix if name.suffix.lower() in WRITABLE_SUFFIXES else ".png"
+    return f"{name.stem.encode()[:_LONGEST].decode(errors='ignore')}{addition}{suffix}"
 
 
 def _read(upload: Upload) -> Picture:
@@ -299,13 +303,9 @@ def _read(upload: Upload) -> Picture:
         raise UserError(upload.told(error)) from error
 
 
-def _shown_size(size: tuple[int, int], pixels: int = SHOWN_PIXELS) -> tuple[int, int]:
+def _reduced(size: tuple[int, int], pixels: int) -> tuple[int, int]:
     factor = min(1.0, (pixels / (size[0] * size[1])) ** 0.5)
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
-def _grey(picture: Picture) -> Image.Image:
-    return picture.rgb().convert("L").convert("RGB")
 
 
 def _marked(image: Image.Image, point: tuple[float, float]) -> Image.Image:

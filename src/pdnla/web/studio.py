@@ -17,6 +17,10 @@ class Turns:
         self._guard = threading.Lock()
         self._waiting: deque[threading.Event] = deque()
 
+    def __len__(self) -> int:
+        """Return how many hold it or wait for it."""
+        return len(self._waiting)
+
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Wait for one's turn and hold it in the block."""
@@ -55,10 +59,10 @@ class Studio:
         self.limits = limits or Limits()
         self.folder = folder
         self.candidates = candidates
-        self._turns = Turns()
+        self.turns = Turns()
 
     @contextmanager
     def turn(self) -> Iterator[Colorizer]:
         """Wait for one's turn and hold the colorizer in the block."""
-        with self._turns.turn():
+        with self.turns.turn():
             yield self.colorizer
