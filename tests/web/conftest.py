@@ -1,7 +1,9 @@
 """What the tests of the web page share: a studio with a small network, and pictures."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from pdnla.backbones import load_backbone
 from pdnla.inference.colorizer import Colorizer
 from pdnla.network.semantic import SemanticWarp
 from pdnla.web.studio import Studio
+from pdnla.web.uploads import Limits
 
 SIDE = 96
 
@@ -72,3 +75,36 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     grey.convert("P").save(folder / "still.gif")
     grey.convert("P").save(folder / "moving.gif", save_all=True, append_images=[grey.rotate(90).convert("P")])
     return folder
+
+
+class Serving(NamedTuple):
+    """A page that is being served: its address, its application, and what its users share."""
+
+    url: str
+    app: Any
+    studio: Studio
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def serving(colorizer: Colorizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """Serve the page in a thread, for files of up to 1 MB."""
+    pytest.importorskip("gradio", reason="the extra pdnla[web] is not installed")
+    import uvicorn
+
+    from pdnla.web.server import Address, build_app, listen
+
+    folder = tmp_path_factory.mktemp("served")
+    studio = Studio(colorizer, Limits(megabytes=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", "")  # which build_app sets, so that it is set back
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "")
+        app = build_app(studio, Address(), folder)
+        listening = listen(Address(port=0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield Serving(f"http://127.0.0.1:{listening.getsockname()[1]}/", app, studio, folder)
+        server.should_exit = True
+        thread.join()
+        listening.close()

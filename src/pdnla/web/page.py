@@ -5,7 +5,7 @@ What users send is shown as text, never as markup: names of files are theirs to 
 
 import html
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import gradio as gr
@@ -69,6 +69,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
                 columns=5,
                 height=260,
                 allow_preview=False,
+                object_fit="contain",
                 interactive=False,
                 buttons=[],
                 visible=False,
@@ -117,13 +118,13 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
     sliders = [saturation, strength]
     views = [comparison, result, reference, where, message]
     offered = [candidates, reference, message, results]
+    # One at a time: what a late one found must not replace what the last one shows.
+    choosing: dict[str, Any] = {"concurrency_id": "choosing", "concurrency_limit": 1, "api_visibility": "private"}
     for event in (target.upload, target.clear):
-        event(
-            handlers.take_target, target, [shown_target, *offered], concurrency_limit=AT_ONCE, api_visibility="private"
-        )
+        event(handlers.take_target, target, [shown_target, *offered], **choosing)
     for event in (references.upload, references.clear, references.delete):
-        event(handlers.take_references, references, offered, api_visibility="private")
-    folder.upload(handlers.take_references, folder, offered, api_visibility="private")
+        event(handlers.take_references, references, offered, **choosing)
+    folder.upload(handlers.take_references, folder, offered, **choosing)
     candidates.select(handlers.choose, None, [reference, message], api_visibility="private")
     colour.click(handlers.colour, sliders, [*views, results], api_visibility="private")
     for slider in sliders:
@@ -200,107 +201,95 @@ class _Handlers:
         self.sessions.close(str(request.session_hash))
 
     def take_target(self, path: str | None, request: gr.Request) -> Iterator[list[Any]]:
-        session = self._session(request)
-        shown: Any = gr.skip()
-        try:
-            if path is None:
-                session.still.drop_target()
-            else:
+        with self._session(request) as session:
+            try:
+                if path is None:
+                    session.still.drop_target()
+                    yield [gr.Image(visible=False), *_offers(session.still, "")]
+                    return
                 (sent,) = session.sent(path)
                 shown = gr.Image(session.still.take_target(sent), visible=True)
                 yield [shown, *_offers(session.still, "")]
-            yield [shown if path else gr.Image(visible=False), *self._pick(session.still)]
-        except UserError as error:
-            session.still.drop_target()
-            yield [gr.Image(visible=False), *_offers(session.still, _tell(error))]
+                yield [gr.skip(), *self._pick(session.still)]
+            except UserError as error:
+                hidden = gr.Image(visible=False) if session.still.target is None else gr.skip()
+                yield [hidden, *_offers(session.still, _tell(error))]
 
     def take_references(self, paths: list[str] | None, request: gr.Request) -> list[Any]:
-        session = self._session(request)
-        try:
-            session.still.take_references(session.sent(paths))
-            return self._pick(session.still)
-        except UserError as error:
-            return _offers(session.still, _tell(error))
+        with self._session(request) as session:
+            try:
+                session.still.take_references(session.sent(paths))
+                return self._pick(session.still)
+            except UserError as error:
+                return _offers(session.still, _tell(error))
 
     def _pick(self, still: Still) -> list[Any]:
         left_out = still.pick(_progress("comparing references"))
         return _offers(still, "\n".join(f"left out: {sentence}" for sentence in left_out))
 
     def choose(self, event: gr.SelectData, request: gr.Request) -> list[Any]:
-        try:
-            return [gr.Image(self._session(request).still.choose(int(event.index))), _say("")]
-        except UserError as error:
-            return [gr.skip(), _say(_tell(error))]
+        with self._session(request) as session, _refusing(1) as answers:
+            answers[:] = [session.still.choose(int(event.index)), _say("")]
+        return answers
 
     def colour(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
-        still = self._session(request).still
-        try:
-            still.colour()
-            return [*_views(still, _adjustment(saturation, strength)), gr.Column(visible=True)]
-        except UserError as error:
-            return [*_refused(error), gr.skip()]
+        with self._session(request) as session, _refusing(4, more=1) as answers:
+            session.still.colour()
+            answers[:] = [*_views(session.still, _adjustment(saturation, strength)), gr.Column(visible=True)]
+        return answers
 
     def adjust(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
-        still = self._session(request).still
-        try:
-            comparison = still.compare(_adjustment(saturation, strength))
-            return [comparison, still.mark().result, _say("")]
-        except UserError as error:
-            return [gr.skip(), gr.skip(), _say(_tell(error))]
+        with self._session(request) as session, _refusing(2) as answers:
+            comparison = session.still.compare(_adjustment(saturation, strength))
+            answers[:] = [comparison, session.still.mark().result, _say("")]
+        return answers
 
     def full(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
-        try:
-            return [self._session(request).still.compare(_adjustment(saturation, strength), full=True), _say("")]
-        except UserError as error:
-            return [gr.skip(), _say(_tell(error))]
+        with self._session(request) as session, _refusing(1) as answers:
+            answers[:] = [session.still.compare(_adjustment(saturation, strength), full=True), _say("")]
+        return answers
 
     def mark(self, event: gr.SelectData, request: gr.Request) -> list[Any]:
-        still = self._session(request).still
-        try:
-            marked = still.mark(_point(event, still.result_size))
-            return [marked.result, marked.reference, _where(still, marked.source), _say("")]
-        except UserError as error:
-            return [gr.skip(), gr.skip(), gr.skip(), _say(_tell(error))]
+        with self._session(request) as session, _refusing(3) as answers:
+            marked = session.still.mark(_point(event, session.still.result_size))
+            answers[:] = [marked.result, marked.reference, _where(session.still, marked.source), _say("")]
+        return answers
 
     def correct(
         self, saturation: float, strength: float, reach: float, event: gr.SelectData, request: gr.Request
     ) -> list[Any]:
-        still = self._session(request).still
-        try:
-            still.correct(_point(event, still.reference_size), reach / 100)
-            return _views(still, _adjustment(saturation, strength))
-        except UserError as error:
-            return _refused(error)
+        with self._session(request) as session, _refusing(4) as answers:
+            session.still.correct(_point(event, session.still.reference_size), reach / 100)
+            answers[:] = _views(session.still, _adjustment(saturation, strength))
+        return answers
 
     def undo(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
-        still = self._session(request).still
-        try:
-            if not still.undo():
+        with self._session(request) as session, _refusing(4) as answers:
+            if not session.still.undo():
                 raise UserError("there is no correction to undo; click a point of the result and one of the reference")
-            return _views(still, _adjustment(saturation, strength))
-        except UserError as error:
-            return _refused(error)
+            answers[:] = _views(session.still, _adjustment(saturation, strength))
+        return answers
 
     def save(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
-        try:
-            path = self._session(request).still.save(_adjustment(saturation, strength))
-            return [gr.DownloadButton(value=path), _say("")]
-        except UserError as error:
-            raise gr.Error(html.escape(str(error)), duration=_SECONDS, print_exception=False) from error
+        with self._session(request) as session:
+            try:
+                return [gr.DownloadButton(value=session.still.save(_adjustment(saturation, strength))), _say("")]
+            except UserError as error:  # raised again, so that nothing is downloaded
+                raise gr.Error(html.escape(str(error)), duration=_SECONDS, print_exception=False) from error
 
     def album(
         self, targets: list[str] | None, references: list[str] | None, request: gr.Request
     ) -> Iterator[list[Any]]:
-        session = self._session(request)
-        sent, offered = session.sent(targets), session.sent(references)
-        try:
-            with closing(colour_album(self.sessions.studio, sent, offered, session.folder / "albums")) as states:
-                for state in states:
-                    yield _progress_of(state)
-                    if session.closed.is_set():
-                        return
-        except UserError as error:
-            yield [_tell(error), gr.skip(), gr.skip(), gr.skip()]
+        with self._session(request) as session:
+            try:
+                sent, offered = session.sent(targets), session.sent(references)
+                with closing(colour_album(self.sessions.studio, sent, offered, session.folder / "albums")) as states:
+                    for state in states:
+                        yield _progress_of(state)
+                        if session.closed.is_set():
+                            return
+            except UserError as error:
+                yield [_tell(error), gr.skip(), gr.skip(), gr.skip()]
 
     def stopped(self) -> str:
         return "Stopped."
@@ -324,8 +313,19 @@ def _views(still: Still, adjustment: Adjustment) -> list[Any]:
     return [comparison, marked.result, marked.reference, _where(still, marked.source), _say("")]
 
 
-def _refused(error: UserError) -> list[Any]:
-    return [gr.skip(), gr.skip(), gr.skip(), gr.skip(), _say(_tell(error))]
+@contextmanager
+def _refusing(count: int, more: int = 0) -> Iterator[list[Any]]:
+    """Yield a list for the answers to an event; a sentence for what cannot be done, which changes nothing else.
+
+    Args:
+        count: answers before the sentence.
+        more: answers after it.
+    """
+    answers: list[Any] = []
+    try:
+        yield answers
+    except UserError as error:
+        answers[:] = [*[gr.skip()] * count, _say(_tell(error)), *[gr.skip()] * more]
 
 
 def _where(still: Still, source: Source | None) -> str:

@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -12,8 +13,7 @@ from typing import NamedTuple, NoReturn
 
 import uvicorn
 from fastapi import FastAPI, Response
-from starlette.datastructures import MutableHeaders
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pdnla.errors import UserError
@@ -23,7 +23,6 @@ PORTS = range(7860, 7960)
 """Where the page is looked for if no port is asked for: the first one that is free."""
 SHORTEST_PASSWORD = 8
 """Characters of a password at least."""
-_OWN_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 # Scripts and styles of the page are inline; nothing may come from or go to another host.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
@@ -38,6 +37,7 @@ _PATHS = (
     "/gradio_api/login_check", "/gradio_api/token", "/gradio_api/user",
 )  # fmt: skip
 
+_LONGEST_BODY = 4_000_000  # bytes of a request that names files; a thousand names are a few hundred kilobytes
 _HEADERS = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 
 
@@ -94,16 +94,25 @@ def listen(address: Address) -> socket.socket:
 
 
 class _Guard:
-    """Refuses what the page does not ask for, and tells browsers to fetch nothing from elsewhere."""
+    """Refuses what the page does not ask for, and tells browsers to fetch nothing from elsewhere.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    Args:
+        app: what it guards.
+        own_names_only: refuse requests for another host: a page of another site must not reach this one under a name
+            that it lets point here (DNS rebinding).
+        folder: where files lie that were sent; a request that names another file or address is refused.
+    """
+
+    def __init__(self, app: ASGIApp, own_names_only: bool, folder: Path) -> None:
+        self.app, self.own_names_only, self.folder = app, own_names_only, folder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] != "http" or not (scope["path"] == "/" or scope["path"].startswith(_PATHS)):
             await Response("there is no such page", status_code=404, media_type="text/plain")(scope, receive, send)
+        elif self.own_names_only and not is_loopback(_host(scope)):
+            await Response("this page has another name", status_code=400, media_type="text/plain")(scope, receive, send)
         else:
 
             async def send_with_policy(message: Message) -> None:
@@ -111,7 +120,66 @@ class _Guard:
                     MutableHeaders(scope=message).update(_HEADERS)
                 await send(message)
 
+            if scope["path"].startswith("/gradio_api/queue/join"):
+                body = await _read_body(receive)
+                if body is None or not _names_only_files_in(body, self.folder):
+                    await Response("this was not sent here", status_code=400, media_type="text/plain")(
+                        scope, receive, send
+                    )
+                    return
+                receive = _then(body, receive)
             await self.app(scope, receive, send_with_policy)
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """Return the body of a request; None if it is too long or breaks off."""
+    body = b""
+    while len(body) <= _LONGEST_BODY:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return body
+    return None
+
+
+def _then(body: bytes, receive: Receive) -> Receive:
+    """Return what gives a body that was read already, and then what follows it."""
+    given = False
+
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
+
+
+def _names_only_files_in(body: bytes, folder: Path) -> bool:
+    """Return whether each file that a JSON body names is in a folder: the page names only files that were sent."""
+    try:
+        waiting = [json.loads(body)]
+    except ValueError:
+        return False
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            path = value.get("path")
+            if isinstance(path, str) and not Path(path).resolve().is_relative_to(folder.resolve()):
+                return False
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return True
+
+
+def _host(scope: Scope) -> str:
+    """Return the host that a request is for, without its port."""
+    host = Headers(scope=scope).get("host", "")
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
 class _Server(uvicorn.Server):
@@ -143,14 +211,12 @@ def build_app(studio: Studio, address: Address, folder: Path) -> FastAPI:
     from pdnla.web.page import build_page, theme
     from pdnla.web.sessions import Sessions
 
-    sessions = Sessions(studio, folder / "sessions")
+    sessions = Sessions(studio, folder)
     page = build_page(studio, sessions)
+    page.has_launched = True  # or Gradio takes any file of this machine for one that was sent
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.sessions = sessions
-    if is_loopback(address.host):
-        # Another site's page must not reach this one under a name that it lets point here.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=_OWN_NAMES)
-    app.add_middleware(_Guard)
+    app.add_middleware(_Guard, own_names_only=is_loopback(address.host), folder=folder)
     password = address.password
     return gradio.mount_gradio_app(
         app,

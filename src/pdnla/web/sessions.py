@@ -5,7 +5,11 @@ import tempfile
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from types import TracebackType
 
+from typing_extensions import Self
+
+from pdnla.errors import UserError
 from pdnla.web.still import Still
 from pdnla.web.studio import Studio
 
@@ -14,29 +18,49 @@ MOST = 32
 
 
 class Session:
-    """One open page.
+    """One open page, used in a block: what a block writes after the page was closed goes at its end.
 
     Args:
         studio: what all share.
         folder: where its files go; removed at the end.
+        uploads: where files lie that were sent.
     """
 
-    def __init__(self, studio: Studio, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, studio: Studio, folder: Path, uploads: Path) -> None:
+        self.folder, self.uploads = folder, uploads
         self.still = Still(studio, folder / "still")
         self.closed = threading.Event()
         self._sent: set[Path] = set()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.closed.is_set():
+            self._remove()
+
     def sent(self, paths: list[str] | str | None) -> list[Path]:
-        """Return the paths of files that were sent, to be removed with the session."""
+        """Return the paths of files that were sent, to be removed with the session.
+
+        Raises:
+            UserError: another file is named, which is neither read nor removed.
+        """
         listed = [paths] if isinstance(paths, str) else paths or []
         files = [Path(path) for path in listed]
+        for path in files:
+            if not path.resolve().is_relative_to(self.uploads.resolve()):
+                raise UserError(f"{path.name}: was not sent to this page; send it")
         self._sent.update(files)
         return files
 
     def close(self) -> None:
         """Stop what still works for this page and remove its files."""
         self.closed.set()
+        self._remove()
+
+    def _remove(self) -> None:
         for path in self._sent:
             path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -47,12 +71,13 @@ class Sessions:
 
     Args:
         studio: what all share.
-        folder: where the files of all go.
+        uploads: where files lie that were sent; the files of all pages go into a folder in it.
         most: pages that are kept.
     """
 
-    def __init__(self, studio: Studio, folder: Path, most: int = MOST) -> None:
-        self.studio, self.folder, self.most = studio, folder, most
+    def __init__(self, studio: Studio, uploads: Path, most: int = MOST) -> None:
+        self.studio, self.uploads, self.most = studio, uploads, most
+        self.folder = uploads / "sessions"
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -62,7 +87,7 @@ class Sessions:
         with self._lock:
             if key not in self._sessions:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._sessions[key] = Session(self.studio, Path(tempfile.mkdtemp(dir=self.folder)))
+                self._sessions[key] = Session(self.studio, Path(tempfile.mkdtemp(dir=self.folder)), self.uploads)
             self._sessions.move_to_end(key)
             if len(self._sessions) > self.most:
                 _, idle = self._sessions.popitem(last=False)
