@@ -2,11 +2,13 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from pdnla.web.studio import Studio
 pytest.importorskip("gradio", reason="the extra pdnla[web] is not installed")
 httpx = pytest.importorskip("httpx")
 
-from pdnla.web.server import PORTS, Address, build_app, check_address, is_loopback, listen  # noqa: E402
+from pdnla.web.server import PORTS, ROOM, Address, build_app, check_address, is_loopback, listen  # noqa: E402
 
 
 def test_only_this_machine_is_served_without_a_password() -> None:
@@ -96,6 +98,13 @@ def test_names_of_sent_files_lead_nowhere_and_large_files_are_refused(serving: A
     assert not any(file.stat().st_size > 1_000_000 for file in serving.folder.rglob("*"))
 
 
+def test_a_full_disk_refuses_what_is_sent(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=ROOM + 100))
+    with httpx.Client(base_url=serving.url) as client:
+        response = client.post("/gradio_api/upload", files={"files": ("a.png", bytes(1000))})
+        assert (response.status_code, response.text) == (507, "there is no room for it")
+
+
 def test_a_password_stands_before_everything(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from starlette.testclient import TestClient
 
@@ -135,6 +144,15 @@ def test_each_open_page_has_its_own_pictures_which_go_with_it(studio: Studio, pi
     assert second.closed.is_set()
     assert not second.folder.exists(), "the page that was idle for the longest is forgotten"
     sessions.close("unknown")
+    large = Sessions(studio, tmp_path, most_pixels=128 * 128)
+    for key in ("a", "b"):
+        still = large.get(key).still
+        still.take_target(pictures / "astronaut_grey.png")
+        still.take_references([pictures / "mirrored.jpg"])
+        still.pick()
+        still.colour()
+    assert large.get("b").still is still
+    assert len(large) == 1, "two pictures are more than fits in memory"
 
 
 GUARD = """

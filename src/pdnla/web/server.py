@@ -4,6 +4,7 @@ import hmac
 import ipaddress
 import json
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -37,6 +38,8 @@ _PATHS = (
     "/gradio_api/login_check", "/gradio_api/token", "/gradio_api/user",
 )  # fmt: skip
 
+ROOM = 1_000_000_000
+"""Bytes of the disk that files that are sent leave free."""
 _LONGEST_BODY = 4_000_000  # bytes of a request that names files; a thousand names are a few hundred kilobytes
 _HEADERS = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 
@@ -128,7 +131,18 @@ class _Guard:
                     )
                     return
                 receive = _then(body, receive)
+            if scope["path"] == "/gradio_api/upload" and not _has_room(scope, self.folder):
+                await Response("there is no room for it", status_code=507, media_type="text/plain")(
+                    scope, receive, send
+                )
+                return
             await self.app(scope, receive, send_with_policy)
+
+
+def _has_room(scope: Scope, folder: Path) -> bool:
+    """Return whether the disk has room for what a request brings; one that does not say how much has none."""
+    length = Headers(scope=scope).get("content-length", "")
+    return length.isdecimal() and int(length) + ROOM <= shutil.disk_usage(folder).free
 
 
 async def _read_body(receive: Receive) -> bytes | None:

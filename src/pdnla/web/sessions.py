@@ -13,8 +13,8 @@ from pdnla.errors import UserError
 from pdnla.web.still import Still
 from pdnla.web.studio import Studio
 
-MOST = 32
-"""Pages whose pictures are kept; with a further one, the page that was idle for the longest is forgotten."""
+MOST, MOST_PIXELS = 32, 400_000_000
+"""Pages whose pictures are kept, and pixels in memory of all; beyond, the page idle for the longest is forgotten."""
 
 
 class Session:
@@ -73,28 +73,34 @@ class Sessions:
         studio: what all share.
         uploads: where files lie that were sent; the files of all pages go into a folder in it.
         most: pages that are kept.
+        most_pixels: pixels of their pictures in memory.
     """
 
-    def __init__(self, studio: Studio, uploads: Path, most: int = MOST) -> None:
-        self.studio, self.uploads, self.most = studio, uploads, most
+    def __init__(self, studio: Studio, uploads: Path, most: int = MOST, most_pixels: int = MOST_PIXELS) -> None:
+        self.studio, self.uploads, self.most, self.most_pixels = studio, uploads, most, most_pixels
         self.folder = uploads / "sessions"
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: str) -> Session:
         """Return a page's session, a new one at its first call."""
-        idle = None
+        idle: list[Session] = []
         with self._lock:
             if key not in self._sessions:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._sessions[key] = Session(self.studio, Path(tempfile.mkdtemp(dir=self.folder)), self.uploads)
+                folder = Path(tempfile.mkdtemp(dir=self.folder))
+                self._sessions[key] = Session(self.studio, folder, self.uploads)
             self._sessions.move_to_end(key)
-            if len(self._sessions) > self.most:
-                _, idle = self._sessions.popitem(last=False)
+            while len(self._sessions) > 1 and self._too_many():
+                idle.append(self._sessions.popitem(last=False)[1])
             session = self._sessions[key]
-        if idle is not None:
-            idle.close()
+        for other in idle:
+            other.close()
         return session
+
+    def _too_many(self) -> bool:
+        pixels = sum(session.still.pixels for session in self._sessions.values())
+        return len(self._sessions) > self.most or pixels > self.most_pixels
 
     def close(self, key: str) -> None:
         """End a page's session, if it has one."""

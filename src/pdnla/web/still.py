@@ -22,6 +22,7 @@ SHOWN_PIXELS = 2_000_000
 """Larger pictures are shown reduced to about as many pixels, unless their full size is asked for."""
 _THUMBNAIL = 320  # longest side in pixels
 _QUALITY = 92  # of the JPEG and WebP files that are shown
+_LARGEST_WEBP = 16_383  # pixels of a side
 _KEPT = 64  # files that were shown and may still be on their way
 _RING = 0.018  # radius of a mark, of the longer side
 _LONGEST = 200  # bytes of a name, so that file systems have room for what is added
@@ -239,6 +240,12 @@ class Still:
             return path
 
     @property
+    def pixels(self) -> int:
+        """Pixels of the picture that is kept in memory."""
+        editor = self.editor
+        return 0 if editor is None else editor.target.size[0] * editor.target.size[1]
+
+    @property
     def result_size(self) -> tuple[int, int]:
         """Width and height of the result as :meth:`mark` shows it."""
         if self._result is None:
@@ -272,12 +279,15 @@ class Still:
 
     def _write(self, image: Image.Image) -> Path:
         """Write an image to show, under a new name: browsers keep files by their names."""
-        path = self._next() / ("shown.jpg" if image.mode == "RGB" else "shown.webp")
+        folder = self._next()
         if image.mode == "RGB":
-            image.save(path, quality=_QUALITY, subsampling=0)
-        else:
-            image.save(path, quality=_QUALITY, method=1)
-        return path
+            image.save(folder / "shown.jpg", quality=_QUALITY, subsampling=0)
+            return folder / "shown.jpg"
+        if max(image.size) <= _LARGEST_WEBP:
+            image.save(folder / "shown.webp", quality=_QUALITY, method=1)
+            return folder / "shown.webp"
+        image.save(folder / "shown.png", compress_level=1)
+        return folder / "shown.png"
 
     def _next(self) -> Path:
         """Return a new folder; the oldest ones, which no page shows any more, go."""
