@@ -3,6 +3,7 @@
     make bench                                              # all of it: an hour on two cores
     python scripts/benchmark.py --only network --sizes 512  # one part, one size
     python scripts/benchmark.py --rounds 1 --variants plain,eager   # without compiling and exporting
+    python scripts/benchmark.py --against ../before         # the package's variants beside those of another checkout
 
 Parts: `network` (every variant at 512×512 and channel 32, then the eager ones at other sizes and channels), `profile`
 (the time of one picture by kind of operation), `training` (a step at channel 8, 128×128, batch 12) and
@@ -10,7 +11,8 @@ Parts: `network` (every variant at 512×512 and channel 32, then the eager ones 
 performance.json and performance.md to the folder.
 
 Variants: `plain` is the network of pdnla.network, the baseline; `published` evaluates the formulas as published, with
-keys and values projected from whole maps; `pdnla` is the accelerated network.
+keys and values projected from whole maps; `pdnla` is the accelerated network. With `--against`, the package's variants
+of another checkout take turns with these; the table's last columns are the medians of the ratios, here over there.
 
 Each variant has its own process, so that the package's setting of the memory allocator affects only the package. The
 variants take turns, so that a change of the machine's speed affects all of them; the tables show medians without the
@@ -23,6 +25,7 @@ convolution on this machine, measured in the same run.
 import argparse
 import contextlib
 import json
+import os
 import platform
 import resource
 import shutil
@@ -32,7 +35,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from unittest.mock import patch
@@ -193,11 +196,15 @@ def resident() -> float:
 
 
 class Figures(NamedTuple):
-    """The measurements of a variant: median seconds, peak memory in GB, and the memory of the imports in GB."""
+    """The measurements of a variant: median seconds, peak memory and the memory of the imports in GB.
+
+    ``ratios`` are those of its seconds and of its peak to another checkout's.
+    """
 
     seconds: float
     peak: float
     imports: float = 0.0
+    ratios: tuple[float, float] | None = None
 
     @property
     def own(self) -> float:
@@ -209,33 +216,73 @@ def report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+class Worker:
+    """A process that does a variant's job each time that it is asked."""
+
+    def __init__(self, variant: str, options: Sequence[str], checkout: Path | None) -> None:
+        script, environment = Path(__file__), dict(os.environ)
+        if checkout is not None:
+            script = checkout / "scripts" / "benchmark.py"
+            environment["PYTHONPATH"] = os.pathsep.join([str(checkout / "src"), str(checkout / "scripts")])
+        command = [sys.executable, str(script), "--variant", variant, *options]
+        self.variant = variant
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.seconds: list[float] = []
+        self.memory: list[float] = []
+
+    def turn(self, counted: bool) -> None:
+        """Do the job once."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"the process of {self.variant} ended with status {self.process.wait()}")
+        took, *self.memory = json.loads(answer)
+        if counted:
+            self.seconds.append(took)
+
+    def figures(self, other: "Worker | None") -> Figures:
+        """Return the medians, with the ratios to another checkout's worker."""
+        ratios = None
+        if other is not None:
+            quotients = [here / there for here, there in zip(self.seconds, other.seconds, strict=True)]
+            ratios = statistics.median(quotients), self.memory[0] / other.memory[0]
+        return Figures(statistics.median(self.seconds), *self.memory, ratios=ratios)
+
+
+Files = Mapping[tuple[str, Path | None], Path]
+
+
 def take_turns(
-    job: str, variants: Sequence[str], channel: int, size: int, rounds: int, files: dict[str, Path] | None = None
+    job: str,
+    variants: Sequence[str],
+    channel: int,
+    size: int,
+    rounds: int,
+    files: Files | None = None,
+    against: Path | None = None,
 ) -> dict[str, Figures]:
     """Measure each variant in its own process, after an uncounted run of each."""
-    workers = {}
+    workers: dict[tuple[str, Path | None], Worker] = {}
     for variant in variants:
-        options = ["--job", job, "--variant", variant, "--channel", str(channel), "--size", str(size)]
-        options += ["--file", str((files or {}).get(variant, ""))]
-        command = [sys.executable, __file__, *options]
-        workers[variant] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
-    memory: dict[str, list[float]] = {}
+        for checkout in (None, against) if against and not as_written(variant) else (None,):
+            file = str((files or {}).get((variant, checkout), ""))
+            options = ["--job", job, "--channel", str(channel), "--size", str(size), "--file", file]
+            workers[variant, checkout] = Worker(variant, options, checkout)
     for turn in range(rounds + 1):
-        for variant, worker in workers.items():
-            report(f"{job} {size}×{size}, channel {channel}: {variant}, round {turn} of {rounds}")
-            assert worker.stdin is not None
-            assert worker.stdout is not None
-            print(file=worker.stdin, flush=True)
-            answer = worker.stdout.readline()
-            if not answer:
-                raise SystemExit(f"{job}: the process of {variant} ended with status {worker.wait()}")
-            took, *memory[variant] = json.loads(answer)
-            if turn:
-                seconds[variant].append(took)
+        # Neither checkout is always the first.
+        for variant, checkout in sorted(
+            workers, key=lambda w: (variants.index(w[0]), (w[1] is None) == bool(turn % 2))
+        ):
+            where = f" of {checkout}" if checkout else ""
+            report(f"{job} {size}×{size}, channel {channel}: {variant}{where}, round {turn} of {rounds}")
+            workers[variant, checkout].turn(counted=turn > 0)
     for worker in workers.values():
-        worker.communicate()
-    return {variant: Figures(statistics.median(seconds[variant]), *memory[variant]) for variant in variants}
+        worker.process.communicate()
+    return {v: workers[v, None].figures(workers.get((v, against)) if against else None) for v in variants}
 
 
 @torch.inference_mode()
@@ -261,7 +308,8 @@ def best_rate(dtype: torch.dtype) -> float:
 def operations(channel: int, size: int) -> dict[str, float]:
     """Count the operations for one picture, for the formulas as published and for the accelerated network."""
     measured = {}
-    for name, module in (("published", published(PDNLA(channel))), ("pdnla", for_inference(PDNLA(channel)))):
+    net = PDNLA(channel).requires_grad_(False)  # the counter hooks into gradients, which are not made here
+    for name, module in (("pdnla", for_inference(net)), ("published", published(net))):
         # torch's own convolutions are counted.
         with FlopCounterMode(display=False) as counter, patch.object(native, "vectors_for", lambda *channels: None):
             module(*pictures(1, size))
@@ -271,8 +319,11 @@ def operations(channel: int, size: int) -> dict[str, float]:
 
 def table(title: str, figures: dict[str, Figures], images: int) -> list[str]:
     lines = [f"**{title}**", ""]
-    lines.append("| variant | seconds | images/s | times as fast | peak GB | of plain | beyond torch, GB | of plain |")
-    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    names = ["variant", "seconds", "images/s", "times as fast", "peak GB", "of plain", "beyond torch, GB", "of plain"]
+    compared = any(measured.ratios for measured in figures.values())
+    if compared:
+        names += ["seconds, to the other checkout's", "peak, the same"]
+    lines += ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     plain = figures.get("plain float32")
     for name, measured in figures.items():
         speed, whole, own = ("–", "–", "–")
@@ -283,6 +334,8 @@ def table(title: str, figures: dict[str, Figures], images: int) -> list[str]:
             f"| {name} | {measured.seconds:.3f} | {images / measured.seconds:.2f} | {speed}"
             f" | {measured.peak:.2f} | {whole} | {measured.own:.2f} | {own} |"
         )
+        if compared:
+            lines[-1] += " {:.3f} | {:.3f} |".format(*measured.ratios) if measured.ratios else " – | – |"
     return [*lines, ""]
 
 
@@ -291,7 +344,7 @@ def measure_network(options: argparse.Namespace, folder: Path) -> tuple[dict[str
     counted = operations(MAIN_CHANNEL, MAIN_SIZE)
     rates = {name: best_rate(dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
     variants = [v for v in (*EAGER, *COMPILED, *EXPORTED) if selected(v, options.variants)]
-    files = export_all(variants, folder)
+    files = export_all(variants, folder, options.against)
     measured: dict[str, Any] = {"operations": counted, "best_convolution": rates, "runs": []}
     lines: list[str] = []
     for channel in options.channels:
@@ -301,7 +354,7 @@ def measure_network(options: argparse.Namespace, folder: Path) -> tuple[dict[str
                 continue
             some = [v for v in variants if (main or v in EAGER) and not (as_written(v) and size > BIGGEST_PLAIN)]
             rounds = options.rounds if size <= MAIN_SIZE else 1
-            figures = take_turns("colouring", some, channel, size, rounds, files)
+            figures = take_turns("colouring", some, channel, size, rounds, files, options.against)
             measured["runs"].append({"channel": channel, "size": size, "figures": as_json(figures)})
             lines += table(f"One {size}×{size} picture, channel {channel}", figures, 1)
             if main:
@@ -329,19 +382,23 @@ def limit(counted: dict[str, float], rates: dict[str, float], figures: dict[str,
     return [*lines, ""]
 
 
-def export_all(variants: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Export the network for the variants that run from a file."""
-    from pdnla.export import export
-
-    files = {}
-    torch.manual_seed(0)
-    net = PDNLA(MAIN_CHANNEL)
+def export_all(variants: Sequence[str], folder: Path, against: Path | None) -> dict[tuple[str, Path | None], Path]:
+    """Export the network for the variants that run from a file, with each checkout's own code."""
+    files: dict[tuple[str, Path | None], Path] = {}
     for variant in variants:
         kind, precision = variant.split()
-        if kind in ("onnx", "pt2"):
-            report(f"exporting {variant}")
-            files[variant] = folder / f"{precision}.{kind}"
-            export(net, files[variant], precision)
+        if kind not in ("onnx", "pt2"):
+            continue
+        for checkout in (None, against) if against else (None,):
+            report(f"exporting {variant}" + (f" of {checkout}" if checkout else ""))
+            file = folder / f"{'there' if checkout else 'here'}_{precision}.{kind}"
+            code = (
+                "import torch; from pdnla import PDNLA; from pdnla.export import export; torch.manual_seed(0); "
+                f"export(PDNLA({MAIN_CHANNEL}), {str(file)!r}, {precision!r})"
+            )
+            source = (checkout or Path(__file__).resolve().parents[1]) / "src"
+            subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(source)}, check=True)
+            files[variant, checkout] = file
     return files
 
 
@@ -427,7 +484,9 @@ def measure_profile(options: argparse.Namespace, folder: Path) -> tuple[dict[str
 
 def measure_training(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
     variants = [v for v in EAGER if selected(v, options.variants)]
-    figures = take_turns("training", variants, TRAINING_CHANNEL, TRAINING_SIZE, options.rounds + 2)
+    figures = take_turns(
+        "training", variants, TRAINING_CHANNEL, TRAINING_SIZE, options.rounds + 2, against=options.against
+    )
     what = f"channel {TRAINING_CHANNEL}, {TRAINING_SIZE}×{TRAINING_SIZE}, batch {TRAINING_BATCH}"
     return as_json(figures), table(f"A training step, {what}", figures, TRAINING_BATCH)
 
@@ -437,7 +496,7 @@ def measure_files(options: argparse.Namespace, folder: Path) -> tuple[dict[str, 
     lines = [
         "**From files to files**, 768×512 JPEG in, PNG out, one reference for all, at 512² pixels, images/s",
         "",
-        "| channel | the network alone | files to files | of the network's | reference kept, times as fast |",
+        "| channel | network only | files to files | relative to it | with an encoded reference, times as fast |",
         "| --- | --- | --- | --- | --- |",
     ]
     measured: dict[str, Any] = {}
@@ -548,6 +607,7 @@ def main() -> None:
         default=[],
         help="parts of their names; eager: those neither compiled nor exported",
     )
+    parser.add_argument("--against", type=Path, help="another checkout, whose variants are measured in the same turns")
     parser.add_argument("--out", type=Path, help="a folder for performance.json and performance.md")
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     parser.add_argument("--variant", help=argparse.SUPPRESS)

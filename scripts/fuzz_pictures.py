@@ -1,11 +1,11 @@
-"""Damage pictures of every format in many ways and read them: each is read or refused in one sentence.
+"""Damage pictures of all formats and read them: each must be read, or refused in one sentence.
 
     python scripts/fuzz_pictures.py --files 10000 --seed 0
     python scripts/fuzz_pictures.py --album 200 --seed 0
 
-Each file is read as the commands read it, in a process of its own with limited memory and time: as a reference, page by
-page, and its metadata, which are written into files of every format that keeps them. `--album` lets `pdnla-colorize`
-colour as many as one album instead.
+Each file is read as in the commands, in its own process with limited memory and time: as a reference, page by page, and
+its metadata, which are then written into files of every format that stores them. With `--album`, `pdnla-colorize`
+colours the given number of damaged pictures as one album instead.
 """
 
 import argparse
@@ -50,7 +50,7 @@ FORMATS = {
 
 
 def whole_files() -> dict[str, tuple[str, bytes]]:
-    """Return sound files by what they are, with their suffixes."""
+    """Return intact files by kind, with their suffixes."""
     y, x = np.mgrid[: SIZE[1], : SIZE[0]]
     noise = np.random.default_rng(0).integers(0, 40, (*x.shape, 3))
     colours = Image.fromarray((np.stack([x * 2, y * 3, x + y], axis=-1) + noise).astype(np.uint8))
@@ -108,7 +108,7 @@ def whole_files() -> dict[str, tuple[str, bytes]]:
 
 
 def resized(data: bytearray, chance: random.Random) -> bytearray:
-    """Put absurd sizes where the file says its own, in any order of bytes."""
+    """Replace the size in the file by an absurd one, in any byte order."""
     for side in chance.choice((SIZE, SIZE[:1], SIZE[1:])):
         absurd = chance.choice(ABSURD)
         forms = [(form, struct.pack(form, side)) for form in (">I", "<I", ">H", "<H")]
@@ -120,7 +120,7 @@ def resized(data: bytearray, chance: random.Random) -> bytearray:
 
 
 def scattered(data: bytearray, chance: random.Random) -> bytearray:
-    """Put odd numbers of 2 and 4 bytes into the first kilobyte."""
+    """Write extreme numbers of 2 and 4 bytes into the first kilobyte."""
     for _ in range(chance.choice((1, 2, 5))):
         number = struct.pack(chance.choice(("<I", ">I")), chance.choice(ABSURD))[-chance.choice((2, 4)) :]
         start = chance.randrange(min(len(data), 1024))
@@ -139,7 +139,7 @@ DAMAGES = (*BYTES, resized, scattered, repeated)
 
 
 def with_sums(data: bytearray) -> bytearray:
-    """Return a PNG with the sums of its chunks put right, so that damage goes deeper; others as they are."""
+    """Return a PNG with correct checksums of its chunks, so that the damage reaches the decoder; others unchanged."""
     if data[:8] != b"\x89PNG\r\n\x1a\n":
         return data
     start = 8
@@ -156,7 +156,7 @@ def with_sums(data: bytearray) -> bytearray:
 def damaged(
     whole: dict[str, tuple[str, bytes]], number: int, chance: random.Random
 ) -> tuple[str, Callable[[bytearray, random.Random], bytearray], str, bytearray]:
-    """Return file ``number`` of a campaign: what it was, its damage, its suffix and its bytes."""
+    """Return file ``number`` of a campaign: its kind, damage, suffix and bytes."""
     kind = list(whole)[number % len(whole)]
     damage = chance.choice(DAMAGES)
     suffix, data = whole[kind]
@@ -182,15 +182,15 @@ def use(file: Path) -> None:
         read_image(file.with_name(f"result.{suffix}"))
 
 
-def campaign(files: int, seed: int, folder: Path) -> dict[tuple[str, str], list[Result]]:
-    """Damage and read so many files, of each kind in turn; return what came of them by kind and damage."""
+def campaign(files: int, seed: int, folder: Path, seconds: int = SECONDS) -> dict[tuple[str, str], list[Result]]:
+    """Damage and read the given number of files, of each kind in turn; return the outcomes by kind and damage."""
     whole, chance = whole_files(), random.Random(seed)
     found: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
     for number in range(files):
         kind, damage, suffix, data = damaged(whole, number, chance)
         file = folder / f"damaged.{suffix}"
         file.write_bytes(data)
-        result = attempt(file, use, SECONDS, MEMORY)
+        result = attempt(file, use, seconds, MEMORY)
         if result.outcome not in GOOD:
             kept = folder / f"bad_{number}.{suffix}"
             file.rename(kept)
@@ -200,7 +200,7 @@ def campaign(files: int, seed: int, folder: Path) -> dict[tuple[str, str], list[
 
 
 def colour_album(files: int, seed: int, folder: Path) -> tuple[int, str]:
-    """Colour so many damaged pictures by the command, and return how many ways it fell short, and what it printed."""
+    """Colour damaged pictures with the command; return the number of faults, and the output."""
     whole, chance = whole_files(), random.Random(seed)
     album = folder / "album"
     album.mkdir()
@@ -230,6 +230,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder for the files that were neither read nor refused")
     parser.add_argument("--album", type=int, help="colour so many as an album instead")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="that a file may take")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -238,7 +239,7 @@ def main() -> int:
             wrong, printed = colour_album(options.album, options.seed, folder.resolve())
             print(printed)
             return int(wrong > 0)
-        found = campaign(options.files, options.seed, folder.resolve())
+        found = campaign(options.files, options.seed, folder.resolve(), options.seconds)
     print(table(found))
     return int(any(result.outcome not in GOOD for results in found.values() for result in results))
 

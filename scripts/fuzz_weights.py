@@ -1,10 +1,10 @@
-"""Damage weights files in many ways and read them: each is read or refused in one sentence, and no payload runs.
+"""Damage weights files and read them: each must be read, or refused in one sentence, and no payload runs.
 
     python scripts/fuzz_weights.py --files 500 --seed 0
 
-Kinds: our safetensors, our training checkpoint, the authors' published checkpoint, a pickle of torch's older format,
-and ONNX. Each file is read, and colours a small picture if it can, in a process of its own with limited memory and
-time. `.pt2` files are left out: they hold machine code, which loading runs.
+Kinds: the project's safetensors and training checkpoints, the authors' published checkpoint, a pickle in torch's older
+format, and ONNX. Each file is read in its own process with limited memory and time, and colours a small picture if it
+can be read. `.pt2` files are left out: they contain machine code, which loading executes.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Payload:
 
 
 def whole_files(kinds: Sequence[str]) -> dict[str, bytes]:
-    """Return a sound file of each of the kinds."""
+    """Return an intact file of each kind."""
     torch.manual_seed(0)
     network = PDNLA(4)
     state = network.state_dict()
@@ -106,7 +106,7 @@ ODD = (
 
 
 def odd_safetensors(data: bytearray, chance: random.Random) -> bytearray:
-    """Change something in the header's JSON: a shape, a type, offsets, or what the metadata say."""
+    """Change something in the header's JSON: a shape, a type, offsets, or the metadata."""
     (length,) = struct.unpack("<Q", data[:8])
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     about = header["__metadata__"]
@@ -154,7 +154,7 @@ def payload(chance: random.Random) -> Payload:
 
 
 def odd_tensor(chance: random.Random) -> Any:
-    """Return what is no weight of any network: another kind of tensor, or a small one that claims to be large."""
+    """Return an invalid weight: another kind of tensor, or a small one that claims to be large."""
     makers: tuple[Callable[[], Any], ...] = (
         lambda: torch.zeros(1).expand(10**12),
         lambda: torch.zeros(1, dtype=torch.float16).expand(10**6, 10**6),
@@ -171,7 +171,7 @@ def odd_tensor(chance: random.Random) -> Any:
 
 
 def odd_pickle(data: bytearray, chance: random.Random) -> bytearray:
-    """Change something in what a pickle holds: a name, a tensor, what it says of the network, or add a payload."""
+    """Change the contents of a pickle: a name, a tensor, the description of the network, or add a payload."""
     with torch.serialization.safe_globals([argparse.Namespace]):
         content: dict[Any, Any] = torch.load(io.BytesIO(data), weights_only=True)
     inner = "PDNLA_ema" if "PDNLA_ema" in content else "state_dict"
@@ -203,7 +203,7 @@ def odd_pickle(data: bytearray, chance: random.Random) -> bytearray:
 
 
 def with_payload(data: bytearray, chance: random.Random) -> bytearray:
-    """Put an object that runs code somewhere in a pickle: in torch's formats, or in a plain one."""
+    """Insert an object that runs code into a pickle: in one of torch's formats, or a plain one."""
     with torch.serialization.safe_globals([argparse.Namespace]):
         content: dict[Any, Any] = torch.load(io.BytesIO(data), weights_only=True)
     inner = "PDNLA_ema" if "PDNLA_ema" in content else "state_dict"
@@ -214,7 +214,7 @@ def with_payload(data: bytearray, chance: random.Random) -> bytearray:
 
 
 def damages(kind: str) -> list[Callable[[bytearray, random.Random], bytearray]]:
-    """Return what can be done to a file of a kind, what is likelier to find something more often."""
+    """Return the damages for a kind of file; the more promising ones occur several times."""
     if kind == "safetensors":
         return [*BYTES, *[odd_safetensors] * 5]
     if kind == "onnx":
@@ -234,8 +234,10 @@ def use(file: Path) -> None:
         network(*pictures)
 
 
-def campaign(files: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS) -> dict[tuple[str, str], list[Result]]:
-    """Damage and read so many files, of each kind in turn; return what came of them by kind and damage."""
+def campaign(
+    files: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS, seconds: int = SECONDS
+) -> dict[tuple[str, str], list[Result]]:
+    """Damage and read the given number of files, of each kind in turn; return the outcomes by kind and damage."""
     whole, chance = whole_files(kinds), random.Random(seed)
     found: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
     for number in range(files):
@@ -243,7 +245,7 @@ def campaign(files: int, seed: int, folder: Path, kinds: Sequence[str] = KINDS) 
         damage = chance.choice(damages(kind))
         file = folder / ("damaged.onnx" if kind == "onnx" else "damaged.pt")
         file.write_bytes(damage(bytearray(whole[kind]), chance))
-        result = attempt(file, use, SECONDS, MEMORY)
+        result = attempt(file, use, seconds, MEMORY)
         if (folder / RAN).exists():
             (folder / RAN).unlink()
             result = result._replace(outcome="payload ran")
@@ -261,11 +263,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder for the files that were neither read nor refused")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="onnx needs pdnla[export]")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="that a file may take")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        found = campaign(options.files, options.seed, folder.resolve(), options.kinds)
+        found = campaign(options.files, options.seed, folder.resolve(), options.kinds, options.seconds)
     print(table(found))
     return int(any(result.outcome not in GOOD for results in found.values() for result in results))
 

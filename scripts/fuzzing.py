@@ -71,6 +71,8 @@ BYTES = (truncated, flipped, start_flipped, end_flipped, zeroed, inserted, cut_o
 def attempt(file: Path, use: Callable[[Path], object], seconds: int, memory: int) -> Result:
     """Use a file in a forked process with limits; it ends there whatever happens.
 
+    Call it where no other threads are: a forked process hangs at a lock that one of them holds.
+
     Args:
         file: the file.
         use: does with it what the commands do.

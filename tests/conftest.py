@@ -1,7 +1,10 @@
-"""What several tests share: the published network's numbers and weights rebuilt from their rule."""
+"""What several tests share: the published network's numbers, weights rebuilt from their rule, campaigns."""
 
 import argparse
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,3 +65,30 @@ def golden_images(golden: dict[str, Any]) -> tuple[Tensor, Tensor]:
         for name in ("target", "reference")
     )
     return target.expand(-1, 3, -1, -1).contiguous(), reference.contiguous()
+
+
+@pytest.fixture
+def run_campaign(tmp_path: Path) -> Callable[..., tuple[int, dict[str, int]]]:
+    """Return a function that runs a script of damaged files in a process without other threads.
+
+    Args:
+        script: its name.
+        arguments: of the command line.
+        fault: code that is run before it, in which the script is a module of its name.
+
+    Returns:
+        Its exit status, and how many files had each outcome of its table.
+    """
+
+    def run(script: str, *arguments: str, fault: str = "") -> tuple[int, dict[str, int]]:
+        code = f"import sys, {script}\n{fault}\nsys.exit({script}.main())"
+        patience = ("--seconds", "240")  # how busy the machine is must not decide a test
+        command = [sys.executable, "-c", code, "--keep", str(tmp_path / "bad"), *patience, *arguments]
+        done = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, check=False)
+        lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
+        assert lines, done.stderr
+        names, _, *rows = lines
+        outcomes = names[3:-2]  # after kind, damage and files, before seconds and MB
+        return done.returncode, {name: sum(int(row[3 + i]) for row in rows) for i, name in enumerate(outcomes)}
+
+    return run

@@ -32,6 +32,7 @@ def onnx_file(net: PDNLA, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [*SIZES, (1, 160, 16, 16, 160)])
 def test_onnx_gives_the_networks_pictures_at_any_size(net: PDNLA, onnx_file: Path, size: tuple[int, ...]) -> None:
     target, reference = pictures(*size)  # type: ignore[misc]
@@ -122,6 +123,7 @@ def test_an_exported_network_is_not_compiled_again(onnx_file: Path) -> None:
         Colorizer(onnx_file, compile=True)
 
 
+@pytest.mark.slow
 def test_the_traced_network_computes_in_half_precision_where_asked(net: PDNLA) -> None:
     program = trace(net, torch.bfloat16).module()
     size = (3, 48, 32, 32, 64)

@@ -1,25 +1,24 @@
 """The campaign of damaged pictures: a short one finds nothing, and it would find what there is."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from fuzz_pictures import campaign, colour_album, whole_files
-from fuzzing import GOOD, table
+from fuzz_pictures import colour_album, whole_files
 from pdnla.images.formats import readable_formats
 from pdnla.images.io import read_image
 
-PATIENCE = 240  # seconds for a file: how busy the machine is must not decide a test
+Run = Callable[..., tuple[int, dict[str, int]]]
 
 
-def test_a_short_campaign_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fuzz_pictures.SECONDS", PATIENCE)
-    found = campaign(60, 1, tmp_path)
-    results = [result for results in found.values() for result in results]
-    assert len(results) == 60
-    assert {result.outcome for result in results} == set(GOOD)
-    assert "| kind | damage | files | read | refused | seconds, at most | MB, at most |" in table(found)
+def test_a_short_campaign_finds_nothing(run_campaign: Run) -> None:
+    status, outcomes = run_campaign("fuzz_pictures", "--files", "60", "--seed", "1")
+    assert status == 0, outcomes
+    assert outcomes.keys() == {"read", "refused"}
+    assert sum(outcomes.values()) == 60
+    assert all(outcomes.values())
 
 
 def test_sound_files_of_every_format_are_read(tmp_path: Path) -> None:
@@ -33,12 +32,12 @@ def test_sound_files_of_every_format_are_read(tmp_path: Path) -> None:
     assert formats == set(readable_formats()) - {"DIB"}  # a BMP in another's file
 
 
-def test_a_fault_in_reading_is_seen_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fuzz_pictures.SECONDS", PATIENCE)
-    monkeypatch.setattr("fuzz_pictures.read_image", lambda file: {}[file])
-    found = campaign(3, 0, tmp_path)
-    assert {result.outcome for results in found.values() for result in results} == {"traceback"}
-    assert len(list(tmp_path.glob("bad_*"))) == 3
+def test_a_fault_in_reading_is_seen_and_kept(run_campaign: Run, tmp_path: Path) -> None:
+    fault = "fuzz_pictures.read_image = lambda file: {}[file]"
+    status, outcomes = run_campaign("fuzz_pictures", "--files", "3", fault=fault)
+    assert status == 1, outcomes
+    assert outcomes == {"read": 0, "refused": 0, "traceback": 3}
+    assert len(list((tmp_path / "bad").glob("bad_*"))) == 3
 
 
 @pytest.mark.slow

@@ -1,52 +1,59 @@
 """The campaign of damaged weights files: a short one finds nothing, and it would find what there is."""
 
-import os
-import signal
-import time
-from pathlib import Path
+from collections.abc import Callable
 
-import pytest
+Run = Callable[..., tuple[int, dict[str, int]]]
+KINDS = ("--kinds", "safetensors", "checkpoint", "published", "old_pickle")
 
-from fuzz_weights import KINDS, Payload, campaign, saved, use
-from fuzzing import GOOD, attempt, table
+
+def test_a_short_campaign_finds_nothing(run_campaign: Run) -> None:
+    status, outcomes = run_campaign("fuzz_weights", "--files", "16", "--seed", "1", *KINDS)
+    assert status == 0, outcomes
+    assert outcomes.keys() == {"read", "refused"}
+    assert sum(outcomes.values()) == 16
+    assert all(outcomes.values())
+
+
+def test_what_must_not_happen_is_seen(run_campaign: Run) -> None:
+    faults = """
+import os, signal, time
 from pdnla import UserError
-
-PATIENCE = 240  # seconds for a file: how busy the machine is must not decide a test
-
-
-def test_a_short_campaign_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fuzz_weights.SECONDS", PATIENCE)
-    found = campaign(16, 1, tmp_path, KINDS[:4])
-    results = [result for results in found.values() for result in results]
-    assert len(results) == 16
-    assert {result.outcome for result in results} == set(GOOD)
-    assert "| kind | damage | files | read | refused | seconds, at most | MB, at most |" in table(found)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "outcome"),
-    [
-        (lambda: 1 / 0, "traceback"),
-        (lambda: time.sleep(9), "took too long"),
-        (lambda: bytearray(1 << 30), "out of memory"),
-        (lambda: os.kill(os.getpid(), signal.SIGKILL), "died of signal 9"),
-        (lambda: (_ for _ in ()).throw(UserError("w.pt: two\nlines")), "no plain sentence"),
-        (lambda: (_ for _ in ()).throw(UserError("another file: is damaged")), "no plain sentence"),
-    ],
-)
-def test_what_must_not_happen_is_seen(
-    wrong: object, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fuzz_weights.load_network", lambda _: wrong())  # type: ignore[operator]
-    seconds = 2 if outcome == "took too long" else PATIENCE
-    assert attempt(tmp_path / "w.pt", use, seconds, memory=1 << 29).outcome == outcome
+def fail(*_):
+    raise UserError(wrongs.pop(0))
+wrongs = ["w.pt: two\\nlines", "another file: is damaged"]
+faults = [
+    lambda _: 1 / 0,
+    lambda _: bytearray(4 << 30),
+    lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    lambda _: (_ for _ in ()).throw(UserError("damaged.pt: two\\nlines")),
+    lambda _: (_ for _ in ()).throw(UserError("another file: is damaged")),
+]
+whole = fuzz_weights.attempt
+def attempt(file, use, seconds, memory):
+    fuzz_weights.load_network = faults.pop(0) if faults else lambda _: time.sleep(99)
+    return whole(file, use, seconds if faults else 2, memory)
+fuzz_weights.attempt = attempt
+"""
+    status, outcomes = run_campaign("fuzz_weights", "--files", "6", *KINDS, fault=faults)
+    assert status == 1, outcomes
+    assert outcomes == {
+        "read": 0,
+        "refused": 0,
+        "traceback": 1,
+        "out of memory": 1,
+        "died of signal 9": 1,
+        "no plain sentence": 2,
+        "took too long": 1,
+    }
 
 
-def test_a_payload_that_runs_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    content = saved({"x": Payload(exec, "open('ran', 'w').close()")})
-    monkeypatch.setattr("fuzz_weights.damages", lambda _: [lambda *_: bytearray(content)])
-    monkeypatch.setattr("fuzz_weights.load_network", lambda file: torch.load(file, weights_only=False))
-    found = campaign(3, 0, tmp_path, KINDS[:4])
-    assert {result.outcome for results in found.values() for result in results} == {"payload ran"}
+def test_a_payload_that_runs_is_seen(run_campaign: Run) -> None:
+    fault = """
+import torch
+content = fuzz_weights.saved({"x": fuzz_weights.Payload(exec, "open('ran', 'w').close()")})
+fuzz_weights.damages = lambda _: [lambda *_: bytearray(content)]
+fuzz_weights.load_network = lambda file: torch.load(file, weights_only=False)
+"""
+    status, outcomes = run_campaign("fuzz_weights", "--files", "3", *KINDS, fault=fault)
+    assert status == 1, outcomes
+    assert outcomes == {"read": 0, "refused": 0, "payload ran": 3}

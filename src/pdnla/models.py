@@ -99,10 +99,29 @@ def register(name: str, *, unexportable: str = "") -> Callable[[Class], Class]:
                 f"the model {name} is already {_path(taken.cls)}; register {_path(cls)} under another name"
             )
         keeps_construction(cls)
+        _share(cls)
         _models[name] = Model(name, cls, unexportable)
         return cls
 
     return add
+
+
+def _share(cls: type[nn.Module]) -> None:
+    """Add ``from_pretrained``, ``save_pretrained`` and ``push_to_hub`` to a model that has none of its own."""
+
+    def shared(name: str) -> Callable[..., Any]:
+        def method(owner: Any, *args: Any, **options: Any) -> Any:
+            from pdnla import hub  # imports this module
+
+            return getattr(hub, name)(owner, *args, **options)
+
+        method.__name__, method.__qualname__ = name, f"{cls.__qualname__}.{name}"
+        method.__doc__ = f"See :func:`pdnla.hub.{name}`."
+        return method
+
+    for name in ("from_pretrained", "save_pretrained", "push_to_hub"):
+        if not hasattr(cls, name):
+            setattr(cls, name, classmethod(shared(name)) if name == "from_pretrained" else shared(name))
 
 
 register("pdnla")(PDNLA)

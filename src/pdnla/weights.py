@@ -20,12 +20,14 @@ from pdnla.checkpoints import SOURCE, check_state, load_pickle, memory_of, print
 from pdnla.errors import UserError
 from pdnla.files import replacing
 from pdnla.models import Description, build, describe, differences, read_description
-from pdnla.pretrained import find_weights, is_exported
+from pdnla.pretrained import MODEL, find_weights, is_exported
 from pdnla.published import KEY as PUBLISHED
 from pdnla.published import from_published
 
 FORMAT = "pdnla"
 FORMAT_VERSION = "2"
+CONFIG = "config.json"
+"""Name of the model's description in a folder of :mod:`pdnla.hub`."""
 
 
 class Weights(NamedTuple):
@@ -48,8 +50,8 @@ def load_network(path: str | Path = "default") -> nn.Module:
     Args:
         path: the name of weights in the package (:data:`pdnla.pretrained.BUNDLED`; an existing file with that name
             takes precedence); a safetensors file written by :func:`save_weights` or ``pdnla-convert``; a checkpoint of
-            ``pdnla-train`` (its averaged weights, or the current ones if it holds no average); or the authors'
-            published checkpoint.
+            ``pdnla-train`` (its averaged weights, or the current ones if it holds no average); the authors' published
+            checkpoint; or a folder of :func:`pdnla.hub.save_pretrained`.
 
     Raises:
         UserError: the file is missing, truncated or of none of these kinds, its model is not registered (see
@@ -135,13 +137,13 @@ def check_model(option: str, weights: Weights, network: nn.Module, resuming: boo
 
 def read_weights(path: str | Path) -> Weights:
     """Return the contents of a weights file; see :func:`load_network`."""
+    if Path(path).is_dir():
+        return _read_folder(Path(path))
     path = find_weights(path)
     if is_exported(path):
         raise UserError(
             f"{path}: is an exported network, which can only colour; name the weights that it was exported from"
         )
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the weights file in it")
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -153,6 +155,26 @@ def read_weights(path: str | Path) -> Weights:
     if start[8:9] == b"{":
         return _read_safetensors(path)
     return _read_checkpoint(path)
+
+
+def _read_folder(folder: Path) -> Weights:
+    """Return the weights of a folder of :mod:`pdnla.hub`."""
+    if not (folder / MODEL).is_file():
+        raise UserError(f"{folder}: is a folder without {MODEL}; name the weights file in it")
+    weights = read_weights(folder / MODEL)
+    path = folder / CONFIG
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        description = read_description(content)
+    except FileNotFoundError:
+        return weights
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: does not describe a network of pdnla; save the network again") from error
+    if description._replace(module="") != weights.description._replace(module=""):
+        raise UserError(
+            f"{path}: describes {description} and {MODEL} holds {weights.description}; save the network again"
+        )
+    return weights
 
 
 def _read_safetensors(path: Path) -> Weights:

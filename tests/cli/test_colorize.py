@@ -352,8 +352,8 @@ def test_bad_usage_is_one_sentence_and_status_2(command: Command) -> None:
     refused(command("a.png", "broken.png"), "broken.png: is not an image")
     refused(command("a.png", "r.png", "-o", "x.gif"), "x.gif", ".png, .jpg")
     refused(command("a.png", "r.png", "-o", "x"), "no suffix")
-    refused(command("a.png", "r.png", "-o", "a.png", "--overwrite"), "a.png: is a picture to work from")
-    refused(command("a.png", "r.png", "-o", "./r.png", "--overwrite"), "r.png: is a picture to work from")
+    refused(command("a.png", "r.png", "-o", "a.png", "--overwrite"), "a.png: is a target or a reference")
+    refused(command("a.png", "r.png", "-o", "./r.png", "--overwrite"), "r.png: is a target or a reference")
     refused(command("a.png", "r.png", "--batch-size", 0), "--batch-size", "--help")
     refused(command("a.png", "r.png", "--size", 8), "--size")
     refused(command("a.png", "r.png", "--size", 10_000), "--size")
@@ -375,8 +375,8 @@ def test_a_folder_is_not_coloured_into_itself_or_its_references(command: Command
     picture("a.png", RED)
     Path("file").touch()
     for out in ("album", "./refs/../album", "refs"):
-        refused(command("album", "refs", "-o", out, "--overwrite"), "is where the pictures come from")
-    refused(command("album", "a.png", "-o", ".", "--overwrite"), "a.png: is a picture to work from")
+        refused(command("album", "refs", "-o", out, "--overwrite"), "is the folder of the pictures")
+    refused(command("album", "a.png", "-o", ".", "--overwrite"), "a.png: is a target or a reference")
     refused(command("album", "refs", "-o", "file"), "file: is a file")
 
 
@@ -701,7 +701,7 @@ def test_16_bits_need_a_format_that_holds_them(command: Command) -> None:
     picture("a.png")
     picture("ref.png", RED)
     refused(
-        command("a.png", "ref.png", "--depth", 16, "-o", "b.jpg"), "b.jpg: .jpg holds 8 bits a channel", ".png, .tif"
+        command("a.png", "ref.png", "--depth", 16, "-o", "b.jpg"), "b.jpg: .jpg holds 8 bits per channel", ".png, .tif"
     )
     assert files() == ["a.png", "ref.png"]
 

@@ -179,7 +179,7 @@ def test_a_process_that_is_killed_ends_the_run_in_one_sentence(frames: Path, tmp
     os.kill(next(int(child) for child, name in names.items() if "spawn_main" in name), signal.SIGKILL)
     output, _ = run.communicate()
     assert run.returncode == 2
-    assert "pdnla-colorize: a process was killed (signal 9), perhaps for want of memory;" in output
+    assert "pdnla-colorize: a process was killed (signal 9), perhaps because memory was short;" in output
     assert "Traceback" not in output
 
 
@@ -263,10 +263,10 @@ def test_what_fails_is_listed_and_the_rest_is_done(
     [
         (["frames"], "no REFERENCE given"),
         (["absent", "cat.png"], "absent: there is no such file or folder"),
-        (["frames", "cat.png", "-o", "frames"], "frames: is where the pictures come from"),
+        (["frames", "cat.png", "-o", "frames"], "frames: is the folder of the pictures"),
         (["p.csv", "cat.png"], "p.csv: is a pairs file, which names its references itself; leave cat.png out"),
         (["p.csv"], "p.csv: there is no such file or folder"),
-        (["frames", "cat.png", "-o", "cat.png/o"], "cat.png/o: cannot be made (Not a directory); choose another"),
+        (["frames", "cat.png", "-o", "cat.png/o"], "cat.png/o: cannot be created (Not a directory); choose another"),
         (["frames", "cat.png", "-o", "o", "--weights", "x.ckpt"], "--weights x.ckpt: there is no such file"),
         (["frames", "cat.png", "-o", "o", "--devices", "0"], "--devices"),
     ],

@@ -17,6 +17,7 @@ def command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     return int(left.value.code or 0)
 
 
+@pytest.mark.slow
 def test_weights_become_a_file_named_after_them_and_half_precision_stays_near(
     published_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,7 @@ def test_flicker_is_that_of_the_frames(clip: Path, settings: Settings, tmp_path:
     assert once.summary["grey"]["flicker"] == pytest.approx(0, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_figures_are_the_same_twice_and_in_two_processes(
     warped_pairs: WarpedPairs, clip: Path, settings: Settings, tmp_path: Path, evaluated: Any
 ) -> None:

@@ -53,7 +53,12 @@ def gradients(net: nn.Module, target: Tensor, reference: Tensor) -> dict[str, Te
 
 # In float64, where rounding cannot be taken for a difference, or hide one.
 @pytest.mark.parametrize(
-    ("channel", "size", "other"), [(4, (16, 16), (48, 32)), (6, (48, 32), (48, 32)), (8, (64, 112), (80, 16))]
+    ("channel", "size", "other"),
+    [
+        (4, (16, 16), (48, 32)),
+        (6, (48, 32), (48, 32)),
+        pytest.param(8, (64, 112), (80, 16), marks=pytest.mark.slow),
+    ],
 )
 def test_outputs_and_gradients_equal_the_plain_networks(
     channel: int, size: tuple[int, int], other: tuple[int, int]
@@ -77,6 +82,7 @@ def test_outputs_and_gradients_equal_the_plain_networks(
         assert (ours[name] - gradient).abs().max() <= 1e-8 * gradient.abs().max(), name
 
 
+@pytest.mark.slow
 def test_in_float32_and_bfloat16_the_difference_is_rounding() -> None:
     plain, fast = both(8, torch.float32)
     target, reference = photograph(2, 1, 48, 64, 1), photograph(1, 3, 64, 48, 2)
@@ -126,6 +132,7 @@ def test_an_inference_copy_changes_nothing_of_its_network_and_takes_half_the_mem
     )
 
 
+@pytest.mark.slow
 def test_a_critic_and_its_penalty_are_the_plain_ones() -> None:
     torch.manual_seed(0)
     plain = ImageCritic(8, 4).double()

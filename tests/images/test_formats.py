@@ -51,7 +51,7 @@ def test_avif_is_read_where_pillow_reads_it_and_else_said(tmp_path: Path, monkey
     monkeypatch.setattr("pdnla.images.io.readable_formats", lambda: ("PNG",))
     sentence = f"{path}: is AVIF, which this Pillow does not read; pip install --upgrade pillow, or convert it to JPEG"
     assert said(path) == sentence
-    with pytest.raises(UserError, match=r"holds no image that can be read; 1 are others, the first .*a\.avif: is AVIF"):
+    with pytest.raises(UserError, match=r"holds no image that can be read; 1 cannot, the first: .*a\.avif: is AVIF"):
         list_images(tmp_path)
 
 
@@ -98,7 +98,7 @@ def test_what_looks_like_a_picture_and_is_not_read_is_named(tmp_path: Path, capl
     )
     assert told[1].endswith("is a camera's raw file, which is not read; develop it to TIFF or JPEG")
     assert list_images(tmp_path) == [tmp_path / "a.png"]
-    assert f"{tmp_path}: 5 pictures in it are not read, the first {tmp_path / 'b.psd'}: is a picture" in caplog.text
+    assert f"{tmp_path}: 5 pictures in it are not read, the first: {tmp_path / 'b.psd'}: is a picture" in caplog.text
 
 
 def test_the_preview_in_a_raw_file_is_not_taken_for_the_picture(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_16_bits_of_odd_shapes(tmp_path: Path, shape: tuple[int, int, int]) -> N
 
 def test_16_bits_are_refused_where_the_format_has_8(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"a\.jpg: \.jpg holds 8 bits a channel; use one of \.png, \.tif, \.tiff for 16"
+        UserError, match=r"a\.jpg: \.jpg holds 8 bits per channel; use one of \.png, \.tif, \.tiff for 16"
     ):
         write_image(tmp_path / "a.jpg", DEEP)
 

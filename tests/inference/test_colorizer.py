@@ -259,6 +259,7 @@ def test_too_small_a_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
             coloriser(photograph((64, 48)), RED)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_gives_the_same_pictures_and_its_code_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +292,7 @@ def test_the_network_itself_colours_in_both_precisions() -> None:
         assert np.abs(np.asarray(again).astype(int) - np.asarray(results[-1])).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["pdnla_tiny", "pdnla_semantic", "default"])
 def test_photographs_in_bfloat16_are_those_in_float32_within_two_levels(weights: str) -> None:
     pictures = {name: Image.fromarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "coffee")}

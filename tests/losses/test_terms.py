@@ -290,6 +290,7 @@ def test_chroma_that_follows_the_targets_edges_costs_less_than_chroma_that_leave
     assert loss(8, 10.0) == pytest.approx(everywhere * math.exp(-4), rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["adversarial", "cooccurrence"])
 def test_a_critic_learns_and_then_prefers_what_it_was_shown_as_real(kind: str) -> None:
     torch.manual_seed(0)
@@ -364,6 +365,7 @@ def gradient_error(term: LossTerm, batch: Callable[[Tensor], Supervision], out: 
     return abs((gradient * direction).sum().item() / finite.item() - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "term",
     [

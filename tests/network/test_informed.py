@@ -127,6 +127,7 @@ def test_every_part_learns(backbone: nn.Module) -> None:
     assert silent == []
 
 
+@pytest.mark.slow
 def test_the_fast_network_has_the_plain_ones_results_gradients_and_names(
     backbone: nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -98,6 +98,7 @@ def column(folder: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
+@pytest.mark.slow
 def test_a_short_run_learns(run: tuple[Path, ColorizationModule]) -> None:
     losses = column(run[0], "train/loss/total")
     assert len(losses) == 24
@@ -183,6 +184,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     return trained(10, tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [4, 6, 8])
 def test_a_run_stopped_within_or_after_an_epoch_and_resumed_ends_as_one_never_stopped(
     stop: int, tmp_path: Path, whole: dict[str, torch.Tensor]
@@ -198,6 +200,7 @@ def test_a_training_without_an_end_keeps_its_learning_rate() -> None:
     assert [module.lr_factor(step) for step in (99, 1000, 10**6)] == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_figures_are_exchanged_on_the_steps_that_are_logged_alone(
     run: tuple[Path, ColorizationModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

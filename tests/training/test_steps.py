@@ -71,6 +71,7 @@ def fit(
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [2, 3, 5])
 def test_a_batch_in_parts_gives_the_step_of_the_whole(parts: int) -> None:
     def trained(accumulate: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -95,6 +96,7 @@ def test_parts_share_out_unpaired_and_paired_rows_and_draw_their_own_patches() -
     assert len(in_parts(Batch(Pairs(rows, rows, rows), 3, 10, 0, 0), 20)) == 4
 
 
+@pytest.mark.slow
 def test_every_learner_moves_and_only_the_networks_steps_count() -> None:
     terms = {
         "pixel": PixelLoss(),
@@ -121,6 +123,7 @@ def test_heads_that_no_term_asks_for_do_not_learn() -> None:
     assert not module.network.target_encoder.head.weight.requires_grad
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_with_all_terms() -> None:
     terms = {
         "pixel": PixelLoss(),
@@ -148,6 +151,7 @@ class Spoiled(LossTerm):
         return batch.out.mean() * (float("nan") if self.spoiled(self.calls) else 1.0)
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_is_skipped_and_counted() -> None:
     module = make({"pixel": PixelLoss(), "bad": Spoiled(lambda call: call in (2, 4))})
     trainer = fit(module, 4)
@@ -158,6 +162,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted() -> None:
     assert trainer.logged_metrics["train/skipped_steps"] == 2
 
 
+@pytest.mark.slow
 def test_many_steps_in_a_row_that_are_not_finite_end_the_run_and_name_the_term() -> None:
     module = make({"pixel": PixelLoss(), "bad": Spoiled(lambda call: call > 2)}, max_skipped=3)
     with pytest.raises(UserError, match=r"3 steps in a row were not finite \(bad\); lower optim\.lr"):

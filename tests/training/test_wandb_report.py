@@ -118,6 +118,7 @@ def history(record: list[wandb_internal_pb2.Record]) -> dict[str, list[object]]:
     return actual
 
 
+@pytest.mark.slow
 def test_every_term_score_rate_and_measure_is_in_the_record(record: list[wandb_internal_pb2.Record]) -> None:
     actual = history(record)
     once_a_step = [
@@ -139,6 +140,7 @@ def test_names_are_in_a_few_readable_groups(record: list[wandb_internal_pb2.Reco
     assert groups <= {"train", "val", "critics", "perf", "data", "epoch", "trainer"}
 
 
+@pytest.mark.slow
 def test_tables_hold_the_five_pictures_of_each_pair(run: Path, record: list[wandb_internal_pb2.Record]) -> None:
     actual = history(record)
     assert actual["val/table/ncols"] == [6, 6]

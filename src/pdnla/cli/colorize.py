@@ -21,7 +21,7 @@ from pdnla.processes import Rank, launched_rank, leave_together
 COMMAND = "pdnla-colorize"
 _SIDES = (16, 8192)  # of the network's input, in pixels
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
 class Depth(str, enum.Enum):

@@ -31,6 +31,9 @@ def run(command: str, function: Callable[[], int | None]) -> NoReturn:
         status = function() or 0
     except UserError as error:
         status = _print_error(command, str(error))
+    except BrokenPipeError:  # Hydra printed its help into a pipe that was closed
+        discard(sys.stdout)
+        status = 0
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except Exception as error:

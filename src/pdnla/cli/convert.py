@@ -8,7 +8,7 @@ import typer
 from pdnla.cli.command import run
 from pdnla.errors import UserError
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command()
@@ -39,4 +39,4 @@ def convert(
 
 def main() -> None:
     """Run the command."""
-    run("pdnla-convert", lambda: app(standalone_mode=False))
+    run("pdnla-convert", lambda: app(standalone_mode=False, prog_name="pdnla-convert"))

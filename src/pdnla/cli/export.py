@@ -10,7 +10,7 @@ from pdnla.cli.command import run
 from pdnla.errors import UserError
 from pdnla.pretrained import is_exported
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 class Format(str, enum.Enum):
@@ -79,4 +79,4 @@ def export(
 
 def main() -> None:
     """Run the command."""
-    run("pdnla-export", lambda: app(standalone_mode=False))
+    run("pdnla-export", lambda: app(standalone_mode=False, prog_name="pdnla-export"))

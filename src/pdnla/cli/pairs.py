@@ -14,7 +14,7 @@ from pdnla.images.io import list_images
 
 COMMAND = "pdnla-pairs"
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 class BackboneName(str, enum.Enum):

@@ -12,7 +12,7 @@ from pdnla.errors import UserError
 
 COMMAND = "pdnla-prepare"
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
 def main() -> None:

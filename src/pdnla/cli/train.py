@@ -108,7 +108,7 @@ def _report_failure(error: Exception, explained: UserError | None) -> None:
     if explained is None:
         file = Path(hydra_config.runtime.output_dir) / "traceback.txt"
         with replacing(file) as temporary:
-            temporary.write_text("".join(traceback.format_exception(error)))
+            temporary.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="replace")
         reason = f"{type(error).__name__}: {sentence(error)}; see {file}"
     log.error("run %s (%s) failed: %s", hydra_config.job.num, " ".join(hydra_config.overrides.task), reason)
 

@@ -20,7 +20,7 @@ COMMAND = "pdnla-web"
 PASSWORD = "PDNLA_WEB_PASSWORD"
 """The environment variable that gives the password."""
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
 @app.command()

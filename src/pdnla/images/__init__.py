@@ -1,1 +1,1 @@
-"""Images in and out: reading and writing files as people have them, and colour spaces."""
+"""Reading and writing of image files of all common kinds, and colour spaces."""

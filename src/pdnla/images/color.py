@@ -1,8 +1,8 @@
-"""Colour spaces: what luminance and chroma mean everywhere in the project.
+"""Colour spaces: the definitions of luminance and chroma for the whole project.
 
 Luminance is CIELAB's L* (D65, 2° observer) of sRGB, chroma its a* and b*. A *grey* picture is three equal
 sRGB channels with the same L* as the picture it came from. Tensors are ``(..., 3, H, W)``; conversions run in
-float32 even under autocast, because the cube roots lose dark colours in half precision.
+float32 even under autocast, because cube roots in half precision lose dark colours.
 """
 
 import kornia.color
@@ -18,7 +18,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """Convert sRGB in [0, 1], ``(..., 3, H, W)``, to CIELAB: L* in [0, 100], a* and b* in about [-110, 110].
 
-    Values outside [0, 1] are followed smoothly, so that gradients pull a network's output back into range.
+    The conversion is smooth outside [0, 1], so gradients pull a network's output back into range.
     """
     with torch.autocast(rgb.device.type, enabled=False):
         lab: Tensor = kornia.color.rgb_to_lab(at_least_float32(rgb))
@@ -33,9 +33,9 @@ def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
 
 
 def grey(rgb: Tensor) -> Tensor:
-    """Return the grey picture with the L* of ``rgb``: sRGB in [0, 1], ``(..., 3, H, W)`` in and out.
+    """Return the grey picture with the L* of ``rgb``, sRGB in [0, 1], ``(..., 3, H, W)``.
 
-    A picture that is grey already comes back as it was, to rounding.
+    A picture that is already grey is unchanged up to rounding.
     """
     linear = kornia.color.rgb_to_linear_rgb(at_least_float32(rgb))
     red, green, blue = linear.unbind(-3)
@@ -60,13 +60,12 @@ def replace_luminance(target: Tensor, out: Tensor) -> Tensor:
 
 
 def lab_to_rgb_in_gamut(lab: Tensor, steps: int = 12, levels: int = 255) -> Tensor:
-    """Convert CIELAB, ``(..., 3, H, W)``, to sRGB in [0, 1], keeping lightness and hue where the gamut ends.
+    """Convert CIELAB, ``(..., 3, H, W)``, to sRGB in [0, 1]; colours outside the gamut keep their lightness and hue.
 
-    A colour outside sRGB moves along its own hue towards the grey of its own L* until it fits, found by
-    bisection in ``steps`` halvings (the remaining chroma error is under 2^-steps of the chroma). Clipping
-    channels instead would change lightness and hue.
+    The chroma of such a colour is reduced until it fits, by bisection in ``steps`` halvings (the remaining error is
+    below 2^-steps of the chroma). Clipping the channels instead would change lightness and hue.
 
-    A channel that is outside [0, 1] by less than rounding to ``levels`` + 1 values hides is called inside.
+    A channel counts as inside if it exceeds [0, 1] by less than half a step of ``levels`` + 1 values.
     """
     rgb = lab_to_rgb(lab, clip=False)
     margin = 0.5 / levels
@@ -80,15 +79,15 @@ def lab_to_rgb_in_gamut(lab: Tensor, steps: int = 12, levels: int = 255) -> Tens
 
 
 def _in_gamut(rgb: Tensor, lab: Tensor, margin: float) -> Tensor:
-    """Return where ``rgb`` is inside [0, 1] up to the margin and Z stayed positive, ``(..., H, W)``."""
+    """Return where ``rgb`` is inside [0, 1] up to the margin and Z is not negative, ``(..., H, W)``."""
     z_root = (lab[..., 0, :, :] + 16) / 116 - lab[..., 2, :, :] / 200
     return (rgb.amin(-3) >= -margin) & (rgb.amax(-3) <= 1 + margin) & (z_root >= 0)
 
 
 def _largest_chroma(lightness: Tensor, a: Tensor, b: Tensor, steps: int, margin: float) -> Tensor:
-    """Return the largest factor on ``a`` and ``b`` under which each colour fits in sRGB, ``(N,)`` in [0, 1].
+    """Return the largest factor on ``a`` and ``b`` with which each colour fits in sRGB, ``(N,)`` in [0, 1].
 
-    Linear RGB is a polynomial of the factor, so that the bisection needs no powers.
+    Linear RGB is a polynomial of the factor, so the bisection needs no powers.
     """
     least, most = -margin / 12.92, ((1 + margin + 0.055) / 1.055) ** 2.4
     matrix = kornia.color.xyz_to_rgb(torch.eye(3, dtype=a.dtype, device=a.device).unsqueeze(-1)).squeeze(-1)
@@ -106,5 +105,5 @@ def _largest_chroma(lightness: Tensor, a: Tensor, b: Tensor, steps: int, margin:
 
 
 def _cube(root: Tensor) -> Tensor:
-    """Invert CIELAB's cube root with its linear part near black."""
+    """Invert CIELAB's cube root, which is linear near black."""
     return torch.where(root > 0.2068966, root**3, (root - 4 / 29) / 7.787)

@@ -1,4 +1,4 @@
-"""Formats: which pictures are read, and what is said of the others."""
+"""Image formats: those that are read, and error messages for the others."""
 
 import functools
 import importlib.util
@@ -18,10 +18,10 @@ IMAGE_SUFFIXES = (
     + _AVIF * _HAS_AVIF
     + _HEIC * _HAS_HEIC
 )
-"""What the name of an image that is read ends in, in lower case."""
+"""Suffixes of images that are read, in lower case."""
 
 FORMATS = "PNG, JPEG, WebP, TIFF or BMP"
-"""What a picture that is not read is to be converted to."""
+"""Formats to which messages suggest converting other pictures."""
 
 _RAW = (
     ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef", ".nrw", ".orf",
@@ -37,12 +37,12 @@ _BRANDS = {
     b"avif": _AVIF[0], b"avis": _AVIF[0], b"heic": _HEIC[0], b"heix": _HEIC[0], b"hevc": _HEIC[0], b"heim": _HEIC[0],
     b"heis": _HEIC[0], b"mif1": _HEIC[0], b"msf1": _HEIC[0],
 }  # fmt: skip
-_START = 16  # bytes of a file that say what it is
+_START = 16  # bytes at the start of a file that identify its format
 
 
 @functools.cache
 def readable_formats() -> tuple[str, ...]:
-    """Return the formats that are read, as Pillow calls them."""
+    """Return Pillow's names of the formats that are read."""
     formats = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF"]
     if _HAS_AVIF:
         formats.append("AVIF")
@@ -55,19 +55,19 @@ def readable_formats() -> tuple[str, ...]:
 
 
 def why_unread(path: PurePath) -> str | None:
-    """Return, if a file's name is a picture's of a format that is not read, a sentence that says so; else None."""
+    """Return an error message if a file has the suffix of an image format that is not read, else None."""
     suffix = path.suffix.lower()
     why = None if suffix in IMAGE_SUFFIXES else _why(suffix)
     return why and f"{path}: {why}"
 
 
 def is_raw(path: object) -> bool:
-    """Return whether a path's name is a camera's raw file's: some look like a TIFF, of the preview alone."""
+    """Return whether a path has the suffix of a camera's raw file; some look like a TIFF of the preview."""
     return isinstance(path, Path) and path.suffix.lower() in _RAW
 
 
 def why_unidentified(path: object, file: IO[bytes]) -> str:
-    """Return the sentence for a file in which no picture is recognised, from its first bytes and its name."""
+    """Return the error message for a file in which Pillow finds no picture, from its first bytes and its name."""
     file.seek(0)
     start = file.read(_START)
     if start[4:8] == b"ftyp" and start[8:12] in _BRANDS:
@@ -106,14 +106,14 @@ def _why_tiff(start: bytes, file: IO[bytes]) -> str:
         tags = ImageFileDirectory_v2(start[: 16 if start[2:3] == b"+" or start[3:4] == b"+" else 8])
         file.seek(tags.next)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is damaged is said in our own words
+            warnings.simplefilter("ignore")  # the caller reports damage
             tags.load(file)
         bits, kinds, colours = (tags.get(tag, default) for tag, default in ((258, (1,)), (339, (1,)), (262, 1)))
         count, compression = tags.get(277, len(bits)), tags.get(259, 1)
         if not {256, 257, 262} <= set(tags) or not isinstance(colours, int):
             return damaged
         numbers = f"{count} x {max(bits)} bits, {_KINDS.get(max(kinds), 'unknown numbers')}"
-    except Exception:  # damaged bytes raise anything here, and then that is what is said
+    except Exception:  # damaged bytes can raise anything here
         return damaged
     what = f"{_COLOURS.get(colours, 'unknown colours')}, {numbers}, compression {compression}"
     return f"is a TIFF of a kind that is not read ({what}); save it as RGB or grey of 8 or 16 bits, LZW or Deflate"

@@ -1,6 +1,6 @@
-"""Reading and writing images as people have them: any mode, orientation and profile in, whole files out.
+"""Reading of images of any mode, orientation and colour profile, and atomic writing.
 
-No torch here: the commands import this module before they know whether there is anything to compute.
+This module does not import torch: commands import it before they know whether there is work to do.
 """
 
 import contextlib
@@ -42,13 +42,13 @@ _WITHOUT_ALPHA = frozenset({"JPEG", "BMP"})
 WRITABLE_SUFFIXES = tuple(_WRITABLE)
 """The suffixes of formats that are written."""
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")
-"""The suffixes of formats that hold 16 bits a channel in colour."""
+"""Suffixes of formats with 16 bits per channel in colour."""
 TIFF_SUFFIXES = (".tif", ".tiff")
-"""Those of the format that holds several pages."""
-_FRAMED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further pictures are an animation's
-_LARGE_TEXT = 1 << 20  # bytes of text or profile from which on Pillow refuses a PNG
-_BIG_TEXT = 64 << 20  # bytes that a PNG's colour profile may unpack to
-_MOST_PACKED = 1032  # bytes that zlib can make of one
+"""Suffixes of the format with several pages."""
+_FRAMED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further pictures are frames of an animation
+_LARGE_TEXT = 1 << 20  # bytes of texts or profile above which Pillow refuses a PNG
+_BIG_TEXT = 64 << 20  # largest uncompressed size of a PNG's colour profile in bytes
+_MOST_PACKED = 1032  # zlib's largest compression ratio
 
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -63,22 +63,22 @@ _ORIENTATIONS = {
 
 
 class Openable(Protocol):
-    """What can be opened as a :class:`~pathlib.Path` can and is named by its ``str``."""
+    """An object with the ``open`` of a :class:`~pathlib.Path`, and a name as its ``str``."""
 
     def open(self, mode: Literal["rb"]) -> IO[bytes]:
-        """Return the encoded picture as a file to read."""
+        """Open the encoded picture for reading."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An upright sRGB picture of any size, held as compactly as its source allows.
+    """An upright sRGB picture of any size, stored as compactly as its source allows.
 
     Attributes:
-        colour: mode ``RGB``; a grey picture's ``L``, or ``F`` in [0, 1] where its source has over 8 bits.
+        colour: mode ``RGB``; for a grey picture ``L``, or ``F`` in [0, 1] if its source has more than 8 bits.
         alpha: mode ``L`` of the same size, or None for an opaque picture.
-        animated: whether its file has further frames, of which this is the first.
-        pages: how many pages its file has, of which this is one.
+        animated: whether this is the first frame of an animation.
+        pages: number of pages of its file, of which this is one.
     """
 
     colour: Image.Image
@@ -100,7 +100,7 @@ class Picture:
         return np.clip(values, 0, 1) if self.colour.mode == "F" else values / np.float32(255)
 
     def rgb(self) -> Image.Image:
-        """Return what is visible of the picture in mode ``RGB``: 8 bits, a grey one with three equal channels."""
+        """Return the visible picture in mode ``RGB`` with 8 bits; a grey one has three equal channels."""
         visible = self.visible()
         if visible.colour.mode != "F":
             return visible.colour.convert("RGB")
@@ -108,16 +108,16 @@ class Picture:
         return Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
 
     def resized(self, size: tuple[int, int]) -> "Picture":
-        """Return what is visible of the picture at ``size`` (width, height), antialiased."""
+        """Return the visible picture at ``size`` (width, height), antialiased."""
         visible = self.visible()
         if size == self.size:
             return visible
         return Picture(visible.colour.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
 
     def visible(self) -> "Picture":
-        """Return the picture laid on the grey of its visible parts' mean luma, which lends no colour and no contrast.
+        """Return the picture on a ground of its visible parts' mean luma, which adds neither colour nor contrast.
 
-        What alpha hides has no effect: files keep anything there, such as the green that a figure was cut out of.
+        Pixels that alpha hides have no effect: they can be anything, such as the green behind a cut-out figure.
         """
         if self.alpha is None:
             return Picture(self.colour)
@@ -137,17 +137,17 @@ class Picture:
 def read_image(path: str | Path | Openable, side: int | None = None) -> Picture:
     """Read a PNG, JPEG, WebP, TIFF, BMP or GIF file of any mode, upright and in sRGB.
 
-    AVIF is read where Pillow reads it, and HEIC where pillow-heif is installed. EXIF orientation is applied and an ICC
-    profile is converted to sRGB (a broken one is ignored, with a warning in the log). Grey pictures of more than 8 bits
-    keep their precision; the rest is read at 8 bits. Of several pages or frames the first is read.
+    AVIF is read if Pillow supports it, and HEIC if pillow-heif is installed. EXIF orientation is applied and an ICC
+    profile is converted to sRGB (a broken one is ignored with a warning in the log). Grey pictures of more than 8 bits
+    keep their precision; others are read at 8 bits. Of several pages or frames, the first is read.
 
     Args:
-        path: the file, or something else that can be opened.
-        side: what is enough of the shorter side, in pixels: a JPEG may be decoded, faster, at a fraction of its size
-            that has as many. None for the full size.
+        path: the file, or another object that can be opened.
+        side: sufficient length of the shorter side in pixels: a JPEG may be decoded faster at a fraction of its size,
+            not below this length. None for the full size.
 
     Raises:
-        UserError: the file is missing, a folder, empty, truncated, no image, or larger than Pillow's limit of
+        UserError: the file is missing, a folder, empty, truncated, not an image, or larger than Pillow's limit of
             about 178 megapixels (twice ``PIL.Image.MAX_IMAGE_PIXELS``).
     """
     with _opened(path) as image:
@@ -190,17 +190,17 @@ def read_header(path: str | Path | Openable) -> Header:
 
 
 class Page(NamedTuple):
-    """A page of a file, and what the file says of it."""
+    """A page of a file, with its metadata."""
 
     picture: Picture
     metadata: Metadata
 
 
 def read_pages(path: str | Path | Openable) -> Iterator[Page]:
-    """Read a file page by page, each as :func:`read_image` reads the first.
+    """Yield the pages of a file, each read as by :func:`read_image`.
 
     Raises:
-        UserError: as :func:`read_image`; it names the page.
+        UserError: as :func:`read_image`; the message names the page.
     """
     with _opened(path) as image:
         pages = _pages(image)
@@ -221,7 +221,7 @@ def read_pages(path: str | Path | Openable) -> Iterator[Page]:
 
 
 def count_pages(path: str | Path | Openable) -> int:
-    """Return how many pages a file has: 1 but for a TIFF of several, and where it cannot be read."""
+    """Return the number of pages of a file; 1 if it cannot be read, as for all formats but TIFF."""
     try:
         with _opened(path) as image:
             return len(_pages(image))
@@ -230,7 +230,7 @@ def count_pages(path: str | Path | Openable) -> int:
 
 
 def read_metadata(path: str | Path | Openable) -> Metadata:
-    """Return what a file's result is to keep of it; nothing where it cannot be read."""
+    """Return the metadata that the result of a file keeps; empty if the file cannot be read."""
     try:
         with _opened(path) as image:
             if image.format == "PNG":
@@ -241,7 +241,7 @@ def read_metadata(path: str | Path | Openable) -> Metadata:
 
 
 def _pages(image: Image.Image) -> list[int]:
-    """Return the frames of a file that are its pages: in a TIFF neither thumbnails nor masks."""
+    """Return the numbers of the frames that are pages: in a TIFF, those that are neither thumbnails nor masks."""
     if image.format != "TIFF" or getattr(image, "n_frames", 1) == 1:
         return [0]
     pages = []
@@ -255,7 +255,7 @@ def _pages(image: Image.Image) -> list[int]:
 
 @contextlib.contextmanager
 def _opened(path: str | Path | Openable) -> Iterator[Image.Image]:
-    """Open a picture's file; what its bytes make fail in the block is a sentence for the user.
+    """Open a picture's file; errors in the block that its contents cause become a UserError.
 
     Raises:
         UserError: as :func:`read_image`.
@@ -270,7 +270,7 @@ def _opened(path: str | Path | Openable) -> Iterator[Image.Image]:
             if is_raw(path):
                 raise UserError(why_unread(Path(str(path))) or "")
             file.seek(0)
-            # Pillow warns of odd metadata, and from half of its limit on, which a large scan reaches; the limit stays.
+            # Pillow warns about odd metadata, and above half of its size limit, which large scans exceed.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             try:
                 image = _open(file)
@@ -278,7 +278,7 @@ def _opened(path: str | Path | Openable) -> Iterator[Image.Image]:
                 raise UserError(why_unidentified(path, file)) from error
             with image:
                 if image.format == "JPEG" and file.seek(0, io.SEEK_END) * 8 < image.width * image.height // 64:
-                    # Each block of 8×8 pixels takes a bit or more; decoding what is not there may take minutes.
+                    # Each block of 8×8 pixels takes at least a bit; decoding missing blocks could take minutes.
                     raise UserError(f"{path}: is truncated or damaged (too short for its size); copy or save it again")
                 yield image
     except FileNotFoundError as error:
@@ -290,22 +290,22 @@ def _opened(path: str | Path | Openable) -> Iterator[Image.Image]:
         raise UserError(f"{path}: does not fit in this machine's memory; make it smaller or cut it") from error
     except UserError:
         raise
-    except Exception as error:  # Pillow's decoders raise nearly anything at a damaged file
+    except Exception as error:  # Pillow's decoders can raise anything for a damaged file
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
         raise UserError(f"{path}: is truncated or damaged ({_plain(error)}); copy or save it again") from error
 
 
 def _plain(error: Exception) -> str:
-    """Return what an error says, in one line that can be printed: decoders quote what is in a file."""
+    """Return the message of an error as one printable line: decoders quote bytes of the file."""
     return "".join(c for c in " ".join(str(error).split()) if c.isprintable())
 
 
 def _open(file: IO[bytes]) -> Image.Image:
-    """Open a picture; a PNG without the texts and the profile whose size Pillow takes for an attack, within limits.
+    """Open a picture; a PNG without texts and profile that are too large for Pillow, which takes them for an attack.
 
     Raises:
-        UnidentifiedImageError: Pillow recognises none.
+        UnidentifiedImageError: Pillow finds no picture.
     """
     light, profile = _light_png(file)
     image = Image.open(light, formats=readable_formats())
@@ -315,12 +315,12 @@ def _open(file: IO[bytes]) -> Image.Image:
 
 
 def _light_png(file: IO[bytes]) -> tuple[IO[bytes], bytes | None]:
-    """Return a file as it is, or if it is a PNG with large texts or profile one without them, and the profile."""
+    """Return the file, or a copy without large texts and profile if it is such a PNG, and the removed profile."""
     if file.read(8) != b"\x89PNG\r\n\x1a\n":
         file.seek(0)
         return file, None
-    kept: list[tuple[int, int]] = []  # where chunks start and how long they are
-    texts: list[int] = []  # which of them are texts
+    kept: list[tuple[int, int]] = []  # start and length of chunks
+    texts: list[int] = []  # positions of texts in `kept`
     weight, profile, dropped = 0, None, False
     start = 8
     while len(head := file.read(8)) == 8:
@@ -351,7 +351,7 @@ def _light_png(file: IO[bytes]) -> tuple[IO[bytes], bytes | None]:
 
 
 def _unpacked_profile(chunk: bytes) -> bytes:
-    """Return the profile in a PNG's ``iCCP`` chunk, or one byte more than is let through; empty if it is broken."""
+    """Return the profile in a PNG's ``iCCP`` chunk, cut to one byte above the limit; empty if it is broken."""
     try:
         return zlib.decompressobj().decompress(chunk.partition(b"\0")[2][1:], _BIG_TEXT + 1)
     except zlib.error:
@@ -359,14 +359,14 @@ def _unpacked_profile(chunk: bytes) -> bytes:
 
 
 def picture_from_pil(image: Image.Image, name: str = "image") -> Picture:
-    """Return a PIL image of any mode as an upright sRGB :class:`Picture`; ``image`` itself is left as it is.
+    """Return a PIL image of any mode as an upright sRGB :class:`Picture`; ``image`` is not changed.
 
     Args:
         image: its EXIF orientation and ICC profile, if any, are applied.
-        name: what a warning about its profile or EXIF data calls it.
+        name: its name in warnings.
 
     Raises:
-        UserError: the image's mode has no meaning as a picture, or the image has no pixels.
+        UserError: the image's mode is not that of a picture, or the image has no pixels.
     """
     if 0 in image.size:
         raise UserError(f"{name}: has no pixels ({image.width}×{image.height}); choose another image")
@@ -385,33 +385,33 @@ def picture_from_pil(image: Image.Image, name: str = "image") -> Picture:
 
 
 def write_image(path: str | Path, image: Image.Image | Pixels, metadata: Metadata | None = None) -> None:
-    """Write ``image`` in the format its suffix names, whole: a failure leaves what was there before.
+    """Write ``image`` atomically in the format of the suffix; after a failure, an earlier file is unchanged.
 
-    JPEG and WebP are written at quality 95 (JPEG without chroma subsampling), PNG and TIFF without loss.
-    JPEG and BMP hold no transparency: there the picture is laid on white. The profile of sRGB is embedded.
+    JPEG and WebP are written at quality 95 (JPEG without chroma subsampling), PNG and TIFF without loss. In JPEG and
+    BMP, which have no transparency, the picture is on white. An sRGB profile is embedded.
 
     Args:
-        path: where.
-        image: sRGB of 8 bits, or of 16 bits as an array, ``(H, W, 3 or 4)``, which PNG and TIFF hold.
-        metadata: what else goes into the file.
+        path: the file.
+        image: sRGB of 8 bits, or of 16 bits as an array, ``(H, W, 3 or 4)``, for PNG and TIFF.
+        metadata: the metadata to write.
 
     Raises:
-        UserError: the suffix is unknown, the format cannot hold the image, the disk is full, or the place
-            cannot be written to.
+        UserError: the suffix is unknown, the format cannot hold the image, the disk is full, or the file
+            cannot be written.
     """
     path = Path(path)
     check_writable_suffix(path, 8 if isinstance(image, Image.Image) else 16)
-    # Encoding to memory first: Pillow does not notice a short write to a file.
+    # The image is encoded in memory first: Pillow does not notice a short write to a file.
     encoded = _encoded(path, image, metadata or Metadata())
     with replacing(path) as temporary:
         temporary.write_bytes(encoded.getbuffer())
 
 
 def write_pages(path: str | Path, pages: Iterable[tuple[Image.Image | Pixels, Metadata]]) -> None:
-    """Write pages, as they come, into one TIFF, whole; each as :func:`write_image` writes it.
+    """Write pages into one TIFF atomically, each before the next is requested, as :func:`write_image`.
 
     Raises:
-        UserError: the suffix is not a TIFF's, or as :func:`write_image`.
+        UserError: the suffix is not that of a TIFF, or as :func:`write_image`.
     """
     path = Path(path)
     if path.suffix.lower() not in TIFF_SUFFIXES:
@@ -437,7 +437,7 @@ def _encoded(path: Path, image: Image.Image | Pixels, metadata: Metadata) -> io.
             ground.paste(image, mask=image.getchannel("A"))
             image = ground
         options = {**options, **metadata.options(format_name)}
-        if image.mode not in ("RGB", "RGBA"):  # a grey picture's profile would be another one
+        if image.mode not in ("RGB", "RGBA"):  # the sRGB profile is not one of a grey picture
             del options["icc_profile"]
         image.save(encoded, format=format_name, **options)
     except (OSError, ValueError, struct.error) as error:
@@ -458,38 +458,37 @@ def check_writable_suffix(path: Path, depth: int = 8) -> str:
     """Return the suffix of ``path`` in lower case.
 
     Args:
-        path: a picture's name.
-        depth: bits a channel that its format is to hold, 8 or 16.
+        path: the name of a picture.
+        depth: required bits per channel, 8 or 16.
 
     Raises:
-        UserError: no format that :func:`write_image` knows has that suffix, or it holds fewer bits.
+        UserError: :func:`write_image` knows no format with this suffix, or the format has fewer bits.
     """
     suffix = path.suffix.lower()
     if suffix not in _WRITABLE:
         known = ", ".join(_WRITABLE)
-        said = f"the suffix {path.suffix} is not known" if suffix else "there is no suffix to say the format"
+        said = f"the suffix {path.suffix} is not known" if suffix else "there is no suffix, which determines the format"
         raise UserError(f"{path}: {said}; use one of {known}")
     if depth > 8 and suffix not in DEEP_SUFFIXES:
-        raise UserError(f"{path}: {suffix} holds 8 bits a channel; use one of {', '.join(DEEP_SUFFIXES)} for {depth}")
+        raise UserError(f"{path}: {suffix} holds 8 bits per channel; use one of {', '.join(DEEP_SUFFIXES)} for {depth}")
     return suffix
 
 
 def list_images(folder: str | Path, left_out: Callable[[str], None] | None = None, natural: bool = True) -> list[Path]:
-    """Return every image below ``folder``, sorted: files with one of :data:`IMAGE_SUFFIXES`, upper case too.
+    """Return all images below ``folder``, sorted: files with one of :data:`IMAGE_SUFFIXES` in lower or upper case.
 
-    Hidden files and folders are left out. Links to folders are followed, but not back to where they started. Files
-    that are pictures by their names, of formats that are not read, are never passed over in silence.
+    Hidden files and folders are left out. Links to folders are followed, except in a circle. Pictures of formats that
+    are not read are always reported.
 
     Args:
-        folder: where to look.
-        left_out: is told, in a sentence, of each folder below that cannot be listed and each picture of a format that
-            is not read; the rest is listed. None: such a folder is an error, and a warning in the log counts such
-            pictures.
-        natural: sort numbers in names by value, as a person would. False: sort paths as text, the order from which
-            training and evaluation draw by seed.
+        folder: the folder.
+        left_out: called with a sentence for each subfolder that cannot be listed and each picture of a format that is
+            not read. None: such a folder is an error, and such pictures are counted in a warning in the log.
+        natural: sort numbers in names by value. False: sort paths as text, the order on which the draws of training
+            and evaluation are based.
 
     Raises:
-        UserError: the folder is missing, is a file, cannot be listed, or holds no image.
+        UserError: the folder is missing, is a file, cannot be listed, or contains no image.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -507,11 +506,11 @@ def list_images(folder: str | Path, left_out: Callable[[str], None] | None = Non
             if left_out is not None:
                 left_out(why)
     if not images and unread:
-        raise UserError(f"{folder}: holds no image that can be read; {len(unread)} are others, the first {unread[0]}")
+        raise UserError(f"{folder}: holds no image that can be read; {len(unread)} cannot, the first: {unread[0]}")
     if not images:
         raise UserError(f"{folder}: holds no image ({FORMATS}); choose another folder")
     if unread and left_out is None:
-        _logger.warning("%s: %d pictures in it are not read, the first %s", folder, len(unread), unread[0])
+        _logger.warning("%s: %d pictures in it are not read, the first: %s", folder, len(unread), unread[0])
     return images
 
 
@@ -535,7 +534,7 @@ def _walk(folder: Path, above: frozenset[str], left_out: Callable[[str], None] |
         path = folder / entry.name
         if entry.name.startswith("."):
             continue
-        if os.path.isdir(path):  # noqa: PTH112 - the others raise at a link to itself
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a link to itself
             if os.path.realpath(path) not in above:
                 yield from _walk(path, above, left_out)
         elif path.suffix.lower() in IMAGE_SUFFIXES or why_unread(path) is not None:
@@ -545,7 +544,7 @@ def _walk(folder: Path, above: frozenset[str], left_out: Callable[[str], None] |
 def _upright(image: Image.Image, name: str) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception as error:  # many hands write EXIF; a broken one is no reason to refuse the picture
+    except Exception as error:  # broken EXIF data are no reason to refuse the picture
         _logger.warning("%s: its EXIF data is broken and ignored (%s)", name, error)
         return image
     transpose = _ORIENTATIONS.get(orientation)
@@ -564,10 +563,10 @@ def _alpha(image: Image.Image) -> Image.Image | None:
 
 
 def _plain_colour(image: Image.Image, name: str) -> Image.Image:
-    """Return ``image`` in the mode its profile speaks about: RGB, CMYK or LAB."""
+    """Return ``image`` in the mode of its profile: RGB, CMYK or LAB."""
     if image.mode in ("RGB", "CMYK", "LAB"):
         return image
-    if image.mode in ("RGBa", "PA") or image.has_transparency_data:  # these do not convert straight to RGB
+    if image.mode in ("RGBa", "PA") or image.has_transparency_data:  # these cannot be converted to RGB directly
         image = image.convert("RGBA")
     try:
         return image.convert("RGB")
@@ -576,10 +575,10 @@ def _plain_colour(image: Image.Image, name: str) -> Image.Image:
 
 
 def _grey_from_numbers(image: Image.Image, source: Image.Image) -> Image.Image:
-    """Bring 16-bit, 32-bit and float greys to mode F in [0, 1].
+    """Convert 16-bit, 32-bit and float grey pictures to mode F in [0, 1].
 
-    Whole numbers up to 65535 are 16-bit values; floats up to 1 are taken as they are, up to 255 and up to
-    65535 as 8-bit and 16-bit values; where the numbers go beyond, the largest is white.
+    Integers up to 65535 are 16-bit values; floats up to 1 are used unchanged, up to 255 and 65535 as 8-bit and 16-bit
+    values. If there are larger numbers, the largest is white.
     """
     numbers = np.asarray(image)
     whole = numbers.dtype.kind != "f"
@@ -590,6 +589,6 @@ def _grey_from_numbers(image: Image.Image, source: Image.Image) -> Image.Image:
     values /= next((scale for scale in scales if largest <= scale), largest)
     np.clip(values, 0, 1, out=values)
     tags = getattr(source, "tag_v2", {})
-    if tags.get(262) == 0:  # TIFF's "white is zero", which Pillow undoes only up to 8 bits
+    if tags.get(262) == 0:  # TIFF's "white is zero", which Pillow inverts only up to 8 bits
         np.subtract(1, values, out=values)
     return Image.fromarray(values)

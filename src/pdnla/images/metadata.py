@@ -1,4 +1,4 @@
-"""Metadata: what a picture's file says of it beyond its pixels, kept for its result."""
+"""Metadata of an image file that its result keeps."""
 
 import logging
 import re
@@ -12,25 +12,25 @@ from pdnla.images.profiles import SRGB_PROFILE
 
 _logger = logging.getLogger(__name__)
 
-# EXIF's tags that say nothing of how pixels are stored: description, camera, software, dates, people, rights.
+# EXIF tags that do not depend on how pixels are stored: description, camera, software, dates, people, rights.
 _KEPT = (269, 270, 271, 272, 285, 297, 305, 306, 315, 316, 318, 319, 18246, 33432, 40091, 40092, 40093, 40094, 40095)
 _ORIENTATION, _XMP, _EXIF, _GPS = 274, 700, 0x8769, 0x8825
 _COLOUR_SPACE, _WIDTH, _HEIGHT, _INTEROPERABILITY = 0xA001, 0xA002, 0xA003, 0xA005
 _UPRIGHT = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>\s*))[2-8]""")
-_JPEG_SEGMENT = 65_000  # bytes that one segment of a JPEG file holds
-_TEXT = 1 << 20  # bytes of text that are kept
+_JPEG_SEGMENT = 65_000  # largest segment of a JPEG file in bytes
+_TEXT = 1 << 20  # largest kept text in bytes
 _TEXTS = ("Title", "Author", "Description", "Copyright", "Creation Time", "Software", "Source", "Comment")
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is kept of a file for its result.
+    """The metadata that a result keeps.
 
     Attributes:
-        dpi: pixels an inch, across and down, of the upright picture.
-        exif: EXIF data of an upright sRGB picture; empty if there are none.
-        xmp: an XMP packet of an upright picture; empty if there is none.
-        texts: a PNG's texts, by keyword.
+        dpi: horizontal and vertical resolution of the upright picture in pixels per inch.
+        exif: EXIF data, adapted to an upright sRGB picture; empty if there are none.
+        xmp: XMP packet, adapted to an upright picture; empty if there is none.
+        texts: texts of a PNG, by keyword.
     """
 
     dpi: tuple[float, float] | None = None
@@ -39,7 +39,7 @@ class Metadata:
     texts: dict[str, str] = field(default_factory=dict)
 
     def options(self, format_name: str) -> dict[str, Any]:
-        """Return what Pillow is to be given to save this, and sRGB's profile, in a format."""
+        """Return the options with which Pillow saves these metadata and the sRGB profile in a format."""
         options: dict[str, Any] = {"icc_profile": SRGB_PROFILE}
         if self.dpi is not None:
             options["dpi"] = self.dpi
@@ -71,21 +71,21 @@ class Metadata:
 
 
 def metadata_of(image: Image.Image, name: str) -> Metadata:
-    """Return what is kept of an open image; its loading brings what a format has at its end.
+    """Return the metadata of an open image; texts after the pixels are included once it is loaded.
 
     Args:
-        image: as Pillow opened it.
-        name: what a warning about broken metadata calls it.
+        image: the image as opened by Pillow.
+        name: its name in warnings.
     """
     try:
         exif = image.getexif()
         sideways = exif.get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        tags = getattr(image, "tag_v2", {})  # a TIFF's own size: newer versions of Pillow turn image.size
+        tags = getattr(image, "tag_v2", {})  # the stored size of a TIFF: newer versions of Pillow rotate image.size
         size = tags.get(256, image.width), tags.get(257, image.height)
         size = size[::-1] if sideways else size
         kept = _kept_exif(exif, size)
         kept.tobytes()
-    except Exception as error:  # many hands write EXIF; a broken one is no reason to have no result
+    except Exception as error:  # broken EXIF data are no reason to have no result
         _logger.warning("%s: its EXIF data is broken and not kept (%s)", name, error)
         sideways, kept = False, Image.Exif()
     dpi = _dpi(image)
@@ -100,7 +100,7 @@ def metadata_of(image: Image.Image, name: str) -> Metadata:
 
 
 def _kept_exif(exif: Image.Exif, size: tuple[int, int]) -> Image.Exif:
-    """Return the tags that hold for an upright sRGB picture of ``size`` made from a file with ``exif``."""
+    """Return the tags of ``exif`` that are valid for an upright sRGB picture of ``size``."""
     kept = Image.Exif()
     kept.update({tag: exif[tag] for tag in _KEPT if tag in exif})
     photograph, place = dict(exif.get_ifd(_EXIF)), dict(exif.get_ifd(_GPS))

@@ -1,4 +1,4 @@
-"""ICC profiles: from the colours and greys that a file means to sRGB."""
+"""ICC profiles: conversion of colours and greys to sRGB."""
 
 import io
 import logging
@@ -8,23 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-_ROWS = 1 << 20  # pixels converted at a time, which bounds the memory
+_ROWS = 1 << 20  # pixels converted at a time, to limit the memory
 
 _logger = logging.getLogger(__name__)
 
 
 def _srgb_profile() -> bytes:
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # the moment it was made, which would differ in each file
+    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # date of creation, which would differ between files
     return bytes(profile)
 
 
 SRGB_PROFILE = _srgb_profile()
-"""An ICC profile of sRGB, always of the same bytes."""
+"""An ICC profile of sRGB, with the same bytes in every run."""
 
 
 def read_profile(image: Image.Image, name: str) -> bytes | None:
-    """Return an image's ICC profile, or None if it has none or a broken one, of which the log warns by ``name``."""
+    """Return an image's ICC profile; None, with a warning that contains ``name``, if it is broken, or without one."""
     profile = image.info.get("icc_profile")
     if not profile:
         return None
@@ -39,7 +39,7 @@ def _warn_of_profile(name: str, reason: object) -> None:
 
 
 def colour_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    """Bring an image of mode RGB, CMYK or LAB from its profile's colours to sRGB, mode RGB."""
+    """Convert an image of mode RGB, CMYK or LAB from the colours of its profile to sRGB, mode RGB."""
     if image.mode == "LAB":
         source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         return ImageCms.ImageCmsTransform(source, _srgb(), "LAB", "RGB").apply(image)
@@ -69,7 +69,7 @@ def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Return whether ``transform`` is sRGB to sRGB up to rounding, as for most files that carry a profile."""
+    """Return whether ``transform`` is the identity up to rounding, as for most files with a profile."""
     levels = np.arange(0, 256, 17, dtype=np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)
     converted = np.asarray(transform.apply(Image.fromarray(cube)))
@@ -77,9 +77,9 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
 
 
 def grey_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    """Bring a grey ``L`` or ``F`` picture from its profile's tone curve to that of sRGB.
+    """Convert a grey picture of mode ``L`` or ``F`` from the tone curve of its profile to that of sRGB.
 
-    Done here and not by ImageCms, which knows grey at 8 bits only.
+    ImageCms is not used because it supports only 8 bits of grey.
     """
     if profile is None:
         return image
@@ -105,7 +105,7 @@ def _grey_curve(profile: bytes) -> NDArray[np.float64]:
     """Return the sRGB values of 65536 grey levels from 0 to 1 under a grey ICC profile (its ``kTRC`` tag).
 
     Raises:
-        ValueError: it is no grey profile, or holds no curve that the ICC specification (10.6, 10.18) knows.
+        ValueError: it is not a grey profile, or has no curve of the ICC specification (10.6, 10.18).
         struct.error: it is truncated.
     """
     if profile[16:20] != b"GRAY":
@@ -115,7 +115,7 @@ def _grey_curve(profile: bytes) -> NDArray[np.float64]:
     start = next((offset for signature, offset, _ in tags if signature == b"kTRC"), None)
     if start is None:
         raise ValueError("no tone curve")
-    x = np.linspace(0, 1, 65536)  # those of 16 bits
+    x = np.linspace(0, 1, 65536)  # the levels of 16 bits
     kind = profile[start : start + 4]
     if kind == b"curv":
         (length,) = struct.unpack_from(">I", profile, start + 8)

@@ -1,6 +1,6 @@
-"""PNG and TIFF files that Pillow cannot write: 16 bits a channel in colour, pages one by one, TIFFs with EXIF data.
+"""PNG and TIFF files that Pillow cannot write: 16 bits per channel in colour, pages one by one, TIFFs with EXIF data.
 
-Pixels alone are encoded here; how metadata are laid out is Pillow's doing.
+This module encodes only pixels; Pillow encodes metadata.
 """
 
 import io
@@ -17,13 +17,13 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 Pixels = NDArray[np.uint16]
 """An sRGB picture of 16 bits, ``(H, W, 3)``, or ``(H, W, 4)`` with alpha."""
 
-_LEVEL = 2  # of zlib: higher ones take several times as long for a few per cent
-_STRIP = 1 << 20  # samples encoded at a time, which bounds the memory
+_LEVEL = 2  # of zlib: higher levels take several times as long and save a few per cent
+_STRIP = 1 << 20  # samples encoded at a time, to limit the memory
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def encode_png(pixels: Pixels, options: dict[str, Any]) -> bytes:
-    """Return a PNG file of ``pixels``; ``options`` is what Pillow saves in one of 8 bits beside its pixels."""
+    """Return a PNG file of ``pixels``; ``options`` are Pillow's for the metadata."""
     height, width, channels = pixels.shape
     header = struct.pack(">2I5B", width, height, 16, 6 if channels == 4 else 2, 0, 0, 0)
     like = io.BytesIO()
@@ -39,7 +39,7 @@ def encode_png(pixels: Pixels, options: dict[str, Any]) -> bytes:
 
 
 def _filtered(pixels: Pixels) -> Iterator[bytes]:
-    """Yield rows, big-endian, each byte less the one above it (PNG's filter 2)."""
+    """Yield rows, big-endian, as differences from the row above (PNG's filter 2)."""
     height, width, channels = pixels.shape
     above = np.zeros((1, width * channels * 2), np.uint8)
     step = max(1, _STRIP // (width * channels))
@@ -70,19 +70,19 @@ def _chunks(file: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def write_tiff(file: IO[bytes], pages: Iterable[tuple[NDArray[Any], dict[str, Any]]]) -> None:
-    """Write pages into an empty file as a TIFF, each before the next is asked for.
+    """Write pages into an empty file as a TIFF, each before the next is requested.
 
-    Pillow writes neither 16 bits in colour nor the dates of EXIF data into a compressed TIFF.
+    Pillow cannot write 16-bit colours, and does not write the dates of EXIF data into a compressed TIFF.
 
     Args:
-        file: open to write and to seek.
-        pages: pixels of 8 or 16 bits, and for each page ``exif``, ``dpi`` and ``icc_profile``, as for Pillow.
+        file: the file, open for writing and seeking.
+        pages: pixels of 8 or 16 bits, and Pillow's options ``exif``, ``dpi`` and ``icc_profile``, for each page.
 
     Raises:
         ValueError: the file would have more than 4 GB.
     """
     file.write(b"II*\0\0\0\0\0")
-    pointer = 4  # where the file says where the next page is
+    pointer = 4  # position of the offset of the next page
     for pixels, options in pages:
         place = file.seek(0, io.SEEK_END)
         strips = _tiff_strips(pixels)
@@ -98,7 +98,7 @@ def write_tiff(file: IO[bytes], pages: Iterable[tuple[NDArray[Any], dict[str, An
         for strip in strips:
             file.write(strip)
         if file.tell() % 2:
-            file.write(b"\0")  # directories begin at even places
+            file.write(b"\0")  # directories start at even offsets
         (entries,) = struct.unpack_from("<H", written)
         pointer = place + 2 + 12 * entries
 
@@ -125,7 +125,7 @@ def _tiff_directory(
     directory[258] = (bits,) * channels
     directory[259] = 8  # Deflate
     directory[262] = 2  # RGB
-    directory[273] = tuple(np.cumsum([0, *map(len, strips[:-1])]).tolist())  # from the end of the directory on
+    directory[273] = tuple(np.cumsum([0, *map(len, strips[:-1])]).tolist())  # relative to the end of the directory
     directory[277], directory[278] = channels, _rows_in_strip(width, channels)
     directory[279] = tuple(map(len, strips))
     if "dpi" in options:
@@ -133,7 +133,7 @@ def _tiff_directory(
         directory[296] = 2  # inches
     directory[317] = 2  # differences
     if channels == 4:
-        directory[338] = 2  # alpha that the colours are not multiplied with
+        directory[338] = 2  # alpha with which the colours are not multiplied
     if "icc_profile" in options:
         directory.tagtype[34675] = 7
         directory[34675] = options["icc_profile"]
@@ -141,7 +141,7 @@ def _tiff_directory(
 
 
 def _differences(rows: NDArray[Any]) -> bytes:
-    """Return rows, little-endian, each sample less that of the pixel on its left (TIFF's predictor 2)."""
+    """Return rows, little-endian, as differences from the pixel on the left (TIFF's predictor 2)."""
     differences = rows.astype(rows.dtype.newbyteorder("<"))
     differences[:, 1:] -= rows[:, :-1]
     return differences.tobytes()

@@ -22,12 +22,12 @@ class Settings(NamedTuple):
     Attributes:
         weights, precision, size, compile, accelerate: as :class:`~pdnla.inference.colorizer.Colorizer`'s.
         device: ``auto``, ``cpu``, ``cuda`` or one such as ``cuda:1``.
-        devices: how many processes colour, each on a CUDA device or on its share of the processors.
-        batch_size: pictures of like shape coloured at a time.
-        overwrite: colour again what has a result.
-        pick_from: the folder that references are picked from; None: each task has its own.
-        keep_references: copy picked references beside the results.
-        depth: bits a channel of the results, 8 or 16.
+        devices: number of processes, each on a CUDA device or on its share of the processors.
+        batch_size: largest number of pictures of similar shape in a batch.
+        overwrite: replace existing results.
+        pick_from: the folder from which references are picked; None: each task has its own.
+        keep_references: copy picked references next to the results.
+        depth: bits per channel of the results, 8 or 16.
     """
 
     weights: str = "default"
@@ -70,15 +70,15 @@ def colour_album(album: Album, settings: Settings, rank: Rank, observer: Observe
     """Colour the tasks without results and report each to ``observer``.
 
     Args:
-        album: the pictures, of all launched processes.
-        settings: how.
-        rank: which of the launched processes this is: it colours its share.
+        album: the pictures of all launched processes.
+        settings: the settings.
+        rank: this launched process, which colours its share.
         observer: receives the events.
 
     Raises:
-        UserError: weights or the one reference cannot be read, a device is not there, or the results' folder cannot be
-            made.
-        DiskFullError: there is no room for a result.
+        UserError: weights or the common reference cannot be read, a device is not available, or the folder of results
+            cannot be created.
+        DiskFullError: the disk is full.
     """
     own = album.share(rank.number, rank.world)
     for sentence in own.failures:

@@ -187,7 +187,7 @@ class ReferenceCopies:
         self._choices[_absolute(task.target)] = Choice(task.target, task.reference, task.score)
 
     def _free(self, path: Path) -> bool:
-        return os.path.realpath(path) not in self._taken and (self.overwrite or not os.path.exists(path))  # noqa: PTH110 - Path.exists raises where a name is too long
+        return os.path.realpath(path) not in self._taken and (self.overwrite or not os.path.exists(path))  # noqa: PTH110 - Path.exists raises if a name is too long
 
     def write(self) -> None:
         """Write the pairs file, unless it would be empty.

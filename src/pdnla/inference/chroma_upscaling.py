@@ -1,4 +1,4 @@
-"""Chroma from the network's working size to the full picture's, along the full picture's own edges."""
+"""Upscaling of chroma from the working size to the full picture, along the edges of the full picture."""
 
 from typing import NamedTuple
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_EPSILON = 1e-3  # of the guided filter: variance of L*/100 under which a neighbourhood counts as flat
+_EPSILON = 1e-3  # of the guided filter: variance of L*/100 below which a neighbourhood counts as flat
 
 
 class ChromaPlane(NamedTuple):
-    """Chroma for every pixel of a picture: slope · L*/100 + offset, kept between a least and a most.
+    """Chroma for every pixel of a picture: slope · L*/100 + offset, clamped between a minimum and a maximum.
 
     Attributes:
-        coefficients: slope, offset, least and most, each of a* and b*, on the working grid, ``(1, 8, h, w)``.
+        coefficients: slope, offset, minimum and maximum of a* and b*, on the working grid, ``(1, 8, h, w)``.
         size: width and height of the picture.
     """
 
@@ -22,18 +22,18 @@ class ChromaPlane(NamedTuple):
 
     @classmethod
     def fit(cls, lightness: Tensor, chroma: Tensor, size: tuple[int, int]) -> "ChromaPlane":
-        """Bring chroma from the working size to ``size``, guided by lightness where that is larger.
+        """Upscale chroma from the working size to ``size``, guided by the lightness.
 
         The slope is that of the fast guided filter (He and Sun 2015), the local regression of chroma on
-        lightness. The offset is not the paper's, whose window means smooth chroma, but the one under which
-        the working picture keeps its chroma exactly. Chroma stays within that of the neighbouring working
-        pixels, so that grain and sharp detail of the full picture call up no colour that is not there.
+        lightness. The offset differs from the paper's, whose window means smooth the chroma: it is the one with
+        which the working picture keeps its chroma exactly. Chroma stays in the range of the neighbouring working
+        pixels, so grain and sharp detail of the full picture create no new colours.
 
         Args:
             lightness: L* at the working size, ``(1, 1, h, w)``.
             chroma: a* and b*, ``(1, 2, h, w)``.
             size: width and height of the full picture. If neither is larger than the working size, chroma is
-                only resized, or left as it is.
+                only resized, if at all.
         """
         height, width = min(chroma.shape[-2], size[1]), min(chroma.shape[-1], size[0])
         if (height, width) != chroma.shape[-2:]:
@@ -60,7 +60,7 @@ class ChromaPlane(NamedTuple):
         return torch.addcmul(offset, slope, lightness / 100).clamp_(least, most)
 
     def _interpolate(self, top: int, bottom: int) -> Tensor:
-        """Interpolate the coefficients between pixel centres: the same numbers however the rows are cut."""
+        """Interpolate the coefficients between pixel centres; the result does not depend on how rows are grouped."""
         height, (full_width, full_height) = self.coefficients.shape[-2], self.size
         centres = torch.arange(top, bottom, device=self.coefficients.device) + 0.5
         position = (centres * (height / full_height) - 0.5).clamp(0, height - 1)
@@ -78,7 +78,7 @@ def _shrink(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def _window_mean(x: Tensor) -> Tensor:
-    """Return the mean over each pixel and its neighbours, as far as they lie inside the picture."""
+    """Return the mean over each pixel and its neighbours inside the picture."""
     return functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 

@@ -1,4 +1,4 @@
-"""Images in, images out: any size, the reference kept between targets, the target's luminance kept."""
+"""Colouring of images of any size: the target keeps its luminance, and a reference can be reused."""
 
 import copy
 from collections import defaultdict
@@ -27,22 +27,22 @@ from pdnla.weights import load_network
 _Result = TypeVar("_Result")
 
 STRIP_PIXELS = 1 << 18
-"""Full-size pixels coloured at a time: what bounds the memory of a huge picture."""
+"""Full-size pixels converted at a time, which limits the memory of a huge picture."""
 
 
 @runtime_checkable
 class ChromaNetwork(Protocol):
-    """A network that can return chroma itself.
+    """A network that returns chroma directly.
 
-    Of the others the :class:`Colorizer` takes the chroma of ``forward(target, reference).out``, which is sRGB.
+    For other networks, the :class:`Colorizer` uses the chroma of ``forward(target, reference).out``, which is sRGB.
     """
 
     def chroma(self, target: Tensor, reference: Any) -> Tensor:
-        """Return a* and b* in CIELAB's units for ``target``, ``(B, 2, H, W)`` in float32.
+        """Return a* and b* of ``target`` in CIELAB's units, ``(B, 2, H, W)`` in float32.
 
         Args:
             target: grey pictures in three equal channels, ``(B, 3, H, W)`` in [-1, 1].
-            reference: pictures in colour, ``(B, 3, H', W')`` in [-1, 1], or what ``encode_reference`` made of one.
+            reference: pictures in colour, ``(B, 3, H', W')`` in [-1, 1], or a result of ``encode_reference``.
         """
         ...
 
@@ -60,36 +60,35 @@ class WorkingColours(NamedTuple):
 
 
 class Colorizer:
-    """Colours pictures after a reference with a trained network.
+    """Colours pictures with the colours of a reference, with a trained network.
 
     >>> colorizer = Colorizer()
     >>> coloured = colorizer(target, reference)                        # PIL images in and out
     >>> colorizer.set_reference(reference)                             # once,
     >>> album = [colorizer.colorize(target) for target in targets]     # for many targets
 
-    The network works on pictures of about ``size``² pixels, or at their own size; the result has the target's own
-    size, L* and alpha. Where a colour does not fit in sRGB under that L*, its chroma is reduced and its hue kept.
+    The network processes pictures of about ``size``² pixels, or at their own size; the result has the size, L* and
+    alpha of the target. If a colour with this L* is outside sRGB, its chroma is reduced and its hue kept.
 
-    On a CPU, a program that colours many pictures gains about a fifth by calling
-    :func:`pdnla.memory.keep_freed_memory` once when it starts, as the commands do. It changes how the whole process
-    allocates memory, so a Colorizer does not do it.
+    On a CPU, a program that colours many pictures is about a fifth faster if it calls
+    :func:`pdnla.memory.keep_freed_memory` once at its start, as the commands do. A Colorizer does not call it, because
+    it changes memory allocation in the whole process.
 
     Args:
-        weights: what :func:`pdnla.weights.load_network` reads, a file or the name of weights that come with the
-            package; an exported network, ``.onnx`` or ``.pt2``; or a network, which is copied.
+        weights: a file or name that :func:`pdnla.weights.load_network` reads; an exported network, ``.onnx`` or
+            ``.pt2``; or a network, which is copied.
         device: ``auto`` (a CUDA device if there is one, else the CPU) or a torch device such as ``cuda:1``.
-        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the hardware computes in it. An exported
-            network has its own.
-        size: the network sees pictures of about this many pixels squared, whatever their aspect; ``native``: at their
-            own size, to the nearest multiples of 16.
-        compile: compile the network (``torch.compile``), for many pictures on a GPU: the first one takes minutes. What
-            was compiled is kept and serves later runs. CPUs are faster without: compiled code cannot call the package's
-            own convolutions.
-
-        accelerate: use the fast modules of :mod:`pdnla.fast`; False: the plain ones, computed as they are written.
+        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 if the hardware supports it. An exported network
+            has a fixed precision.
+        size: the network sees pictures with about the area of a square with this side in pixels; ``native``: at
+            their own size, rounded to multiples of 16.
+        compile: compile the network (``torch.compile``), for many pictures on a GPU: the first one takes minutes. The
+            compiled code is cached for later runs. CPUs are faster without it, because compiled code cannot call the
+            package's own convolutions.
+        accelerate: use the fast modules of :mod:`pdnla.fast`; False: the plain modules.
 
     Raises:
-        UserError: the weights cannot be read, the device is not there, or an option has no such value.
+        UserError: the weights cannot be read, the device is not available, or the value of an option is invalid.
     """
 
     def __init__(
@@ -130,7 +129,7 @@ class Colorizer:
         self._code: Any = None
 
     def __call__(self, target: Image.Image | Picture, reference: Image.Image | Picture) -> Image.Image:
-        """Return ``target`` in the colours of ``reference``; one set by :meth:`set_reference` stays set."""
+        """Return ``target`` in the colours of ``reference``; a reference set by :meth:`set_reference` is kept."""
         return self.colorize_many([target], [reference])[0]
 
     def set_reference(self, reference: Image.Image | Picture) -> None:
@@ -141,10 +140,10 @@ class Colorizer:
                 self._code = self.network.encode_reference(tensor * 2 - 1)
 
     def colorize(self, target: Image.Image | Picture) -> Image.Image:
-        """Return ``target`` in the colours of the reference set: mode RGB, or RGBA if the target has alpha.
+        """Return ``target`` in the colours of the set reference: mode RGB, or RGBA if the target has alpha.
 
         Raises:
-            RuntimeError: no reference was set.
+            RuntimeError: no reference is set.
             UserError: the network's result is not finite, or the device's memory is too small.
         """
         return self.colorize_many([target])[0]
@@ -154,7 +153,7 @@ class Colorizer:
         targets: Sequence[Image.Image | Picture],
         references: Sequence[Image.Image | Picture] | None = None,
     ) -> list[Image.Image]:
-        """Colour ``targets``, those of one working size in one batch.
+        """Colour ``targets``; those with the same working size form a batch.
 
         Args:
             targets: what to colour, of any sizes.
@@ -164,8 +163,8 @@ class Colorizer:
             The results in the order of ``targets``, as from :meth:`colorize`.
 
         Raises:
-            RuntimeError: no reference was set and none is given.
-            ValueError: there are not as many references as targets.
+            RuntimeError: no reference is set or given.
+            ValueError: the numbers of references and targets differ.
             UserError: the network's result is not finite, or the device's memory is too small.
         """
         return self._colour(targets, references, _paint)
@@ -175,10 +174,11 @@ class Colorizer:
         targets: Sequence[Image.Image | Picture],
         references: Sequence[Image.Image | Picture] | None = None,
     ) -> list[Pixels]:
-        """Colour ``targets`` as :meth:`colorize_many` does, with 16 bits a channel, in which Pillow has no colours.
+        """Colour ``targets`` like :meth:`colorize_many`, with 16 bits per channel, for which Pillow has no colour mode.
 
         Returns:
-            sRGB, ``(H, W, 3)``, or ``(H, W, 4)`` if a target has alpha. A 16-bit grey target's L* is kept as exactly.
+            sRGB, ``(H, W, 3)``, or ``(H, W, 4)`` if a target has alpha. The L* of a 16-bit grey target is kept to
+            within 0.001.
         """
         return self._colour(targets, references, _paint_16_bits)
 
@@ -279,9 +279,9 @@ class Colorizer:
 def colorize(
     target: Image.Image, reference: Image.Image, weights: str | Path | nn.Module = "default", **options: Any
 ) -> Image.Image:
-    """Return ``target`` in the colours of ``reference``; ``options`` are :class:`Colorizer`'s.
+    """Return ``target`` in the colours of ``reference``; ``options`` are those of :class:`Colorizer`.
 
-    For more than one picture make a :class:`Colorizer` once.
+    For more than one picture, use one :class:`Colorizer`.
     """
     return Colorizer(weights, **options)(target, reference)
 
@@ -308,7 +308,7 @@ def _paint_16_bits(picture: Picture, plane: ChromaPlane, device: torch.device) -
 
 
 def _strips(picture: Picture, plane: ChromaPlane, device: torch.device, levels: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield the result's strips: the first row, and whole numbers up to ``levels``, ``(rows, W, 3)``."""
+    """Yield strips of the result: the number of the first row, and integers up to ``levels``, ``(rows, W, 3)``."""
     width, height = picture.size
     step = max(1, STRIP_PIXELS // width)
     for top in range(0, height, step):

@@ -1,7 +1,7 @@
-"""An album on several devices: a process each, with its own network and its share of the pictures.
+"""Colouring of an album on several devices: one process per device, with its own network and share of the pictures.
 
-The share of a process follows from the list of all pictures, not from what is left of it, so that processes that begin
-at different moments, on one machine or on several, never take the same picture. Each does what has no result.
+The share of a process depends on the list of all pictures, not on which of them have results, so processes that start
+at different times, on one machine or several, never take the same picture. Each colours the pictures without results.
 """
 
 import multiprocessing
@@ -21,19 +21,19 @@ from pdnla.inference.planning import Task
 from pdnla.memory import keep_freed_memory
 from pdnla.processes import Rank, become_child, start_child
 
-_PATIENCE = 30  # seconds that a process has for ending what it is at
+_PATIENCE = 30  # seconds that a process has to finish its work
 
 
 def choose_devices(device: str, count: int, rank: Rank) -> list[torch.device]:
-    """Return the device of each of ``count`` processes, those of a launched process ``rank`` of several.
+    """Return the device of each of the ``count`` processes that the launched process ``rank`` starts.
 
     Args:
         device: ``auto`` (CUDA devices if there are any, else the CPU), ``cpu``, ``cuda``, or one such as ``cuda:1``.
-        count: how many processes.
-        rank: whose they are: processes on one machine begin at different CUDA devices.
+        count: number of processes.
+        rank: the launched process; those on one machine start at different CUDA devices.
 
     Raises:
-        UserError: there are fewer CUDA devices, or the device is not there.
+        UserError: there are fewer CUDA devices, or the device is not available.
     """
     chosen = choose_device(device)
     if chosen.type != "cuda" or chosen.index is not None:
@@ -49,9 +49,9 @@ def choose_devices(device: str, count: int, rank: Rank) -> list[torch.device]:
 def colour_shares(
     shares: Sequence[Sequence[Task]], devices: Sequence[torch.device], settings: Settings, reference: Path | None
 ) -> Generator[Outcome, None, None]:
-    """Colour a share of tasks on each device and yield the outcome of each task, as they come.
+    """Colour a share of tasks on each device, and yield the outcome of each task as it finishes.
 
-    One share is coloured in this process; several are, in a process each.
+    A single share is coloured in this process; of several, each has its own process.
 
     Args:
         shares: what each device does.
@@ -69,7 +69,7 @@ def colour_shares(
         ((tasks, device),) = work
         yield from _colour(tasks, device, settings, reference)
         return
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor threads' locks
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, and inherits locks of threads
     threads = max(1, torch.get_num_threads() // max(1, len(work)))
     children: dict[Connection, tuple[BaseProcess, list[Task]]] = {}
     try:
@@ -85,7 +85,7 @@ def colour_shares(
 
 
 def _outcomes(children: dict[Connection, tuple[BaseProcess, list[Task]]]) -> Iterator[Outcome]:
-    """Yield what the processes report until all have ended."""
+    """Yield the outcomes that the processes report, until all have ended."""
     running = dict(children)
     while running:
         for connection in wait(list(running)):
@@ -105,19 +105,19 @@ def _outcomes(children: dict[Connection, tuple[BaseProcess, list[Task]]]) -> Ite
 
 
 def _check(child: BaseProcess) -> None:
-    """Raise what a process's exit status says."""
+    """Raise the error of a process with a non-zero exit status."""
     status = child.exitcode or 0
     if status < 0:
         raise UserError(
-            f"a process was killed (signal {-status}), perhaps for want of memory; the same command goes on where it"
-            " was, with fewer --devices or a smaller --batch-size"
+            f"a process was killed (signal {-status}), perhaps because memory was short; repeat the command to"
+            " continue, with fewer --devices or a smaller --batch-size"
         )
     if status:
-        raise ChildProcessError("a process ended by a fault, which is above")
+        raise ChildProcessError("a process failed; its error is printed above")
 
 
 def _end(children: Iterator[BaseProcess]) -> None:
-    """End the processes that still run: they finish the file they write."""
+    """Stop the running processes; each finishes the file that it is writing."""
     running = [child for child in children if child.is_alive()]
     for child in running:
         child.terminate()
@@ -136,7 +136,7 @@ def _serve(
     reference: Path | None,
     threads: int,
 ) -> None:
-    """Colour tasks in a process of their own: report the number of each that is done and why it failed, if it did."""
+    """Colour tasks in a child process, and send the number of each finished task, with the reason if it failed."""
     become_child()
     torch.set_num_threads(threads)
     numbers = {task.result: number for number, task in enumerate(tasks)}

@@ -1,4 +1,4 @@
-"""From files to files in one process: read ahead, coloured in batches, written in the background."""
+"""Colouring of files in one process: they are read ahead, coloured in batches and written in the background."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 WAITING_PIXELS = 64_000_000
-"""Read ahead of the network at most, and as many waiting to be written."""
+"""Largest number of pixels that are read ahead of the network, and that wait to be written."""
 BATCH_PIXELS = 64_000_000
-"""Full-size pixels in a batch after which it is coloured, however few the pictures."""
+"""Number of full-size pixels above which a batch is coloured, even if it has few pictures."""
 
 
 class Outcome(NamedTuple):
-    """What became of a task: its result is written, or ``failure`` is the sentence why there is none."""
+    """The outcome of a task: its result is written, or ``failure`` is a sentence with the reason."""
 
     task: Task
     failure: str | None = None
 
 
 class LoadedTask(NamedTuple):
-    """A task with its pictures in memory, of several pages the first; no reference where all tasks share one."""
+    """A task with its target (or its first page) and its reference in memory; None if all tasks share a reference."""
 
     task: Task
     target: Picture
@@ -42,7 +42,7 @@ class LoadedTask(NamedTuple):
 
     @property
     def pixels(self) -> int:
-        """How many pixels they have together."""
+        """Number of pixels of the pictures."""
         pictures = [self.target] if self.reference is None else [self.target, self.reference]
         return sum(picture.size[0] * picture.size[1] for picture in pictures)
 
@@ -50,7 +50,7 @@ class LoadedTask(NamedTuple):
 def colour_tasks(
     colorizer: "Colorizer", tasks: Iterable[Task], batch_size: int, reference: Path | None = None, depth: int = 8
 ) -> Iterator[Outcome]:
-    """Colour tasks and yield the outcome of each, once its result is written or it has failed.
+    """Colour tasks and yield the outcome of each when its result is written or it has failed.
 
     Args:
         colorizer: what colours.
@@ -82,14 +82,14 @@ def colour_tasks(
 
 
 def batches(tasks: Iterable[Task], batch_size: int, shared: bool) -> Iterator[list[LoadedTask] | Outcome]:
-    """Read pictures ahead of their use, into batches of ``batch_size``, or fewer where they are huge.
+    """Read pictures ahead, and group them into batches of ``batch_size``, or fewer if they are huge.
 
-    A target of several pages has a batch of its own.
+    A target with several pages is a batch of its own.
 
     Args:
-        tasks: what to read.
-        batch_size: pictures in a batch.
-        shared: all have one reference, which is not read.
+        tasks: the tasks.
+        batch_size: number of pictures in a batch.
+        shared: all tasks have the same reference, which is not read.
 
     Yields:
         Batches, and the outcome of each task whose pictures cannot be read.
@@ -130,7 +130,7 @@ def _read_reference(path: Path) -> Picture:
 
 
 def _check_target(task: Task, target: Picture) -> None:
-    """Raise UserError if a target has further pages or frames that would be lost."""
+    """Raise UserError if the target has further pages or frames, which would be lost."""
     name = task.source or task.target
     if target.animated:
         raise UserError(f"{name}: is an animation; export its frames into a folder and colour that")
@@ -145,10 +145,10 @@ def _parts(picture: Picture) -> str:
 def _colour_batch(
     colorizer: "Colorizer", batch: Sequence[LoadedTask], depth: int
 ) -> Iterator[tuple[Task, "Image | Pixels | str", int]]:
-    """Colour a batch; if it fails, its pictures one by one, so that one of them does not spoil the rest.
+    """Colour a batch; if it fails, colour its pictures one by one, so that only those at fault have no result.
 
     Yields:
-        Each task, its result or the sentence why there is none, and how many pixels it has.
+        Each task, its result or a sentence with the reason for the failure, and its number of pixels.
     """
     references = [loaded.reference for loaded in batch if loaded.reference is not None]
     try:
@@ -174,7 +174,7 @@ def _colour(
 
 
 def _colour_pages(colorizer: "Colorizer", loaded: LoadedTask, depth: int) -> Outcome:
-    """Colour the pages of a target one after the other, each written before the next is read."""
+    """Colour the pages of a target one by one; each is written before the next is read."""
     task = loaded.task
     references = None if loaded.reference is None else [loaded.reference]
 

@@ -1,6 +1,6 @@
-"""What is to be coloured after which reference, and where each result goes; nothing is decoded or written here.
+"""Planning of an album: the reference of each target and the path of its result; nothing is decoded or written.
 
-No torch here: the commands import this before they know whether there is anything to compute.
+This module does not import torch: commands import it before they know whether there is work to do.
 """
 
 import itertools
@@ -15,11 +15,11 @@ from pdnla.images.io import TIFF_SUFFIXES, Openable, check_writable_suffix, coun
 from pdnla.inference.matching import Matches, match
 
 RESULT = "_colorized"
-"""End of a result's name, where the user gives none."""
+"""Ending of the stem of a result, if the user gives no name."""
 PAIRS_SUFFIXES = (".csv", ".tsv", ".txt")
-"""What the name of a pairs file ends in, in lower case."""
+"""Suffixes of pairs files, in lower case."""
 REFERENCE_COPY = "_reference"
-"""End of the name of a reference's copy."""
+"""Ending of the stem of a copied reference."""
 
 
 class Task(NamedTuple):
@@ -45,8 +45,8 @@ class Task(NamedTuple):
 
     @property
     def done(self) -> bool:
-        """Whether its result exists."""
-        return os.path.exists(self.result)  # noqa: PTH110 - Path.exists raises where a name is too long
+        """Whether the result exists."""
+        return os.path.exists(self.result)  # noqa: PTH110 - Path.exists raises if a name is too long
 
 
 class Album(NamedTuple):
@@ -55,9 +55,9 @@ class Album(NamedTuple):
     Attributes:
         tasks: the pictures, always in the same order.
         failures: a sentence for each target, or folder of them, that cannot be coloured.
-        remark: what the user should know of how references were found.
-        folder: where the results go; None for the result of a single picture.
-        candidates: where references are to be picked, the pictures to pick from.
+        remark: a note for the user about how references were matched.
+        folder: the folder of results; None for the result of a single picture.
+        candidates: the pictures from which references are picked, if they are.
         left_out: a sentence for each folder of references that cannot be listed.
     """
 
@@ -69,7 +69,7 @@ class Album(NamedTuple):
     left_out: Sequence[str] = ()
 
     def share(self, number: int, count: int) -> "Album":
-        """Return what process ``number`` of ``count`` does: every ``count``-th task; the first also tells the rest."""
+        """Return the share of process ``number`` of ``count``: every ``count``-th task; the first has all messages."""
         if number:
             return self._replace(tasks=self.tasks[number::count], failures=[], remark=None, left_out=())
         return self._replace(tasks=self.tasks[::count])
@@ -85,8 +85,8 @@ def plan_album(target: Path, reference: Path | None, out: str | Path | None, pic
         pick: references are to be picked from the folder ``reference`` by what they show, not matched by name.
 
     Raises:
-        UserError: a path is missing or empty, no reference can be told for any target, or a result would take
-            the place of a target or a reference.
+        UserError: a path is missing or empty, no target has a reference, or a result would replace a target or a
+            reference.
     """
     for path in (target, reference):
         if path is not None and not path.exists():
@@ -95,7 +95,7 @@ def plan_album(target: Path, reference: Path | None, out: str | Path | None, pic
         return _plan_pairs(target, _results_folder(target, out))
     if (target / "plan.json").is_file():
         if pick or not reference.is_file():
-            raise UserError(f"{reference}: must be one picture where the targets are shards")
+            raise UserError(f"{reference}: must be one picture if the targets are shards")
         return _plan_shards(target, reference, _results_folder(target, out))
     return _plan_pictures(target, reference, out, pick)
 
@@ -107,7 +107,7 @@ def _plan_pictures(target: Path, reference: Path, out: str | Path | None, pick: 
         folder = _results_folder(target, out)
         for path in (target, reference):
             if _same(folder, path):
-                raise UserError(f"{folder}: is where the pictures come from; choose another folder with -o")
+                raise UserError(f"{folder}: is the folder of the pictures; choose another folder with -o")
         targets = _images(target, (folder, reference), failures)
         pages = [_pages(path) for path in targets]
         results = [folder / name for name in result_names([path.relative_to(target) for path in targets], pages)]
@@ -133,12 +133,12 @@ def _plan_pictures(target: Path, reference: Path, out: str | Path | None, pick: 
 
 
 def is_pairs_file(path: Path) -> bool:
-    """Return whether a path, by its name, is a pairs file, which names targets and references."""
+    """Return whether a path has the suffix of a pairs file, which lists targets and references."""
     return path.suffix.lower() in PAIRS_SUFFIXES and not path.is_dir()
 
 
 def _plan_pairs(file: Path, out: Path) -> Album:
-    """Name the results of a pairs file by the targets' places below the folder they share."""
+    """Name the results of a pairs file by the targets' paths below their common folder."""
     from pdnla.data.pairs_file import read_pairs
 
     pairs = read_pairs(file)
@@ -157,11 +157,11 @@ def _plan_pairs(file: Path, out: Path) -> Album:
 
 
 def _plan_shards(root: Path, reference: Path, out: Path) -> Album:
-    """Name the results of the photographs in shards: a folder a shard, in it the photographs' keys."""
+    """Name the results of the photographs in shards: one folder per shard, in it the photographs' keys."""
     from pdnla.data.shards import Shards, shard_path
 
     if Path(os.path.realpath(reference)).is_relative_to(os.path.realpath(out)):
-        raise UserError(f"{reference}: lies among the results; choose another place for these with -o")
+        raise UserError(f"{reference}: is in the folder of results; choose another folder with -o")
     tasks = []
     for sample in Shards(root):
         result = out / f"{sample.shard:06d}" / f"{sample.key}.png"
@@ -174,11 +174,11 @@ def _check_results(tasks: Sequence[Task]) -> None:
     inputs = {os.path.realpath(path) for task in tasks for path in (task.target, task.reference)}
     for task in tasks:
         if os.path.realpath(task.result) in inputs:
-            raise UserError(f"{task.result}: is a picture to work from; choose another place with -o")
+            raise UserError(f"{task.result}: is a target or a reference; choose another place for results with -o")
 
 
 def _candidates(images: Sequence[Path], results: Sequence[Path]) -> list[Path]:
-    """Return the pictures to pick from: no results and no copies of references, of this run or another."""
+    """Return the pictures to pick from, without results and copies of references of this or an earlier run."""
     written = {os.path.realpath(path) for path in results}
     copied = {str(Path(path).with_name(f"{Path(path).stem}{REFERENCE_COPY}")) for path in written}
     candidates = []
@@ -190,14 +190,14 @@ def _candidates(images: Sequence[Path], results: Sequence[Path]) -> list[Path]:
 
 
 def result_names(targets: Sequence[Path], pages: Sequence[int] = ()) -> list[Path]:
-    """Return a PNG's name for each relative path, all different even where upper and lower case are one.
+    """Return the name of a result for each relative path; they differ even if case is ignored.
 
-    It is the target's with the suffix .png, or .tif where the target has several pages; targets that differ in their
-    suffix only keep it (a.jpg.png).
+    The name is the target's with the suffix .png, or .tif if the target has several pages; targets that differ only in
+    their suffix keep it (a.jpg.png).
 
     Args:
         targets: the relative paths.
-        pages: how many pages each has; none given: one.
+        pages: the number of pages of each; by default 1.
     """
     suffixes = [".png" if count == 1 else ".tif" for count in pages or [1] * len(targets)]
     wanted = [path.with_suffix(suffix) for path, suffix in zip(targets, suffixes, strict=True)]
@@ -215,7 +215,7 @@ def result_names(targets: Sequence[Path], pages: Sequence[int] = ()) -> list[Pat
 
 
 def _images(folder: Path, without: Sequence[Path], left_out: list[str]) -> list[Path]:
-    """Return the images below ``folder`` but not those below the folders in ``without`` that lie in it."""
+    """Return the images below ``folder``, without those in the folders ``without``."""
     top = Path(os.path.realpath(folder))
     inner = [Path(os.path.realpath(path)) for path in without]
     inner = [path for path in inner if path != top and path.is_relative_to(top) and path.is_dir()]
@@ -227,7 +227,7 @@ def _images(folder: Path, without: Sequence[Path], left_out: list[str]) -> list[
 
 
 def _results_folder(target: Path, out: str | Path | None) -> Path:
-    """Return where the results of many pictures go: ``out``, or a folder beside them."""
+    """Return the folder of results of several pictures: ``out``, or a folder next to them."""
     if out is None:
         target = target if target.name not in ("", "..") else target.resolve()
         return target.with_name(f"{target.name if target.is_dir() else target.stem}{RESULT}")

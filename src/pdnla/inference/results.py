@@ -20,7 +20,7 @@ def prepare_folders(album: Album) -> None:
         try:
             album.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{album.folder}: cannot be made ({error.strerror}); choose another with -o") from error
+            raise UserError(f"{album.folder}: cannot be created ({error.strerror}); choose another with -o") from error
     for folder in {task.result.parent for task in album.tasks}:
         remove_stale_temporaries(folder)
 

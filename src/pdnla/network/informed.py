@@ -39,7 +39,6 @@ class Insight(nn.Module):
     Args:
         shown: channels of the frozen maps, fine to coarse.
         outputs: channels to give at each.
-        width: channels of p_i over those of ``outputs``.
     """
 
     def __init__(self, shown: tuple[int, ...], outputs: tuple[int, ...]) -> None:

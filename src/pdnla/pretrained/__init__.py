@@ -4,15 +4,19 @@ from pathlib import Path
 
 BUNDLED = ("default", "pdnla_semantic", "pdnla_tiny")
 """Names of the weights in the package."""
+MODEL = "model.safetensors"
+"""Name of the weights in a folder of :mod:`pdnla.hub`."""
 
 _FOLDER = Path(__file__).resolve().parent
 
 
 def find_weights(path: str | Path) -> Path:
-    """Return the file of weights in the package for their name, or the path itself.
+    """Return the file of weights in the package for their name, of a network's folder, or the path itself.
 
-    An existing file with that name takes precedence.
+    An existing file or folder with that name takes precedence.
     """
+    if (Path(path) / MODEL).is_file():
+        return Path(path) / MODEL
     if str(path) in BUNDLED and not Path(path).exists():
         return _FOLDER / f"{path}.safetensors"
     return Path(path)

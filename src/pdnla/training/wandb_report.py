@@ -44,7 +44,9 @@ class WandbReport(FirstResults):
         for logger in self._loggers(trainer):
             config = self.folder / "config.yaml"
             if config.is_file():
-                logger.experiment.config.update(yaml.safe_load(config.read_text()), allow_val_change=True)
+                logger.experiment.config.update(
+                    yaml.safe_load(config.read_text(encoding="utf-8")), allow_val_change=True
+                )
             for measure in measured("validation", "truth"):
                 summary = {"up": "max", "down": "min", "one": "last"}[measure.better]
                 logger.experiment.define_metric(logged(measure.name), summary=summary)

@@ -216,7 +216,7 @@ def _compiled(narrow: bool) -> Path:
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     command = [compiler, *_FLAGS, native, *(["-DNARROW"] if narrow else []), str(_SOURCE)]
     version = _run([compiler, "--version"])
-    key = "\n".join([*command, version, _processor(), _SOURCE.read_text()])
+    key = "\n".join([*command, version, _processor(), _SOURCE.read_text(encoding="utf-8")])
     file = cache_folder() / "native" / f"convolution_{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not file.exists():
         with lock(file.with_suffix(".lock")):

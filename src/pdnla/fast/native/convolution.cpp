@@ -1,14 +1,15 @@
-// 3x3 convolutions of stride 1 and 2 by Winograd's minimal filtering, F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms for
-// Convolutional Neural Networks", CVPR 2016): a tile of 4x4 results takes 36 multiplications a channel instead of 144.
+// 3x3 convolutions of stride 1 and 2 with Winograd's minimal filtering, F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms
+// for Convolutional Neural Networks", CVPR 2016): a tile of 4x4 results takes 36 multiplications per channel, not 144.
 //
-// Maps are channels last. Tiles are treated a few at a time, so that what they need stays in a core's cache: their
-// inputs are transformed, multiplied by the transformed weights (36 matrix products, 81 at stride 2), and transformed back; bias, leaky
-// ReLU and a sum with another map are done on the way out. Arithmetic is float32, whatever the maps are kept in.
+// Maps are channels last. Tiles are processed in small blocks whose data fit in a core's cache: their inputs are
+// transformed, multiplied by the transformed weights (36 matrix products, 81 at stride 2), and transformed back; bias,
+// leaky ReLU and the sum with another map are applied before the results are stored. Arithmetic is float32 for all types
+// of maps.
 //
-// The gradient to the weights is the same algorithm transposed: results' gradients are transformed in the results' place,
-// multiplied by the transformed inputs, added up over the tiles, and transformed back once.
+// The gradient of the weights is the transposed algorithm: the gradients of the results are transformed, multiplied by
+// the transformed inputs, summed over the tiles, and transformed back once.
 //
-// GCC's vector extensions say what is done to 16 (or 8) channels at once, for any processor.
+// GCC's vector extensions process 16 (or 8) channels at once on any processor.
 
 #include <cstddef>
 #include <cstdint>
@@ -17,7 +18,7 @@
 
 namespace {
 
-// Compiled with -DNARROW, vectors are of 8 channels, for maps whose channels do not come in 16s.
+// With -DNARROW, vectors have 8 channels, for maps whose number of channels is not a multiple of 16.
 #if defined(__AVX512F__)
 #if defined(NARROW)
 constexpr int LANES = 8, ROWS = 12;
@@ -52,11 +53,11 @@ inline void store(float *at, Vector value) { *reinterpret_cast<Unaligned *>(at) 
 inline void store(bfloat16 *at, Vector value) {
     const Words bits = (Words)value;
     const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const Words quiet = (bits >> 16) | 0x40;  // rounding could carry a NaN over to a number
+    const Words quiet = (bits >> 16) | 0x40;  // rounding could turn a NaN into a number
     *reinterpret_cast<Halves *>(at) = __builtin_convertvector(value == value ? rounded : quiet, Halves);
 }
 
-// Stride 1, F(4, 3) on each axis: 6 products for 4 results, by the points 0, 1, -1, 2, -2 and infinity.
+// Stride 1, F(4, 3) on each axis: 6 products for 4 results, with the points 0, 1, -1, 2, -2 and infinity.
 struct Unstrided {
     static constexpr int STEP = 1, READ = 6, POINTS = 6;
 
@@ -108,8 +109,8 @@ struct Unstrided {
     }
 };
 
-// Stride 2: of the five values in even places two are read for each result, F(4, 2) by the points 0, 1, -1, 2 and
-// infinity; of the four in odd places one. 9 products for 4 results, where 12 are taken directly.
+// Stride 2: each result reads two of the five values at even positions, F(4, 2) with the points 0, 1, -1, 2 and
+// infinity, and one of the four at odd positions. 9 products for 4 results, against 12 of the direct computation.
 struct Strided {
     static constexpr int STEP = 2, READ = 9, POINTS = 9;
 
@@ -141,7 +142,7 @@ struct Strided {
     }
 };
 
-// The results of a panel are as many vectors wide as HALVES says: two, or one where there are no more.
+// HALVES is the width of a panel of results in vectors: two, or one for the last panel.
 
 // result[0..ROWS)[0..PANEL) = left[0..ROWS)[0..depth) * right[0..depth)[0..PANEL)
 template <int HALVES>
@@ -165,12 +166,12 @@ inline void multiply(const float *__restrict left, ptrdiff_t stride, const float
 
 struct Shape {
     int64_t batch, height, width, inputs, outputs;  // of the input map, and channels
-    int64_t above, below, left, right;              // rows and columns around it
-    int64_t reflect;                                // its reflection (of at most one row or column), or zeros
+    int64_t above, below, left, right;              // rows and columns of padding
+    int64_t reflect;                                // padding by reflection (of at most one row or column), or by zeros
     int64_t step;                                   // stride of the convolution, 1 or 2
-    int64_t image, row, pixel;                      // strides of the input, in numbers
-    int64_t out_image, out_row, out_pixel;          // and of the result
-    int64_t add_image, add_row, add_pixel;          // and of the map added
+    int64_t image, row, pixel;                      // strides of the input, in elements
+    int64_t out_image, out_row, out_pixel;          // of the result
+    int64_t add_image, add_row, add_pixel;          // of the added map
     int64_t weight_out, weight_in, weight_y, weight_x;
     int64_t threads;
 };
@@ -201,8 +202,8 @@ struct Memory {
     operator float *() const { return numbers; }
 };
 
-// Transforms the inputs of a tile, counted through all images, to one row of each product: rows are apart numbers apart.
-// A tile beyond the last, and what is beyond a map's border, is read from none, zeros.
+// Transforms the inputs of a tile, numbered through all images, into one row of each product; `apart` is the distance of
+// rows in elements. Tiles after the last one, and pixels outside a map, are read from `none`, which is zero.
 template <class Scheme, class Map>
 inline void transform_tile(const Map *input, const Map *none, const Shape &s, int64_t down, int64_t across, int64_t tile,
                            float *to, int64_t apart) {
@@ -338,7 +339,7 @@ class Convolution {
         }
     }
 
-    // Where there are more weights than inputs, as in deep layers: a panel of weights at a time, for all blocks.
+    // If there are more weights than inputs, as in deep layers: one panel of weights at a time, for all blocks.
     void panel_by_panel() const {
         const Memory left{blocks * block_size};
 #pragma omp parallel num_threads(s.threads)
@@ -355,7 +356,7 @@ class Convolution {
         }
     }
 
-    // Else a block of tiles at a time, for all panels.
+    // Otherwise one block of tiles at a time, for all panels.
     void block_by_block() const {
         const Memory right{panels * panel_size};
 #pragma omp parallel num_threads(s.threads)
@@ -394,7 +395,7 @@ template <int HALVES>
 inline void accumulate(const float *__restrict left, int64_t left_stride, const float *__restrict right, int64_t depth,
                        float *__restrict sums, int64_t stride) {
     constexpr int PANEL = HALVES * LANES;
-    constexpr int AT_ONCE = COLUMNS <= ROWS ? COLUMNS : COLUMNS / 2;  // as many as registers hold
+    constexpr int AT_ONCE = COLUMNS <= ROWS ? COLUMNS : COLUMNS / 2;  // as many as fit in the registers
     for (int start = 0; start < COLUMNS; start += AT_ONCE) {
         Vector block[AT_ONCE][HALVES];
 #pragma GCC unroll 8
@@ -414,13 +415,13 @@ inline void accumulate(const float *__restrict left, int64_t left_stride, const 
     }
 }
 
-// The gradient to the weights of a convolution of stride 1, from its input and the gradient to its result.
+// The gradient of the weights of a convolution of stride 1, from its input and the gradient of its result.
 template <int HALVES, class Map>
 class WeightGradient {
     static constexpr int PANEL = HALVES * LANES;
     using Scheme = Unstrided;
     static constexpr int POINTS = Scheme::POINTS, PRODUCTS = POINTS * POINTS;
-    static constexpr int64_t CACHED = 1 << 17;  // numbers that stay in a core's cache
+    static constexpr int64_t CACHED = 1 << 17;  // elements that fit in a core's cache
 
     const Map *input, *gradient;
     float *result;
@@ -431,7 +432,7 @@ class WeightGradient {
     const int64_t tiles = s.batch * down * across, panels = (s.outputs + PANEL - 1) / PANEL;
     const int64_t columns = panels * PANEL, sums_size = PRODUCTS * s.inputs * columns;
     const int64_t fitting = CACHED / (PRODUCTS * (s.inputs + columns));
-    const int64_t chunk = fitting < 24 ? 24 : fitting > 96 ? 96 : fitting;  // tiles treated at a time
+    const int64_t chunk = fitting < 24 ? 24 : fitting > 96 ? 96 : fitting;  // tiles processed at a time
     const int64_t left_row = s.inputs + LANES;  // powers of two would fall on the same lines of the cache
     const Memory zeros{s.inputs};
 
@@ -442,7 +443,7 @@ class WeightGradient {
             transform_tile<Scheme>(input, none, s, down, across, first + t, to + t * left_row, chunk * left_row);
     }
 
-    // Transforms the gradients to the tiles' results: [product][panel][tile][PANEL]; lanes beyond the last are zeros.
+    // Transforms the gradients of the tiles' results: [product][panel][tile][PANEL]; lanes beyond the last are zeros.
     void transform_gradients(int64_t first, int64_t count, float *to) const {
         for (int64_t t = 0; t < count; t++) {
             const int64_t image = (first + t) / (down * across), place = (first + t) % (down * across);
@@ -496,7 +497,7 @@ class WeightGradient {
         std::memset(zeros.numbers, 0, s.inputs * sizeof(float));
     }
 
-    // Each thread adds up a fixed part of the tiles and the parts are added in their order: the same sums every time.
+    // Each thread sums a fixed part of the tiles, and the parts are added in order, so the sums are reproducible.
     void run() const {
         const int64_t chunks = (tiles + chunk - 1) / chunk, threads = s.threads < chunks ? s.threads : chunks;
         const Memory sums{threads * sums_size};
@@ -538,7 +539,7 @@ inline Vector hyperbolic_tangent(Vector x) {
     typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
     constexpr float limit = 10, log2e = 1.44269504f, high = 0.693359375f, low = -2.12194440e-4f;  // ln 2 in two parts
     Vector y = 2.f * (x > limit ? Vector{} + limit : x < -limit ? Vector{} - limit : x);
-    const Vector shifted = y * log2e + 12582912.f;  // 1.5 * 2^23: its last bits are the nearest integer
+    const Vector shifted = y * log2e + 12582912.f;  // 1.5 * 2^23: the last bits are the nearest integer
     const Integers power = (Integers)shifted - 0x4b400000;
     const Vector n = shifted - 12582912.f;
     const Vector r = y - n * high - n * low;

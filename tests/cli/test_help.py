@@ -1,0 +1,57 @@
+"""Help fits on a screen, names what can be chosen, and shells complete options."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from pdnla.configuration import config_folder
+
+SCREEN = (40, 120)
+GROUPS = {
+    "train": {path.name for path in config_folder().iterdir() if path.is_dir()} - {"protocol"},
+    "eval": {"protocol"},
+}
+
+
+@pytest.mark.parametrize(("command", "module"), [("train", "train"), ("eval", "evaluate")])
+def test_the_groups_are_explained_on_one_screen_before_the_values(command: str, module: str) -> None:
+    run = [sys.executable, "-m", f"pdnla.cli.{module}", "--help"]
+    shown = subprocess.run(run, capture_output=True, text=True, check=True, encoding="utf-8").stdout
+    screen, values = shown.split("== Configuration ==")
+    assert screen.startswith(f"pdnla-{command}: ")
+    lines = screen.splitlines()
+    assert len(lines) <= SCREEN[0]
+    assert max(map(len, lines)) <= SCREEN[1]
+    for group in sorted(GROUPS[command]):
+        (start,) = (number for number, line in enumerate(lines) if line.split()[:1] == [group])
+        explained = re.split(r"[\s,;()]+", " ".join(lines[start : start + 2]))
+        for choice in (config_folder() / group).glob("*.yaml"):
+            assert choice.stem in explained, group
+    assert "_target_:" in values
+
+
+def test_help_into_a_closed_pipe_is_no_error() -> None:
+    run = [sys.executable, "-u", "-m", "pdnla.cli.evaluate", "--help"]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("command", ["colorize", "convert", "export", "pairs", "prepare", "web"])
+def test_shells_complete_options(command: str) -> None:
+    environment = {
+        **os.environ,
+        f"_PDNLA_{command.upper()}_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"pdnla-{command} --",
+        "COMP_CWORD": "1",
+    }
+    run = [sys.executable, "-c", f"from pdnla.cli.{command} import main; main()"]
+    shown = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+    assert "--help" in shown.stdout.split()
+    assert shown.returncode == 0

@@ -1,0 +1,34 @@
+"""The benchmark runs and compares a checkout with another one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_variants_take_turns_with_those_of_another_checkout(tmp_path: Path) -> None:
+    options = ["--only", "network", "--sizes", "64", "--channels", "32", "--rounds", "1", "--variants"]
+    command = [
+        sys.executable,
+        "scripts/benchmark.py",
+        *options,
+        "published,plain,eager",
+        "--against",
+        str(ROOT),
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads((tmp_path / "performance.json").read_text())["network"]["runs"]
+    figures = run["figures"]
+    assert figures.keys() == {"published float32", "plain float32", "pdnla float32", "pdnla bfloat16"}
+    assert all(measured["seconds"] > 0 and measured["peak"] > 0 for measured in figures.values())
+    assert [name for name, measured in figures.items() if measured["ratios"]] == ["pdnla float32", "pdnla bfloat16"]
+    assert all(len(measured["ratios"]) == 2 for name, measured in figures.items() if name.startswith("pdnla"))
+    assert (tmp_path / "performance.md").read_text().count("| pdnla float32 |") == 1
