@@ -43,7 +43,7 @@ def test_help_into_a_closed_pipe_is_no_error() -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("command", ["colorize", "convert", "export", "pairs", "prepare"])
+@pytest.mark.parametrize("command", ["colorize", "convert", "export", "pairs", "prepare", "web"])
 def test_shells_complete_options(command: str) -> None:
     environment = {
         **os.environ,

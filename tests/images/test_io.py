@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from pdnla.errors import UserError
-from pdnla.images.io import Picture, list_images, picture_from_pil, read_image, write_image
+from pdnla.images.io import Picture, list_images, picture_from_pil, read_header, read_image, write_image
 
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (8, 1))
 COLOURS = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
@@ -486,3 +486,18 @@ def test_what_alpha_hides_has_no_effect(mode: str) -> None:
 def test_a_picture_of_which_nothing_is_visible_is_black() -> None:
     picture = Picture(Image.fromarray(COLOURS), Image.new("L", (24, 16), 0))
     assert np.asarray(picture.rgb()).max() == 0
+
+
+def test_a_header_tells_size_depth_and_pages_without_decoding(tmp_path: Path) -> None:
+    grey = Image.linear_gradient("L")
+    grey.save(tmp_path / "grey.jpg")
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    grey.save(tmp_path / "pages.tif", save_all=True, append_images=[grey, grey])
+    grey.convert("P").save(tmp_path / "moving.gif", save_all=True, append_images=[grey.rotate(90).convert("P")])
+    assert read_header(tmp_path / "grey.jpg") == ((256, 256), 8, 1, False)
+    assert read_header(tmp_path / "deep.png") == ((256, 256), 16, 1, False)
+    assert read_header(tmp_path / "pages.tif") == ((256, 256), 8, 3, False)
+    assert read_header(tmp_path / "moving.gif") == ((256, 256), 8, 1, True)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes((tmp_path / "deep.png").read_bytes()[:60])
+    assert read_header(cut).size == (256, 256), "the pixels are not looked at"

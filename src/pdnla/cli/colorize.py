@@ -172,7 +172,7 @@ def colorize(
     settings = Settings(
         weights=weights,
         precision=precision.value,
-        size=_side(size),
+        size=working_side(size),
         compile=compile_,
         accelerate=accelerate,
         device=device,
@@ -183,10 +183,7 @@ def colorize(
         keep_references=keep_reference,
         depth=int(depth.value),
     )
-    if not find_weights(weights).is_file():
-        raise UserError(
-            f"--weights {weights}: there is no such file; check the path, or use one of {', '.join(BUNDLED)}"
-        )
+    check_weights(weights)
     rank = launched_rank()
     if keep_reference and rank.world > 1:
         raise UserError(
@@ -202,7 +199,15 @@ def colorize(
     return status
 
 
-def _side(size: str) -> int | str:
+def check_weights(weights: str) -> None:
+    """Raise UserError if there is no file of weights, before torch is imported."""
+    if not find_weights(weights).is_file():
+        raise UserError(
+            f"--weights {weights}: there is no such file; check the path, or use one of {', '.join(BUNDLED)}"
+        )
+
+
+def working_side(size: str) -> int | str:
     """Return ``--size`` as a number, or ``native``."""
     if size == "native":
         return size

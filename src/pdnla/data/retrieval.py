@@ -96,6 +96,7 @@ def build_index(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
     left_out: Callable[[str], None] | None = None,
+    cache: Path | None = None,
 ) -> Index:
     """Compute the descriptors of pictures, with a cache for pictures that have not changed.
 
@@ -109,13 +110,14 @@ def build_index(
         workers: number of reading processes.
         progress: called with the number of finished pictures and the number of all.
         left_out: called with a sentence for each unreadable picture; None for a warning in the log.
+        cache: the folder of the cache; None for the user's.
 
     Raises:
         UserError: the backbone is not available, or the index cannot be written.
     """
     keys = [_key(path) for path in paths]
     name = hashlib.sha256(os.fsencode(os.path.commonpath([p.absolute().parent for p in paths])))
-    file = cache_folder() / f"index_{backbone}_{name.hexdigest()[:16]}.safetensors"
+    file = (cache or cache_folder()) / f"index_{backbone}_{name.hexdigest()[:16]}.safetensors"
     with lock(file.with_suffix(".lock")):
         cached = _read_cache(file)
         missing = [i for i, key in enumerate(keys) if key not in cached]

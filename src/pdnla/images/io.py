@@ -39,6 +39,8 @@ _WRITABLE: dict[str, tuple[str, dict[str, object]]] = {
     ".bmp": ("BMP", {}),
 }
 _WITHOUT_ALPHA = frozenset({"JPEG", "BMP"})
+WRITABLE_SUFFIXES = tuple(_WRITABLE)
+"""The suffixes of formats that are written."""
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")
 """Suffixes of formats with 16 bits per channel in colour."""
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -156,6 +158,35 @@ def read_image(path: str | Path | Openable, side: int | None = None) -> Picture:
         animated = image.format in _FRAMED and bool(getattr(image, "is_animated", False))
         picture = picture_from_pil(image, str(path))
         return Picture(picture.colour, picture.alpha, animated, len(pages))
+
+
+class Header(NamedTuple):
+    """What a file says of its picture before it is decoded.
+
+    Attributes:
+        size: width and height in pixels, as stored.
+        bits: bits a channel that are read, 8, or 16 for a grey picture of more than 8.
+        pages: how many pages the file has.
+        animated: whether it has further frames.
+    """
+
+    size: tuple[int, int]
+    bits: int
+    pages: int
+    animated: bool
+
+
+def read_header(path: str | Path | Openable) -> Header:
+    """Return what a file says of its picture, without decoding it.
+
+    Raises:
+        UserError: as :func:`read_image`, where that can be known without decoding.
+    """
+    with _opened(path) as image:
+        pages = _pages(image)
+        image.seek(pages[0])
+        animated = image.format in _FRAMED and bool(getattr(image, "is_animated", False))
+        return Header(image.size, 16 if image.mode.startswith(("I", "F")) else 8, len(pages), animated)
 
 
 class Page(NamedTuple):

@@ -31,6 +31,8 @@ def choose_references(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
     left_out: Callable[[str], None] | None = None,
+    target_cache: Path | None = None,
+    candidate_cache: Path | None = None,
 ) -> list[Choice]:
     """Return for each target the ``count`` most similar candidates by luminance, best first.
 
@@ -48,14 +50,16 @@ def choose_references(
         workers: number of reading processes.
         progress: called with the number of finished pictures and the number of all.
         left_out: called with a sentence for each unreadable picture; None for a warning in the log.
+        target_cache: folder of the targets' cached descriptors; None for the user's cache.
+        candidate_cache: the same of the candidates.
 
     Raises:
         UserError: the backbone is not available, or the index cannot be written.
     """
-    candidate_index = build_index(candidates, backbone, device, workers, progress, left_out)
+    candidate_index = build_index(candidates, backbone, device, workers, progress, left_out, candidate_cache)
     target_index = candidate_index
     if list(targets) != list(candidates):
-        target_index = build_index(targets, backbone, device, workers, progress, left_out)
+        target_index = build_index(targets, backbone, device, workers, progress, left_out, target_cache)
     places = [os.path.realpath(path) for path in candidates]
     coloured: dict[int, bool] = {}
 

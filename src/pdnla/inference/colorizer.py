@@ -4,7 +4,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -45,6 +45,18 @@ class ChromaNetwork(Protocol):
             reference: pictures in colour, ``(B, 3, H', W')`` in [-1, 1], or a result of ``encode_reference``.
         """
         ...
+
+
+class WorkingColours(NamedTuple):
+    """What the network makes of a picture, at the working size.
+
+    Attributes:
+        lightness: the target's L*, ``(1, 1, h, w)``.
+        chroma: the result's a* and b*, ``(1, 2, h, w)``.
+    """
+
+    lightness: Tensor
+    chroma: Tensor
 
 
 class Colorizer:
@@ -170,6 +182,39 @@ class Colorizer:
         """
         return self._colour(targets, references, _paint_16_bits)
 
+    def working_colours(
+        self, target: Image.Image | Picture, reference: Image.Image | Picture | None = None
+    ) -> WorkingColours:
+        """Run the network on one picture and return its colours before they are upscaled, to be changed.
+
+        Args:
+            target: what to colour.
+            reference: None for the one set by :meth:`set_reference`.
+
+        Raises:
+            RuntimeError: no reference was set and none is given.
+            UserError: as :meth:`colorize`.
+        """
+        if reference is None and self._code is None:
+            raise RuntimeError("no reference: call set_reference first, or give one")
+        with torch.inference_mode():
+            grey = network_input(_as_picture(target), self.size, grey=True).to(self.device)
+            colours = None if reference is None else network_input(_as_picture(reference), self.size, grey=False)
+            return WorkingColours(color.rgb_to_lab(grey)[:, :1], self._predict_chroma(grey, colours))
+
+    def paint(self, target: Image.Image | Picture, plane: ChromaPlane) -> Image.Image:
+        """Return ``target`` in its own L* and the chroma of ``plane``, as :meth:`colorize` does.
+
+        Where the plane has a third map beside a* and b*, it is the share of the target's own a* and b* that is added.
+        """
+        with torch.inference_mode():
+            return _paint(_as_picture(target), plane, self.device)
+
+    def paint_16_bits(self, target: Image.Image | Picture, plane: ChromaPlane) -> Pixels:
+        """Return what :meth:`paint` does as :meth:`colorize_16_bits` does."""
+        with torch.inference_mode():
+            return _paint_16_bits(_as_picture(target), plane, self.device)
+
     def _colour(
         self,
         targets: Sequence[Image.Image | Picture],
@@ -268,8 +313,11 @@ def _strips(picture: Picture, plane: ChromaPlane, device: torch.device, levels: 
     step = max(1, STRIP_PIXELS // width)
     for top in range(0, height, step):
         bottom = min(top + step, height)
-        lightness = color.rgb_to_lab(rows_tensor(picture, top, bottom).to(device))[:, :1]
-        lab = torch.cat([lightness, plane.rows(top, bottom, lightness)], dim=1)
+        lightness, own = color.rgb_to_lab(rows_tensor(picture, top, bottom).to(device)).split([1, 2], dim=1)
+        chroma = plane.rows(top, bottom, lightness)
+        if chroma.shape[1] > 2:
+            chroma = torch.addcmul(chroma[:, :2], chroma[:, 2:], own)
+        lab = torch.cat([lightness, chroma], dim=1)
         rgb = color.lab_to_rgb_in_gamut(lab, levels=levels).mul_(levels).round_()
         yield top, rgb[0].permute(1, 2, 0).contiguous()
 

@@ -73,6 +73,40 @@ class ReferenceSpots(NamedTuple):
     exposure: Tensor
 
 
+class View(NamedTuple):
+    """What the matching sees of a picture.
+
+    Attributes:
+        lightness: L*/100 at the matching size, ``(B, 1, H, W)``; a grid of spots has ``H / 2`` × ``W / 2`` positions,
+            a grid of cells ``H / 8`` × ``W / 8``.
+        finest: the backbone's finest features, centred, ``(B, C, H / 4, W / 4)``.
+        cells: unit feature vectors of the N cells, ``(B, N, D)``.
+    """
+
+    lightness: Tensor
+    finest: Tensor
+    cells: Tensor
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        return self.lightness.shape[-2] // CELL, self.lightness.shape[-1] // CELL
+
+
+class SpotAttention(NamedTuple):
+    """Attention of the spots of M cells over the spots of their candidate cells.
+
+    Attributes:
+        cells: numbers of the candidate cells in the reference, best first, ``(M, K)``.
+        weights: ``(M, spots, K * window)`` with the sum 1; a window is a cell's spots and those around it, by rows.
+        cosines: those of the candidate cells, ``(M, K)``.
+    """
+
+    cells: Tensor
+    weights: Tensor
+    cosines: Tensor
+
+
 class Correspondence(nn.Module):
     """Find for each place of a grey target the corresponding places of a reference, and transfer their colours.
 
@@ -175,6 +209,54 @@ class Correspondence(nn.Module):
             confidence = alike.squeeze(-1).clamp(0, 1) * torch.exp(-spread / _DISAGREEMENT)
             results.append(torch.cat([mean, confidence.unsqueeze(-1)], dim=-1))
         return torch.cat(results), torch.cat(best_cosines).mean()
+
+    @torch.no_grad()
+    def view(self, picture: Tensor) -> View:
+        """Return what the matching sees of a picture, sRGB ``(B, 3, H, W)`` in [-1, 1]: only its luminance."""
+        with torch.autocast(picture.device.type, enabled=False):
+            lightness = kornia.color.rgb_to_lab((self._resized(at_least_float32(picture)) + 1) / 2)[:, :1] / 100
+            features = _centred(self._maps(lightness))
+            return View(lightness, features[0], self._cells(features, lightness))
+
+    @torch.no_grad()
+    def attention(
+        self,
+        view: View,
+        cells: Tensor,
+        reference: ReferenceSpots,
+        compared: Tensor | None = None,
+        log_prior: Tensor | None = None,
+    ) -> SpotAttention:
+        """Return the attention by which :meth:`forward` carries colours to some cells of one picture.
+
+        Args:
+            view: the target's, a batch of one.
+            cells: numbers of the cells, by rows, ``(M,)``.
+            reference: the code of one reference.
+            compared: the target's L*/100 to compare with the reference's, ``(1, 1, H, W)``; None: brought to the
+                reference's mean and standard deviation, as :meth:`forward` does.
+            log_prior: added to the logits of the coarse attention, one for each cell of the reference, ``(N,)``.
+        """
+        with torch.autocast(view.lightness.device.type, enabled=False):
+            if compared is None:
+                compared = _match_exposure(view.lightness, reference.exposure)
+            shades = F.avg_pool2d(compared, CELL).flatten()[cells]
+            per_cell = CELL // FINE
+            queries = F.unfold(self._appearance(compared, view.finest), per_cell, stride=per_cell)[..., cells]
+            queries = queries.unflatten(1, (-1, per_cell**2)).permute(0, 3, 2, 1)[0]
+            appearance = reference.spots[0, ..., :-2]
+            results = []
+            for part in _parts(len(cells)):
+                cosines = view.cells[0, cells[part]] @ reference.features[0].T
+                logits = _TEMPERATURE * (cosines - _PENALTY * (shades[part, None] - reference.lightness).abs())
+                if log_prior is not None:
+                    logits = logits + log_prior
+                best = logits.log_softmax(dim=1).topk(min(_CANDIDATES, logits.shape[1]), dim=1)
+                squared = torch.cdist(queries[part], appearance[best.indices].flatten(1, 2)).square()
+                prior = best.values.repeat_interleave(appearance.shape[1], dim=1).unsqueeze(1)
+                weights = (prior - _SHARPNESS * squared).softmax(dim=-1)
+                results.append(SpotAttention(best.indices, weights, cosines.gather(1, best.indices)))
+            return SpotAttention(*(torch.cat(parts) for parts in zip(*results, strict=True)))
 
     def _resized(self, image: Tensor) -> Tensor:
         """Resize a picture to about ``side``² pixels, with sides that are multiples of 32."""

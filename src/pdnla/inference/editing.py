@@ -1,0 +1,244 @@
+"""Editing: the colours of a picture changed after the network has run, without running it again."""
+
+import functools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import kornia.filters
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from pdnla.backbones import load_backbone
+from pdnla.errors import UserError
+from pdnla.images.io import Picture, picture_from_pil
+from pdnla.images.sixteen_bits import Pixels
+from pdnla.inference.chroma_upscaling import ChromaPlane
+from pdnla.inference.colorizer import Colorizer, WorkingColours
+from pdnla.inference.correcting import REACH, Corrected, Correction, carry, check_point, correct, spot_at
+from pdnla.inference.preprocessing import network_input
+from pdnla.network.correspondence import CELL, FINE, SIDE, Correspondence, ReferenceSpots, View
+
+_EDGE = 1e-3  # of the guided filter of a region's weights: variance of L*/100 under which a window counts as flat
+_SURE = 0.5  # confidence at which a place keeps its colours longest
+_FADING = (0.3, 1.7)  # exponents of the strength where correspondence is sure, and where it is not
+
+
+class Source(NamedTuple):
+    """Where a point's colour comes from.
+
+    Attributes:
+        number: the reference, from 0 on.
+        x, y: the place in it, in [0, 1] from the top left.
+        alike: how alike the two places are to the frozen network, a cosine.
+        corrected: whether a correction decided it.
+    """
+
+    number: int
+    x: float
+    y: float
+    alike: float
+    corrected: bool = False
+
+
+class Adjustment(NamedTuple):
+    """How a result is shown.
+
+    Attributes:
+        saturation: factor on a* and b*; 1 leaves them.
+        strength: share of the new colours, in [0, 1]. Below 1, the target's own tint returns, and the colours of which
+            correspondence is least sure fade first.
+    """
+
+    saturation: float = 1.0
+    strength: float = 1.0
+
+
+class _Seen(NamedTuple):
+    """A reference as correspondence sees it."""
+
+    view: View
+    code: ReferenceSpots
+
+
+class Editor:
+    """A coloured picture whose colours can be changed without running the network again.
+
+    >>> editor = Editor(colorizer, target, [reference])
+    >>> editor.image()                                      # as colorizer(target, reference)
+    >>> editor.source(0.4, 0.6)                             # where that point's colour comes from
+    >>> editor.correct((0.4, 0.6), (0.1, 0.8))              # the region there takes its colours from here
+    >>> editor.image(Adjustment(saturation=1.2))
+    >>> editor.undo()
+
+    Args:
+        colorizer: what colours.
+        target: what to colour.
+        references: pictures in colour; corrections may take colours from each. Only what the network sees of them is
+            kept.
+        main: number of the reference that the network is given.
+        side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
+
+    Raises:
+        UserError: as :meth:`Colorizer.colorize`.
+    """
+
+    def __init__(
+        self,
+        colorizer: Colorizer,
+        target: Image.Image | Picture,
+        references: Iterable[Image.Image | Picture],
+        main: int = 0,
+        side: int = SIDE,
+    ) -> None:
+        self.target = target if isinstance(target, Picture) else picture_from_pil(target)
+        self.main = main
+        self.corrections: list[Correction] = []
+        self._colorizer = colorizer
+        self._device = colorizer.device
+        self._side = side
+        self._references: list[Tensor] = []
+        working: WorkingColours | None = None
+        for number, reference in enumerate(references):
+            picture = reference if isinstance(reference, Picture) else picture_from_pil(reference)
+            if number == main:
+                working = colorizer.working_colours(self.target, picture)
+            self._references.append(self._input(picture, grey=False))
+        if working is None:
+            raise ValueError(f"main is {main}, and there are {len(self._references)} references")
+        self._working = working
+        self._corrected: list[Corrected] = []
+        self._references_seen: dict[int, _Seen] = {}
+
+    def image(self, adjustment: Adjustment | None = None, size: tuple[int, int] | None = None) -> Image.Image:
+        """Return the result as :meth:`Colorizer.colorize` does.
+
+        Args:
+            adjustment: how it is shown; None: as it is.
+            size: width and height of a smaller preview; None for the target's own size.
+        """
+        target = self.target
+        if size is not None and size != target.size:
+            alpha = None if target.alpha is None else target.alpha.resize(size)
+            target = Picture(target.resized(size).colour, alpha)
+        return self._colorizer.paint(target, self._plane(adjustment or Adjustment(), target.size))
+
+    def image_16_bits(self, adjustment: Adjustment | None = None) -> Pixels:
+        """Return the result as :meth:`Colorizer.colorize_16_bits` does."""
+        return self._colorizer.paint_16_bits(self.target, self._plane(adjustment or Adjustment(), self.target.size))
+
+    def correct(
+        self,
+        target: tuple[float, float],
+        reference: tuple[float, float],
+        number: int | None = None,
+        reach: float = REACH,
+    ) -> None:
+        """Let the region around a point of the target take its colours from around a point of a reference.
+
+        The rest of the picture stays as it is. Later corrections lie over earlier ones.
+
+        Args:
+            target: x and y in [0, 1] of the point whose colour is wrong.
+            reference: x and y in [0, 1] of the point whose colour it is to have.
+            number: which reference; None: the one that the network was given.
+            reach: see :class:`~pdnla.inference.correcting.Correction`.
+
+        Raises:
+            UserError: a point lies outside its picture, there is no such reference, or the reach is not above 0.
+        """
+        number = self.main if number is None else number
+        if not 0 <= number < len(self._references):
+            count = len(self._references)
+            raise UserError(f"reference {number}: there are {count}; give a number from 0 to {count - 1}")
+        correction = Correction(target, reference, number, reach)
+        seen = self._seen(correction.number)
+        with torch.inference_mode():
+            corrected = correct(self._correspondence, self._view, seen.view, seen.code, correction)
+        self.corrections.append(correction)
+        self._corrected.append(corrected)
+
+    def undo(self) -> Correction | None:
+        """Take the last correction back and return it; None if there is none."""
+        if not self.corrections:
+            return None
+        self._corrected.pop()
+        return self.corrections.pop()
+
+    def source(self, x: float, y: float) -> Source:
+        """Return where the colour of a point, ``x`` and ``y`` in [0, 1], comes from.
+
+        It is the place that semantic correspondence finds. That is all that the default weights use; a network that
+        was trained may have weighed other places too.
+
+        Raises:
+            UserError: the point lies outside the picture.
+        """
+        check_point((x, y))
+        rows, columns = (side * CELL // FINE for side in self._view.grid)
+        row, column = spot_at((x, y), rows, columns)
+        for correction, corrected in zip(reversed(self.corrections), reversed(self._corrected), strict=True):
+            if float(corrected.weight[0, 0, row, column]) > 0.5:
+                place = corrected.places[0, :, row, column].tolist()
+                return Source(correction.number, place[0], place[1], float(corrected.alike[0, 0, row, column]), True)
+        per_cell = CELL // FINE
+        cell = torch.tensor([row // per_cell * self._view.grid[1] + column // per_cell], device=self._device)
+        seen = self._seen(self.main)
+        with torch.inference_mode():
+            found = carry(self._correspondence.attention(self._view, cell, seen.code), seen.code, seen.view.grid)
+        spot = row % per_cell * per_cell + column % per_cell
+        place = found.places[0, spot].tolist()
+        return Source(self.main, place[0], place[1], float(found.alike[0, spot]))
+
+    def _plane(self, adjustment: Adjustment, size: tuple[int, int]) -> ChromaPlane:
+        """Return the chroma for a picture of ``size``."""
+        lightness, chroma = self._working
+        with torch.inference_mode():
+            confidence = None
+            if adjustment.strength < 1:
+                confidence = (self._confidence / _SURE).clamp(0, 1)
+            for corrected in self._corrected:
+                weight = _at_full_size(corrected.weight, lightness)
+                ours = functional.interpolate(corrected.chroma, chroma.shape[-2:], mode="bilinear", align_corners=False)
+                chroma = torch.where(weight > 0, torch.lerp(chroma, ours, weight), chroma)
+                confidence = None if confidence is None else torch.maximum(confidence, weight)
+            chroma = chroma * adjustment.saturation
+            if confidence is None:
+                return ChromaPlane.fit(lightness, chroma, size)
+            exponent = _FADING[1] + (_FADING[0] - _FADING[1]) * confidence
+            share = max(adjustment.strength, 0.0) ** exponent
+            return ChromaPlane.fit(lightness, torch.cat([chroma * share, 1 - share], dim=1), size)
+
+    @functools.cached_property
+    def _correspondence(self) -> Correspondence:
+        return Correspondence(load_backbone(), self._side)
+
+    @functools.cached_property
+    def _view(self) -> View:
+        with torch.inference_mode():
+            return self._correspondence.view(self._input(self.target, grey=True))
+
+    @functools.cached_property
+    def _confidence(self) -> Tensor:
+        with torch.inference_mode():
+            carried = self._correspondence(self._input(self.target, grey=True), self._seen(self.main).code)
+            return carried.confidence
+
+    def _seen(self, number: int) -> _Seen:
+        if number not in self._references_seen:
+            picture = self._references[number]
+            with torch.inference_mode():
+                seen = _Seen(self._correspondence.view(picture), self._correspondence.encode_reference(picture))
+            self._references_seen[number] = seen
+        return self._references_seen[number]
+
+    def _input(self, picture: Picture, grey: bool) -> Tensor:
+        return network_input(picture, self._colorizer.size, grey=grey).to(self._device) * 2 - 1
+
+
+def _at_full_size(weight: Tensor, lightness: Tensor) -> Tensor:
+    """Bring a region's weights to the size of L*, ``(1, 1, h, w)``, along its edges; 0 stays 0 beside the region."""
+    weight = functional.interpolate(weight, lightness.shape[-2:], mode="bilinear", align_corners=False)
+    filtered = kornia.filters.guided_blur(lightness / 100, weight, 5, _EDGE).clamp(0, 1)
+    return torch.where(weight > 0, filtered, 0.0)

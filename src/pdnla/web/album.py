@@ -1,0 +1,154 @@
+"""Many pictures of one user: coloured one after the other, with a list of failures, into one archive."""
+
+import tempfile
+import zipfile
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from pdnla.errors import UserError
+from pdnla.files import replacing
+from pdnla.images.io import DEEP_SUFFIXES, Header
+from pdnla.inference.pipeline import colour_tasks
+from pdnla.inference.planning import Task
+from pdnla.inference.results import write_failures
+from pdnla.processes import Rank
+from pdnla.web.picking import Candidate, pick, readable
+from pdnla.web.still import result_name
+from pdnla.web.studio import Studio
+from pdnla.web.uploads import Upload, check_count, check_upload, keep_upload
+
+ARCHIVE = "coloured.zip"
+
+
+class Row(NamedTuple):
+    """What became of a picture: its reference and how like the target it is, or why there is no result."""
+
+    name: str
+    reference: str = ""
+    score: float | None = None
+    failure: str = ""
+
+
+class State(NamedTuple):
+    """How far an album is.
+
+    Attributes:
+        done: pictures that are done, failed ones included.
+        total: all of them.
+        rows: what became of those that are done.
+        left_out: a sentence for each reference that cannot be used.
+        archive: the results, once all is done; None before, and if there is none.
+    """
+
+    done: int
+    total: int
+    rows: list[Row]
+    left_out: list[str]
+    archive: Path | None = None
+
+
+def colour_album(
+    studio: Studio,
+    targets: Sequence[str | Path],
+    references: Sequence[str | Path],
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> Generator[State, None, None]:
+    """Colour pictures, each after the reference most like it, and yield how far that is after each.
+
+    Others have their turns between two pictures. To stop, close the iterator: what is coloured by then is dropped.
+
+    Args:
+        studio: the studio.
+        targets: files that a user sent.
+        references: one for all, or several to pick from; none: those on this machine.
+        folder: where files of this album go.
+        progress: called while references are compared, with the number of finished pictures and the number of all.
+
+    Raises:
+        UserError: there are no pictures or references, or too many of them, or no reference can be used.
+    """
+    if not targets:
+        raise UserError("there are no pictures; choose some first")
+    if not references and not studio.candidates:
+        raise UserError("there is no reference; choose one or more, or a folder of them")
+    check_count(targets, studio.limits, "pictures")
+    check_count(references, studio.limits, "references")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        top = Path(place)
+        uploads = [keep_upload(path, top / "targets") for path in targets]
+        offered, left_out = readable([keep_upload(path, top / "references") for path in references], studio.limits)
+        if references and not offered:
+            raise UserError(left_out[0])
+        names = unique_names([result_name(one) for one in uploads])
+        rows: list[Row] = []
+        yield State(0, len(uploads), [], left_out)
+        for upload, name in zip(uploads, names, strict=True):
+            rows.append(_colour(studio, upload, offered, top, name, progress, left_out))
+            yield State(len(rows), len(uploads), list(rows), list(left_out))
+        results = sorted((top / "results").glob("*"))
+        archive = None
+        if results:
+            failures = [row.failure for row in rows if row.failure]
+            write_failures(top / "results", failures, Rank(0, 0, 1))
+            # Stored as they are: pictures do not get smaller.
+            archive = Path(tempfile.mkdtemp(dir=folder)) / ARCHIVE
+            with (
+                replacing(archive) as temporary,
+                zipfile.ZipFile(temporary, "w") as file,
+            ):  # pictures do not get smaller
+                for path in sorted((top / "results").glob("*")):
+                    file.write(path, path.name)
+    yield State(len(rows), len(rows), rows, left_out, archive)
+
+
+def _colour(
+    studio: Studio,
+    upload: Upload,
+    references: Sequence[Upload],
+    top: Path,
+    name: str,
+    progress: Callable[[int, int], None] | None,
+    left_out: list[str],
+) -> Row:
+    def add_once(sentence: str) -> None:
+        if sentence not in left_out:
+            left_out.append(sentence)
+
+    try:
+        header = check_upload(upload, studio.limits)
+        candidate = pick(studio, upload, references, top / "descriptors", 1, progress, add_once)[0]
+        task = _task(upload, candidate, top / "results" / name, header)
+        deep = header.bits == 16 and task.result.suffix.lower() in DEEP_SUFFIXES
+        with studio.turn() as colorizer:
+            (outcome,) = colour_tasks(colorizer, [task], batch_size=1, depth=16 if deep else 8)
+        if outcome.failure is not None:
+            raise UserError(candidate.upload.told(outcome.failure.replace(str(task.result), name)))
+    except UserError as error:
+        sentence = upload.told(error)
+        return Row(upload.name, failure=sentence if upload.name in sentence else f"{upload}: {sentence}")
+    return Row(upload.name, candidate.upload.name, candidate.score)
+
+
+def _task(upload: Upload, candidate: Candidate, result: Path, header: Header) -> Task:
+    if header.animated:
+        raise UserError(f"{upload}: is an animation; export its frames and colour them as an album")
+    if header.pages > 1 and result.suffix.lower() not in (".tif", ".tiff"):
+        raise UserError(f"{upload}: is a TIFF of {header.pages} pages; end its name in .tif to have them all")
+    return Task(upload.name, upload.path, candidate.upload.path, result, candidate.score, pages=header.pages)
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return file names that differ even where upper and lower case are one: a.jpg, a_2.jpg."""
+    taken: set[str] = set()
+    unique = []
+    for name in names:
+        path, number = PurePath(name), 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{path.stem}_{number}{path.suffix}"
+        taken.add(name.casefold())
+        unique.append(name)
+    return unique

@@ -1,0 +1,378 @@
+"""The page itself: what it shows, and which method answers which click.
+
+What users send is shown as text, never as markup: names of files are theirs to choose.
+"""
+
+import html
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import gradio as gr
+
+from pdnla.errors import UserError
+from pdnla.inference.correcting import REACH
+from pdnla.inference.editing import Adjustment, Source
+from pdnla.web.album import Row, State, colour_album
+from pdnla.web.sessions import Session, Sessions
+from pdnla.web.still import Still
+from pdnla.web.studio import Studio
+
+TITLE = "pdnla"
+AT_ONCE = 8
+"""Requests answered at a time; only one of them has the network."""
+_SECONDS = 12  # that a sentence stays on the page's corner
+_HINT = "Click a point of the result to see where its colour comes from."
+_HOW = (
+    "Is that the wrong place? Click the right one in the reference: the region around the point of the result takes its"
+    " colours from there, and the rest stays as it is."
+)
+
+
+def build_page(studio: Studio, sessions: Sessions) -> gr.Blocks:
+    """Return the page.
+
+    Args:
+        studio: what all users share.
+        sessions: what belongs to each open page.
+    """
+    handlers = _Handlers(sessions)
+    # Telemetry and the look-up of new versions are one switch.
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        gr.Markdown("# pdnla\nColour a grey photograph with the colours of what corresponds in another one.")
+        with gr.Tab("Still"):
+            _still_tab(studio, handlers)
+        with gr.Tab("Album"):
+            _album_tab(studio, handlers)
+        page.unload(handlers.close)
+    page.queue(max_size=64, default_concurrency_limit=AT_ONCE, api_open=False)
+    return page
+
+
+def theme() -> gr.themes.Base:
+    """Return the page's look: the fonts that the computer has, none from elsewhere."""
+    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+
+def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
+    with gr.Row():
+        with gr.Column():
+            target = gr.File(label="Grey picture", height=120, elem_id="still-target")
+            shown_target = gr.Image(label="Grey picture", interactive=False, buttons=[], height=260, visible=False)
+        with gr.Column():
+            references = gr.File(
+                label=_reference_label(studio), file_count="multiple", height=120, elem_id="still-references"
+            )
+            folder = gr.UploadButton("Choose a folder of references", file_count="directory", size="sm")
+            candidates = gr.Gallery(
+                label="References, the most similar first; click one to choose it",
+                columns=5,
+                height=260,
+                allow_preview=False,
+                object_fit="contain",
+                interactive=False,
+                buttons=[],
+                visible=False,
+                elem_id="still-candidates",
+            )
+    colour = gr.Button("Colour", variant="primary", elem_id="still-colour")
+    message = gr.Textbox(show_label=False, container=False, interactive=False, visible=False, elem_id="still-message")
+    with gr.Column(visible=False) as results:
+        comparison = gr.ImageSlider(
+            label="Before and after", interactive=False, buttons=["fullscreen"], max_height=720, elem_id="still-compare"
+        )
+        with gr.Row():
+            saturation = gr.Slider(0, 200, 100, step=1, label="Saturation (%)", elem_id="still-saturation")
+            strength = gr.Slider(
+                0,
+                100,
+                100,
+                step=1,
+                label="Strength (%)",
+                info="The least certain colours fade first.",
+                elem_id="still-strength",
+            )
+        with gr.Row():
+            full = gr.Button("Show at full size", elem_id="still-full")
+            save = gr.Button("Download", variant="primary", elem_id="still-save")
+            file = gr.DownloadButton(visible="hidden", elem_id="still-file")
+        where = gr.Textbox(
+            value=_HINT, label="Where colours come from", interactive=False, lines=2, elem_id="still-where"
+        )
+        with gr.Row():
+            result = gr.Image(label="Result", interactive=False, buttons=["fullscreen"], elem_id="still-result")
+            reference = gr.Image(
+                label="Reference", interactive=False, buttons=["fullscreen"], elem_id="still-reference"
+            )
+        with gr.Row():
+            reach = gr.Slider(
+                5,
+                100,
+                REACH * 100,
+                step=5,
+                label="Reach of a correction (%)",
+                info="How far it spreads; edges and other content end it before.",
+                elem_id="still-reach",
+            )
+            undo = gr.Button("Undo the last correction", elem_id="still-undo")
+    sliders = [saturation, strength]
+    views = [comparison, result, reference, where, message]
+    offered = [candidates, reference, message, results]
+    # One at a time: what a late one found must not replace what the last one shows.
+    choosing: dict[str, Any] = {"concurrency_id": "choosing", "concurrency_limit": 1, "api_visibility": "private"}
+    for event in (target.upload, target.clear):
+        event(handlers.take_target, target, [shown_target, *offered], **choosing)
+    for event in (references.upload, references.clear, references.delete):
+        event(handlers.take_references, references, offered, **choosing)
+    folder.upload(handlers.take_references, folder, offered, **choosing)
+    candidates.select(handlers.choose, None, [reference, message], api_visibility="private")
+    colour.click(handlers.colour, sliders, [*views, results], api_visibility="private")
+    for slider in sliders:
+        slider.input(
+            handlers.adjust,
+            sliders,
+            [comparison, result, message],
+            trigger_mode="always_last",
+            show_progress="hidden",
+            api_visibility="private",
+        )
+    full.click(handlers.full, sliders, [comparison, message], api_visibility="private")
+    result.select(handlers.mark, None, [result, reference, where, message], api_visibility="private")
+    reference.select(handlers.correct, [*sliders, reach], views, api_visibility="private")
+    undo.click(handlers.undo, sliders, views, api_visibility="private")
+    save.click(handlers.save, sliders, [file, message], api_visibility="private").success(
+        None, None, None, js="() => { document.querySelector('#still-file').click(); }"
+    )
+
+
+def _album_tab(studio: Studio, handlers: "_Handlers") -> None:
+    with gr.Row():
+        with gr.Column():
+            targets = gr.File(label="Grey pictures", file_count="multiple", height=200, elem_id="album-targets")
+            targets_folder = gr.UploadButton("Choose a folder of pictures", file_count="directory", size="sm")
+        with gr.Column():
+            references = gr.File(
+                label=_reference_label(studio, " Each picture takes the most similar one."),
+                file_count="multiple",
+                height=200,
+                elem_id="album-references",
+            )
+            references_folder = gr.UploadButton("Choose a folder of references", file_count="directory", size="sm")
+    for button, files in ((targets_folder, targets), (references_folder, references)):
+        button.upload(lambda paths: paths, button, files, api_visibility="private")
+    with gr.Row():
+        start = gr.Button("Colour all", variant="primary", elem_id="album-start")
+        stop = gr.Button("Stop", variant="stop", elem_id="album-stop")
+    message = gr.Textbox(show_label=False, container=False, interactive=False, lines=2, elem_id="album-message")
+    archive = gr.DownloadButton("Download all results", visible=False, variant="primary", elem_id="album-archive")
+    failures = gr.Dataframe(
+        headers=["Failed", "Why"], label="Failures", visible=False, interactive=False, wrap=True, elem_id="album-failed"
+    )
+    rows = gr.Dataframe(
+        headers=["Picture", "Reference", "Score"], label="Coloured", visible=False, interactive=False, wrap=True
+    )
+    running = start.click(
+        handlers.album,
+        [targets, references],
+        [message, archive, failures, rows],
+        show_progress="minimal",
+        concurrency_limit=AT_ONCE // 2,
+        api_visibility="private",
+    )
+    stop.click(handlers.stopped, None, message, cancels=[running], api_visibility="private")
+
+
+def _reference_label(studio: Studio, more: str = "") -> str:
+    folder = f" None: those of {studio.folder.name} on this machine." if studio.folder else ""
+    return f"References in colour: one or more.{more}{folder}"
+
+
+class _Handlers:
+    """What answers the page's events: values for its components, and sentences for what cannot be done.
+
+    Args:
+        sessions: what belongs to each open page.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+
+    def close(self, request: gr.Request) -> None:
+        self.sessions.close(str(request.session_hash))
+
+    def take_target(self, path: str | None, request: gr.Request) -> Iterator[list[Any]]:
+        with self._session(request) as session:
+            try:
+                if path is None:
+                    session.still.drop_target()
+                    yield [gr.Image(visible=False), *_offers(session.still, "")]
+                    return
+                (sent,) = session.sent(path)
+                shown = gr.Image(session.still.take_target(sent), visible=True)
+                yield [shown, *_offers(session.still, "")]
+                yield [gr.skip(), *self._pick(session.still)]
+            except UserError as error:
+                hidden = gr.Image(visible=False) if session.still.target is None else gr.skip()
+                yield [hidden, *_offers(session.still, _tell(error))]
+
+    def take_references(self, paths: list[str] | None, request: gr.Request) -> list[Any]:
+        with self._session(request) as session:
+            try:
+                session.still.take_references(session.sent(paths))
+                return self._pick(session.still)
+            except UserError as error:
+                return _offers(session.still, _tell(error))
+
+    def _pick(self, still: Still) -> list[Any]:
+        left_out = still.pick(_progress("comparing references"))
+        return _offers(still, "\n".join(f"left out: {sentence}" for sentence in left_out))
+
+    def choose(self, event: gr.SelectData, request: gr.Request) -> list[Any]:
+        with self._session(request) as session, _refusing(1) as answers:
+            answers[:] = [session.still.choose(int(event.index)), _say("")]
+        return answers
+
+    def colour(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
+        with self._session(request) as session, _refusing(4, more=1) as answers:
+            session.still.colour()
+            answers[:] = [*_views(session.still, _adjustment(saturation, strength)), gr.Column(visible=True)]
+        return answers
+
+    def adjust(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
+        with self._session(request) as session, _refusing(2) as answers:
+            comparison = session.still.compare(_adjustment(saturation, strength))
+            answers[:] = [comparison, session.still.mark().result, _say("")]
+        return answers
+
+    def full(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
+        with self._session(request) as session, _refusing(1) as answers:
+            answers[:] = [session.still.compare(_adjustment(saturation, strength), full=True), _say("")]
+        return answers
+
+    def mark(self, event: gr.SelectData, request: gr.Request) -> list[Any]:
+        with self._session(request) as session, _refusing(3) as answers:
+            marked = session.still.mark(_point(event, session.still.result_size))
+            answers[:] = [marked.result, marked.reference, _where(session.still, marked.source), _say("")]
+        return answers
+
+    def correct(
+        self, saturation: float, strength: float, reach: float, event: gr.SelectData, request: gr.Request
+    ) -> list[Any]:
+        with self._session(request) as session, _refusing(4) as answers:
+            session.still.correct(_point(event, session.still.reference_size), reach / 100)
+            answers[:] = _views(session.still, _adjustment(saturation, strength))
+        return answers
+
+    def undo(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
+        with self._session(request) as session, _refusing(4) as answers:
+            if not session.still.undo():
+                raise UserError("there is no correction to undo; click a point of the result and one of the reference")
+            answers[:] = _views(session.still, _adjustment(saturation, strength))
+        return answers
+
+    def save(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
+        with self._session(request) as session:
+            try:
+                return [gr.DownloadButton(value=session.still.save(_adjustment(saturation, strength))), _say("")]
+            except UserError as error:  # raised again, so that nothing is downloaded
+                raise gr.Error(html.escape(str(error)), duration=_SECONDS, print_exception=False) from error
+
+    def album(
+        self, targets: list[str] | None, references: list[str] | None, request: gr.Request
+    ) -> Iterator[list[Any]]:
+        with self._session(request) as session:
+            try:
+                sent, offered = session.sent(targets), session.sent(references)
+                with closing(colour_album(self.sessions.studio, sent, offered, session.folder / "albums")) as states:
+                    for state in states:
+                        yield _progress_of(state)
+                        if session.closed.is_set():
+                            return
+            except UserError as error:
+                yield [_tell(error), gr.skip(), gr.skip(), gr.skip()]
+
+    def stopped(self) -> str:
+        return "Stopped."
+
+    def _session(self, request: gr.Request) -> Session:
+        return self.sessions.get(str(request.session_hash))
+
+
+def _offers(still: Still, sentence: str) -> list[Any]:
+    """Return the candidates, the chosen one, a sentence, and no results."""
+    thumbnails = still.thumbnails()
+    gallery = gr.Gallery(thumbnails or None, visible=bool(thumbnails), selected_index=0 if thumbnails else None)
+    reference = still.choose(still.chosen) if thumbnails else None
+    return [gallery, gr.Image(reference), _say(sentence), gr.Column(visible=still.editor is not None)]
+
+
+def _views(still: Still, adjustment: Adjustment) -> list[Any]:
+    """Return the comparison, result and reference with their marks, where the colour comes from, and no sentence."""
+    comparison = still.compare(adjustment)
+    marked = still.mark()
+    return [comparison, marked.result, marked.reference, _where(still, marked.source), _say("")]
+
+
+@contextmanager
+def _refusing(count: int, more: int = 0) -> Iterator[list[Any]]:
+    """Yield a list for the answers to an event; a sentence for what cannot be done, which changes nothing else.
+
+    Args:
+        count: answers before the sentence.
+        more: answers after it.
+    """
+    answers: list[Any] = []
+    try:
+        yield answers
+    except UserError as error:
+        answers[:] = [*[gr.skip()] * count, _say(_tell(error)), *[gr.skip()] * more]
+
+
+def _where(still: Still, source: Source | None) -> str:
+    if source is None:
+        return _HINT
+    name = still.candidates[source.number].upload.name
+    if source.corrected:
+        return f"Corrected: this colour comes from the marked place in {name}. Undo takes the correction back."
+    return f"This colour comes from the marked place in {name} (similarity {source.alike:.2f}). {_HOW}"
+
+
+def _progress_of(state: State) -> list[Any]:
+    failed = [row for row in state.rows if row.failure]
+    coloured = [row for row in state.rows if not row.failure]
+    counts = f"{state.done} of {state.total}: {len(coloured)} coloured, {len(failed)} failed"
+    sentences = [counts, *(f"left out: {sentence}" for sentence in state.left_out)]
+    return [
+        "\n".join(sentences),
+        gr.DownloadButton(value=state.archive, visible=state.archive is not None),
+        gr.Dataframe([[row.name, row.failure] for row in failed] or None, visible=bool(failed)),
+        gr.Dataframe([_line(row) for row in coloured] or None, visible=bool(coloured)),
+    ]
+
+
+def _line(row: Row) -> list[str]:
+    return [row.name, row.reference, "" if row.score is None else f"{row.score:.2f}"]
+
+
+def _adjustment(saturation: float, strength: float) -> Adjustment:
+    return Adjustment(saturation / 100, strength / 100)
+
+
+def _point(event: gr.SelectData, size: tuple[int, int]) -> tuple[float, float]:
+    x, y = event.index
+    return min(max((x + 0.5) / size[0], 0.0), 1.0), min(max((y + 0.5) / size[1], 0.0), 1.0)
+
+
+def _say(sentence: str) -> gr.Textbox:
+    return gr.Textbox(sentence, visible=bool(sentence), lines=max(1, sentence.count("\n") + 1))
+
+
+def _tell(error: UserError) -> str:
+    """Show a sentence in the page's corner too, and return it."""
+    gr.Warning(html.escape(str(error)), duration=_SECONDS, title="This does not work")
+    return str(error)
+
+
+def _progress(what: str) -> Callable[[int, int], None]:
+    progress = gr.Progress()
+    return lambda done, total: progress((done, total), desc=what)

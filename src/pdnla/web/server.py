@@ -1,0 +1,277 @@
+"""Serving the page: at one address, to those who may see it, with nothing from elsewhere."""
+
+import hmac
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import uvicorn
+from fastapi import FastAPI, Response
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pdnla.errors import UserError
+from pdnla.web.studio import Studio
+
+PORTS = range(7860, 7960)
+"""Where the page is looked for if no port is asked for: the first one that is free."""
+SHORTEST_PASSWORD = 8
+"""Characters of a password at least."""
+# Scripts and styles of the page are inline; nothing may come from or go to another host.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:;"
+    " object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+# What the page asks for. The rest of what Gradio offers is not there: look-ups at other hosts, recordings, its API.
+_PATHS = (
+    "/assets/", "/static/", "/theme.css", "/config", "/favicon.ico", "/manifest.json", "/robots.txt", "/login",
+    "/logout", "/gradio_api/queue/", "/gradio_api/upload", "/gradio_api/file=", "/gradio_api/heartbeat/",
+    "/gradio_api/cancel", "/gradio_api/reset", "/gradio_api/startup-events", "/gradio_api/app_id",
+    "/gradio_api/login_check", "/gradio_api/token", "/gradio_api/user",
+)  # fmt: skip
+
+ROOM = 1_000_000_000
+"""Bytes of the disk that files that are sent leave free."""
+_LONGEST_BODY = 4_000_000  # bytes of a request that names files; a thousand names are a few hundred kilobytes
+_HEADERS = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+
+
+class Address(NamedTuple):
+    """Where the page listens, and the password that it asks for; None for a page of this machine alone."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    password: str | None = None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_address(address: Address) -> None:
+    """Raise UserError if others would reach the page without a password, or with a short one."""
+    if address.password is not None and len(address.password) < SHORTEST_PASSWORD:
+        raise UserError(f"--password: must have at least {SHORTEST_PASSWORD} characters")
+    if address.password is None and not is_loopback(address.host):
+        raise UserError(
+            f"--host {address.host}: others can reach it, which takes a password; set PDNLA_WEB_PASSWORD or --password"
+        )
+
+
+def listen(address: Address) -> socket.socket:
+    """Return a socket that listens at an address.
+
+    Raises:
+        UserError: the address is not this machine's, or its port is taken.
+    """
+    reason = ""
+    for port in PORTS if address.port is None else [address.port]:
+        try:
+            family, _, _, _, place = socket.getaddrinfo(address.host, port, type=socket.SOCK_STREAM)[0]
+            listening = socket.socket(family, socket.SOCK_STREAM)
+            if os.name == "posix":  # elsewhere it would let two servers share a port
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listening.bind(place)
+                listening.listen(128)
+            except OSError:
+                listening.close()
+                raise
+            return listening
+        except OSError as error:
+            reason = error.strerror or str(error)
+    ports = f"port {address.port}" if address.port is not None else f"ports {PORTS[0]} to {PORTS[-1]}"
+    raise UserError(f"--host {address.host}, {ports}: cannot listen there ({reason}); choose another with --port")
+
+
+class _Guard:
+    """Refuses what the page does not ask for, and tells browsers to fetch nothing from elsewhere.
+
+    Args:
+        app: what it guards.
+        own_names_only: refuse requests for another host: a page of another site must not reach this one under a name
+            that it lets point here (DNS rebinding).
+        folder: where files lie that were sent; a request that names another file or address is refused.
+    """
+
+    def __init__(self, app: ASGIApp, own_names_only: bool, folder: Path) -> None:
+        self.app, self.own_names_only, self.folder = app, own_names_only, folder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] != "http" or not (scope["path"] == "/" or scope["path"].startswith(_PATHS)):
+            await Response("there is no such page", status_code=404, media_type="text/plain")(scope, receive, send)
+        elif self.own_names_only and not is_loopback(_host(scope)):
+            await Response("this page has another name", status_code=400, media_type="text/plain")(scope, receive, send)
+        else:
+
+            async def send_with_policy(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    MutableHeaders(scope=message).update(_HEADERS)
+                await send(message)
+
+            if scope["path"].startswith("/gradio_api/queue/join"):
+                body = await _read_body(receive)
+                if body is None or not _names_only_files_in(body, self.folder):
+                    await Response("this was not sent here", status_code=400, media_type="text/plain")(
+                        scope, receive, send
+                    )
+                    return
+                receive = _then(body, receive)
+            if scope["path"] == "/gradio_api/upload" and not _has_room(scope, self.folder):
+                await Response("there is no room for it", status_code=507, media_type="text/plain")(
+                    scope, receive, send
+                )
+                return
+            await self.app(scope, receive, send_with_policy)
+
+
+def _has_room(scope: Scope, folder: Path) -> bool:
+    """Return whether the disk has room for what a request brings; one that does not say how much has none."""
+    length = Headers(scope=scope).get("content-length", "")
+    return length.isdecimal() and int(length) + ROOM <= shutil.disk_usage(folder).free
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """Return the body of a request; None if it is too long or breaks off."""
+    body = b""
+    while len(body) <= _LONGEST_BODY:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return body
+    return None
+
+
+def _then(body: bytes, receive: Receive) -> Receive:
+    """Return what gives a body that was read already, and then what follows it."""
+    given = False
+
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
+
+
+def _names_only_files_in(body: bytes, folder: Path) -> bool:
+    """Return whether each file that a JSON body names is in a folder: the page names only files that were sent."""
+    try:
+        waiting = [json.loads(body)]
+    except ValueError:
+        return False
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            path = value.get("path")
+            if isinstance(path, str) and not Path(path).resolve().is_relative_to(folder.resolve()):
+                return False
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return True
+
+
+def _host(scope: Scope) -> str:
+    """Return the host that a request is for, without its port."""
+    host = Headers(scope=scope).get("host", "")
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+class _Server(uvicorn.Server):
+    """A server that tells when it can be reached."""
+
+    def __init__(self, config: uvicorn.Config, tell: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell = tell
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell it."""
+        await super().startup(sockets)
+        self._tell()
+
+
+def build_app(studio: Studio, address: Address, folder: Path) -> FastAPI:
+    """Return the application that serves the page; its ``state.sessions`` are the open pages.
+
+    Args:
+        studio: what all users share.
+        address: where it will listen, and the password.
+        folder: where what users send and what is made of it goes.
+    """
+    # Gradio reads these when it is imported and when its parts are made.
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import gradio
+
+    from pdnla.web.page import build_page, theme
+    from pdnla.web.sessions import Sessions
+
+    sessions = Sessions(studio, folder)
+    page = build_page(studio, sessions)
+    page.has_launched = True  # or Gradio takes any file of this machine for one that was sent
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.sessions = sessions
+    app.add_middleware(_Guard, own_names_only=is_loopback(address.host), folder=folder)
+    password = address.password
+    return gradio.mount_gradio_app(
+        app,
+        page,
+        "/",
+        server_name=address.host,
+        auth=None if password is None else (lambda _, given: hmac.compare_digest(given.encode(), password.encode())),
+        auth_message=None if password is None else "Any name will do; the password is that of pdnla-web.",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=f"{studio.limits.megabytes}mb",
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        theme=theme(),
+    )
+
+
+def serve(studio: Studio, address: Address, started: Callable[[str], None]) -> None:
+    """Serve the page until the process is told to leave; what users sent is removed then.
+
+    Args:
+        studio: what all users share.
+        address: where to listen.
+        started: called with the page's address once it can be opened.
+
+    Raises:
+        UserError: it cannot listen there, or others would reach it without a password.
+    """
+    check_address(address)
+    # The server stops on SIGTERM and then raises it again, which would end the process before files are removed.
+    signal.signal(signal.SIGTERM, _leave)
+    with listen(address) as listening, tempfile.TemporaryDirectory(prefix="pdnla-web-") as folder:
+        app = build_app(studio, address, Path(folder))
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        url = f"http://{host}:{listening.getsockname()[1]}/"
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        _Server(config, lambda: started(url)).run(sockets=[listening])
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

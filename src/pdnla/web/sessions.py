@@ -1,0 +1,113 @@
+"""Sessions: what belongs to one open page, and goes when it is closed."""
+
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self
+
+from pdnla.errors import UserError
+from pdnla.web.still import Still
+from pdnla.web.studio import Studio
+
+MOST, MOST_PIXELS = 32, 400_000_000
+"""Pages whose pictures are kept, and pixels in memory of all; beyond, the page idle for the longest is forgotten."""
+
+
+class Session:
+    """One open page, used in a block: what a block writes after the page was closed goes at its end.
+
+    Args:
+        studio: what all share.
+        folder: where its files go; removed at the end.
+        uploads: where files lie that were sent.
+    """
+
+    def __init__(self, studio: Studio, folder: Path, uploads: Path) -> None:
+        self.folder, self.uploads = folder, uploads
+        self.still = Still(studio, folder / "still")
+        self.closed = threading.Event()
+        self._sent: set[Path] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.closed.is_set():
+            self._remove()
+
+    def sent(self, paths: list[str] | str | None) -> list[Path]:
+        """Return the paths of files that were sent, to be removed with the session.
+
+        Raises:
+            UserError: another file is named, which is neither read nor removed.
+        """
+        listed = [paths] if isinstance(paths, str) else paths or []
+        files = [Path(path) for path in listed]
+        for path in files:
+            if not path.resolve().is_relative_to(self.uploads.resolve()):
+                raise UserError(f"{path.name}: was not sent to this page; send it")
+        self._sent.update(files)
+        return files
+
+    def close(self) -> None:
+        """Stop what still works for this page and remove its files."""
+        self.closed.set()
+        self._remove()
+
+    def _remove(self) -> None:
+        for path in self._sent:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Sessions:
+    """The open pages, by their keys.
+
+    Args:
+        studio: what all share.
+        uploads: where files lie that were sent; the files of all pages go into a folder in it.
+        most: pages that are kept.
+        most_pixels: pixels of their pictures in memory.
+    """
+
+    def __init__(self, studio: Studio, uploads: Path, most: int = MOST, most_pixels: int = MOST_PIXELS) -> None:
+        self.studio, self.uploads, self.most, self.most_pixels = studio, uploads, most, most_pixels
+        self.folder = uploads / "sessions"
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> Session:
+        """Return a page's session, a new one at its first call."""
+        idle: list[Session] = []
+        with self._lock:
+            if key not in self._sessions:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                folder = Path(tempfile.mkdtemp(dir=self.folder))
+                self._sessions[key] = Session(self.studio, folder, self.uploads)
+            self._sessions.move_to_end(key)
+            while len(self._sessions) > 1 and self._too_many():
+                idle.append(self._sessions.popitem(last=False)[1])
+            session = self._sessions[key]
+        for other in idle:
+            other.close()
+        return session
+
+    def _too_many(self) -> bool:
+        pixels = sum(session.still.pixels for session in self._sessions.values())
+        return len(self._sessions) > self.most or pixels > self.most_pixels
+
+    def close(self, key: str) -> None:
+        """End a page's session, if it has one."""
+        with self._lock:
+            session = self._sessions.pop(key, None)
+        if session is not None:
+            session.close()
+
+    def __len__(self) -> int:
+        return len(self._sessions)

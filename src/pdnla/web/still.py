@@ -1,0 +1,331 @@
+"""One picture of one user: coloured, adjusted, corrected and saved."""
+
+import shutil
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw
+
+from pdnla.errors import UserError
+from pdnla.images.io import DEEP_SUFFIXES, WRITABLE_SUFFIXES, Header, Picture, read_image, read_metadata, write_image
+from pdnla.inference.correcting import REACH
+from pdnla.inference.editing import Adjustment, Editor, Source
+from pdnla.web.picking import BEST, Candidate, pick, readable
+from pdnla.web.studio import Studio
+from pdnla.web.uploads import Upload, check_count, check_upload, keep_upload
+
+SHOWN_PIXELS = 2_000_000
+"""Larger pictures are shown reduced to about as many pixels, unless their full size is asked for."""
+_THUMBNAIL = 320  # longest side in pixels
+_QUALITY = 92  # of the JPEG and WebP files that are shown
+_LARGEST_WEBP = 16_383  # pixels of a side
+_KEPT = 64  # files that were shown and may still be on their way
+_RING = 0.018  # radius of a mark, of the longer side
+_LONGEST = 200  # bytes of a name, so that file systems have room for what is added
+_NOTHING = "nothing is coloured; choose a grey picture and a reference, and colour it"
+
+
+class Comparison(NamedTuple):
+    """Two files of one size to compare: the target and the result."""
+
+    before: Path
+    after: Path
+
+
+class Marked(NamedTuple):
+    """A point and where its colour comes from, each marked in a file to show, and in a sentence."""
+
+    result: Path
+    reference: Path | None
+    source: Source | None
+
+
+class Still:
+    """The Still tab of one user. Each method may be called in a thread of its own.
+
+    Args:
+        studio: what all users share.
+        folder: where this user's files go.
+        shown_pixels: larger pictures are shown reduced to about as many pixels.
+    """
+
+    def __init__(self, studio: Studio, folder: Path, shown_pixels: int = SHOWN_PIXELS) -> None:
+        self.studio, self.folder, self.shown_pixels = studio, folder, shown_pixels
+        self.target: Upload | None = None
+        self.candidates: list[Candidate] = []
+        self.chosen = 0
+        self.editor: Editor | None = None
+        self.point: tuple[float, float] | None = None
+        self._references: list[Upload] = []
+        self._header: Header | None = None
+        self._result: Image.Image | None = None  # as it is shown
+        self._shown: list[Picture] = []  # references as they are shown
+        self._written: deque[Path] = deque()
+        self._lock = threading.RLock()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def take_target(self, path: str | Path) -> Path:
+        """Take a picture to colour, and return a file that shows it.
+
+        Raises:
+            UserError: it cannot be coloured here.
+        """
+        with self._lock:
+            self.drop_target()
+            shutil.rmtree(self.folder / "targets", ignore_errors=True)
+            upload = keep_upload(path, self.folder / "targets")
+            header = check_upload(upload, self.studio.limits)
+            if header.animated:
+                raise UserError(f"{upload}: is an animation; export its frames and colour them as an album")
+            if header.pages > 1:
+                raise UserError(f"{upload}: is a TIFF of {header.pages} pages; colour it as an album, which keeps them")
+            picture = _read(upload)
+            self.target, self._header = upload, header
+            return self._write(picture.resized(_reduced(picture.size, self.shown_pixels)).rgb())
+
+    def drop_target(self) -> None:
+        """Forget the picture and its result."""
+        with self._lock:
+            self.target = self._header = self.editor = self.point = self._result = None
+            self.candidates, self._shown, self.chosen = [], [], 0
+
+    def take_references(self, paths: Sequence[str | Path]) -> None:
+        """Take references to pick from; none: those on this machine.
+
+        Raises:
+            UserError: there are too many, or they cannot be kept.
+        """
+        with self._lock:
+            check_count(paths, self.studio.limits, "references")
+            shutil.rmtree(self.folder / "references", ignore_errors=True)
+            self._references = [keep_upload(path, self.folder / "references") for path in paths]
+            self.candidates, self._shown, self.chosen = [], [], 0
+
+    def pick(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
+        """Choose the references most like the target, for :attr:`candidates`; return a sentence for each unusable one.
+
+        Nothing happens before there are a target and references.
+
+        Raises:
+            UserError: none can be used.
+        """
+        with self._lock:
+            if self.target is None or not (self._references or self.studio.candidates):
+                return []
+            self.candidates, self.chosen, self._shown = [], 0, []
+            references, left_out = readable(self._references, self.studio.limits)
+            if self._references and not references:
+                raise UserError(left_out[0])
+            cache = self.folder / "descriptors"
+            picked = pick(self.studio, self.target, references, cache, BEST, progress, left_out.append)
+            for candidate in picked:
+                try:
+                    picture = _read(candidate.upload)
+                except UserError as error:
+                    left_out.append(str(error))
+                    continue
+                self.candidates.append(candidate)
+                self._shown.append(Picture(picture.resized(_reduced(picture.size, self.shown_pixels // 2)).colour))
+            if not self.candidates:
+                raise UserError(left_out[0])
+            return left_out
+
+    def thumbnails(self) -> list[tuple[Path, str]]:
+        """Return files that show the candidates, and what to write under them."""
+        with self._lock:
+            thumbnails = []
+            for number, candidate in enumerate(self.candidates):
+                small = self._shown[number].rgb()
+                small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+                score = "" if candidate.score is None else f" · {candidate.score:.2f}"
+                thumbnails.append((self._write(small), f"{candidate.upload}{score}"))
+            return thumbnails
+
+    def choose(self, number: int) -> Path:
+        """Choose one of the candidates, for colouring and for corrections, and return a file that shows it."""
+        with self._lock:
+            if not 0 <= number < len(self.candidates):
+                raise UserError(f"reference {number + 1}: there are {len(self.candidates)}; choose one of them")
+            self.chosen = number
+            return self._write(self._shown[number].rgb())
+
+    def colour(self) -> None:
+        """Colour the target after the chosen candidate.
+
+        Raises:
+            UserError: there is no target or no reference, or the network fails.
+        """
+        with self._lock:
+            target = self._ready()
+            self.editor = self.point = self._result = None
+            picture = _read(target)
+            with self.studio.turn() as colorizer:
+                references = (_read(candidate.upload) for candidate in self.candidates)
+                self.editor = Editor(colorizer, picture, references, self.chosen)
+
+    def compare(self, adjustment: Adjustment, full: bool = False) -> Comparison:
+        """Return files to compare.
+
+        Args:
+            adjustment: how the result is shown.
+            full: at full size, even if that is large.
+        """
+        with self._lock:
+            editor = self._edited()
+            target = editor.target
+            reduced = _reduced(target.size, self.shown_pixels)
+            size = target.size if full else reduced
+            with self.studio.turn():
+                result = editor.image(adjustment, size)
+            before = target if size == target.size else Picture(target.resized(size).colour)
+            if size == reduced:
+                self._result = result
+            return Comparison(self._write(before.rgb()), self._write(result))
+
+    def mark(self, point: tuple[float, float] | None = None) -> Marked:
+        """Mark a point of the result, x and y in [0, 1], and where its colour comes from; None: the last one."""
+        with self._lock:
+            editor = self._edited()
+            self.point = point or self.point
+            assert self._result is not None
+            if self.point is None:
+                return Marked(self._write(self._result), self._reference(None), None)
+            with self.studio.turn():
+                source = editor.source(*self.point)
+            self.chosen = source.number
+            return Marked(self._write(_marked(self._result, self.point)), self._reference(source), source)
+
+    def correct(self, reference: tuple[float, float], reach: float = REACH) -> None:
+        """Let the region around the marked point take its colours from around a point of the chosen reference.
+
+        Raises:
+            UserError: no point is marked.
+        """
+        with self._lock:
+            editor = self._edited()
+            if self.point is None:
+                raise UserError("no point of the result is marked; click the place there that is wrong first")
+            with self.studio.turn():
+                editor.correct(self.point, reference, self.chosen, reach)
+
+    def undo(self) -> bool:
+        """Take the last correction back; False if there is none."""
+        with self._lock:
+            return self._edited().undo() is not None
+
+    def save(self, adjustment: Adjustment) -> Path:
+        """Write the result at full size, in the target's format and depth and with its metadata, and return the file.
+
+        Formats that are read only become PNG.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with self._lock:
+            editor, target, header = self._edited(), self.target, self._header
+            assert target is not None
+            assert header is not None
+            path = self._next() / result_name(target, "_colorized")
+            deep = header.bits == 16 and path.suffix.lower() in DEEP_SUFFIXES
+            with self.studio.turn():
+                result = editor.image_16_bits(adjustment) if deep else editor.image(adjustment)
+            try:
+                write_image(path, result, read_metadata(target))
+            except UserError as error:
+                raise UserError(str(error).replace(str(path), path.name)) from error
+            return path
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the picture that is kept in memory."""
+        editor = self.editor
+        return 0 if editor is None else editor.target.size[0] * editor.target.size[1]
+
+    @property
+    def result_size(self) -> tuple[int, int]:
+        """Width and height of the result as :meth:`mark` shows it."""
+        if self._result is None:
+            raise UserError(_NOTHING)
+        return self._result.size
+
+    @property
+    def reference_size(self) -> tuple[int, int]:
+        """Width and height of the chosen reference as it is shown."""
+        if not self._shown:
+            raise UserError("there is no reference; choose one or more, or a folder of them")
+        return self._shown[self.chosen].size
+
+    def _ready(self) -> Upload:
+        if self.target is None:
+            raise UserError("there is no grey picture; choose one first")
+        if not self.candidates:
+            raise UserError("there is no reference; choose one or more, or a folder of them")
+        return self.target
+
+    def _edited(self) -> Editor:
+        if self.editor is None:
+            raise UserError(_NOTHING)
+        return self.editor
+
+    def _reference(self, source: Source | None) -> Path | None:
+        if not self._shown:
+            return None
+        picture = self._shown[self.chosen].rgb()
+        return self._write(picture if source is None else _marked(picture, (source.x, source.y)))
+
+    def _write(self, image: Image.Image) -> Path:
+        """Write an image to show, under a new name: browsers keep files by their names."""
+        folder = self._next()
+        if image.mode == "RGB":
+            image.save(folder / "shown.jpg", quality=_QUALITY, subsampling=0)
+            return folder / "shown.jpg"
+        if max(image.size) <= _LARGEST_WEBP:
+            image.save(folder / "shown.webp", quality=_QUALITY, method=1)
+            return folder / "shown.webp"
+        image.save(folder / "shown.png", compress_level=1)
+        return folder / "shown.png"
+
+    def _next(self) -> Path:
+        """Return a new folder; the oldest ones, which no page shows any more, go."""
+        top = self.folder / "shown"
+        top.mkdir(exist_ok=True)
+        self._written.append(Path(tempfile.mkdtemp(dir=top)))
+        if len(self._written) > _KEPT:
+            shutil.rmtree(self._written.popleft(), ignore_errors=True)
+        return self._written[-1]
+
+
+def result_name(target: Upload, addition: str = "") -> str:
+    """Return the name of a target's result: in its own format, or .png for one that is read only; not too long."""
+    name = PurePath(target.name)
+    suffix = name.suffix if name.suffix.lower() in WRITABLE_SUFFIXES else ".png"
+    return f"{name.stem.encode()[:_LONGEST].decode(errors='ignore')}{addition}{suffix}"
+
+
+def _read(upload: Upload) -> Picture:
+    try:
+        return read_image(upload)
+    except UserError as error:
+        raise UserError(upload.told(error)) from error
+
+
+def _reduced(size: tuple[int, int], pixels: int) -> tuple[int, int]:
+    factor = min(1.0, (pixels / (size[0] * size[1])) ** 0.5)
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _marked(image: Image.Image, point: tuple[float, float]) -> Image.Image:
+    """Return an image with a ring around a point: white in black, so that it shows on any colour."""
+    marked = image.convert("RGB")
+    draw = ImageDraw.Draw(marked)
+    x, y = point[0] * image.width, point[1] * image.height
+    radius = max(7.0, _RING * max(image.size))
+    for colour, width, more in (("black", 0.55, 0.0), ("white", 0.25, -0.15)):
+        r = radius * (1 + more)
+        draw.ellipse((x - r, y - r, x + r, y + r), outline=colour, width=max(1, round(radius * width)))
+    draw.ellipse((x - 1, y - 1, x + 1, y + 1), fill="white")
+    return marked

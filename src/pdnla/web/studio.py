@@ -1,0 +1,68 @@
+"""The one network that all users of the page share, and whose turn it is."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pdnla.inference.colorizer import Colorizer
+from pdnla.web.uploads import Limits
+
+
+class Turns:
+    """A lock that is given in the order in which it was asked for, so that an album does not keep others waiting."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+
+    def __len__(self) -> int:
+        """Return how many hold it or wait for it."""
+        return len(self._waiting)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for one's turn and hold it in the block."""
+        mine = threading.Event()
+        with self._guard:
+            self._waiting.append(mine)
+            self._waiting[0].set()
+        mine.wait()
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._waiting.popleft()
+                if self._waiting:
+                    self._waiting[0].set()
+
+
+class Studio:
+    """What all users of the page share.
+
+    Args:
+        colorizer: what colours; used by one user at a time.
+        limits: what users may send.
+        folder: references on this machine that users may pick from, and what to call it.
+        candidates: the pictures in it.
+    """
+
+    def __init__(
+        self,
+        colorizer: Colorizer,
+        limits: Limits | None = None,
+        folder: Path | None = None,
+        candidates: Sequence[Path] = (),
+    ) -> None:
+        self.colorizer = colorizer
+        self.limits = limits or Limits()
+        self.folder = folder
+        self.candidates = candidates
+        self.turns = Turns()
+
+    @contextmanager
+    def turn(self) -> Iterator[Colorizer]:
+        """Wait for one's turn and hold the colorizer in the block."""
+        with self.turns.turn():
+            yield self.colorizer

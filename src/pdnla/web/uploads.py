@@ -1,0 +1,92 @@
+"""Files as users of the page send them: kept in a folder of their own, within limits that are checked by headers."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import IO, Literal, NamedTuple
+
+from pdnla.errors import UserError
+from pdnla.images.formats import why_unread
+from pdnla.images.io import Header, read_header
+
+
+class Limits(NamedTuple):
+    """What a user of the page may send.
+
+    Attributes:
+        megabytes: of one file.
+        megapixels: of one picture; it is refused by its header, before anything is decoded.
+        files: pictures in an album, or references to pick from.
+    """
+
+    megabytes: int = 200
+    megapixels: int = 100
+    files: int = 1000
+
+
+class Upload(NamedTuple):
+    """A file that a user sent: its name there, and where it lies here."""
+
+    name: str
+    path: Path
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """Open the file."""
+        return self.path.open(mode)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def told(self, sentence: object) -> str:
+        """Return a sentence about the file with its name in place of its path."""
+        return str(sentence).replace(str(self.path), self.name)
+
+
+def keep_upload(path: str | Path, folder: Path) -> Upload:
+    """Keep a file that was sent below ``folder``, under its own name, however many of one name there are.
+
+    Raises:
+        UserError: the file is gone, or the folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = Path(tempfile.mkdtemp(dir=folder)) / path.name
+        try:
+            os.link(path, kept)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(path, kept)
+    except OSError as error:
+        raise UserError(f"{path.name}: cannot be kept ({error.strerror}); send it again") from error
+    return Upload(path.name, kept)
+
+
+def check_upload(upload: Upload, limits: Limits) -> Header:
+    """Return a picture's header.
+
+    Raises:
+        UserError: it is not a picture that is read, or it is larger than the limits.
+    """
+    megabytes = upload.path.stat().st_size / 1e6
+    if megabytes > limits.megabytes:
+        raise UserError(f"{upload}: has {megabytes:.0f} MB, and this page takes {limits.megabytes}; make it smaller")
+    if (why := why_unread(PurePath(upload.name))) is not None:
+        raise UserError(why)
+    try:
+        header = read_header(upload)
+    except UserError as error:
+        raise UserError(upload.told(error)) from error
+    megapixels = header.size[0] * header.size[1] / 1e6
+    if megapixels > limits.megapixels:
+        raise UserError(
+            f"{upload}: has {megapixels:.0f} million pixels, and this page takes {limits.megapixels}; make it smaller"
+        )
+    return header
+
+
+def check_count(paths: Sequence[object], limits: Limits, what: str) -> None:
+    """Raise UserError if there are more files than the limits allow."""
+    if len(paths) > limits.files:
+        raise UserError(f"{len(paths)} {what} are more than this page takes at a time, {limits.files}; send fewer")
