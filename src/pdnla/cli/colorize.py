@@ -1,6 +1,7 @@
 """``pdnla-colorize``: colour photographs after references."""
 
 import enum
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
@@ -58,10 +59,11 @@ def colorize(
         typer.Argument(metavar="TARGET", help="Picture to colour, a folder, a folder of shards, or a pairs file."),
     ],
     reference: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Argument(
-            metavar="REFERENCE",
-            help="Picture that gives the colours, or a folder with one for each target, matched by name.",
+            metavar="REFERENCE...",
+            help="Picture that gives the colours, or a folder with one for each target, matched by name. Several"
+            " pictures or folders: all of them give colours to every target.",
             show_default=False,
         ),
     ] = None,
@@ -152,6 +154,10 @@ def colorize(
 
         pdnla-colorize old.jpg similar.jpg
 
+    One picture, after all that several references show:
+
+        pdnla-colorize old.jpg house.jpg garden.jpg
+
     A folder, each picture after the one of the same name in references/:
 
         pdnla-colorize album/ references/ -o coloured/
@@ -168,7 +174,7 @@ def colorize(
     each process colours its share. Pictures that cannot be coloured are listed in failed.csv next to the results, and
     the exit status is 1.
     """
-    source = _source(target, reference, pick_from, keep_reference)
+    source = _source(target, reference or [], pick_from, keep_reference)
     settings = Settings(
         weights=weights,
         precision=precision.value,
@@ -211,20 +217,20 @@ def _side(size: str) -> int | str:
     return int(size)
 
 
-def _source(target: Path, reference: Path | None, pick_from: Path | None, keep_reference: bool) -> Path | None:
-    """Return the source of references; None if ``target`` is a pairs file, which names them itself."""
-    if reference is not None and pick_from is not None:
-        raise UserError(f"REFERENCE {reference} and --pick-from {pick_from} are both given; leave one of them out")
+def _source(target: Path, references: Sequence[Path], pick_from: Path | None, keep_reference: bool) -> Sequence[Path]:
+    """Return the sources of references; none if ``target`` is a pairs file, which names them itself."""
+    if references and pick_from is not None:
+        raise UserError(f"REFERENCE {references[0]} and --pick-from {pick_from} are both given; leave one of them out")
     if keep_reference and pick_from is None:
         raise UserError("--keep-reference keeps what --pick-from chose; add --pick-from, or leave it out")
     if pick_from is not None and pick_from.is_file():
         raise UserError(f"--pick-from {pick_from}: is a file; name a folder, or give the picture as REFERENCE")
-    source = reference or pick_from
-    if source is None and not is_pairs_file(target):
+    sources = [*references] if pick_from is None else [pick_from]
+    if not sources and not is_pairs_file(target):
         raise UserError("no REFERENCE given; name one after TARGET, or give a folder to choose from with --pick-from")
-    if source is not None and is_pairs_file(target):
-        raise UserError(f"{target}: is a pairs file, which names its references itself; leave {source} out")
-    return source
+    if sources and is_pairs_file(target):
+        raise UserError(f"{target}: is a pairs file, which names its references itself; leave {sources[0]} out")
+    return sources
 
 
 class Report:

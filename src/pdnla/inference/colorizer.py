@@ -19,6 +19,7 @@ from pdnla.images import color
 from pdnla.images.io import Picture, picture_from_pil
 from pdnla.images.sixteen_bits import Pixels
 from pdnla.inference.chroma_upscaling import ChromaPlane
+from pdnla.inference.fitting import Fit
 from pdnla.inference.preprocessing import NATIVE, network_input, rows_tensor, working_size
 from pdnla.network import STRIDE
 from pdnla.pretrained import is_exported
@@ -43,6 +44,19 @@ class ChromaNetwork(Protocol):
         Args:
             target: grey pictures in three equal channels, ``(B, 3, H, W)`` in [-1, 1].
             reference: pictures in colour, ``(B, 3, H', W')`` in [-1, 1], or what ``encode_reference`` made of one.
+        """
+        ...
+
+
+@runtime_checkable
+class JoiningNetwork(Protocol):
+    """A network that chooses among the places of several references itself."""
+
+    def join_references(self, codes: Sequence[Any]) -> Sequence[Any]:
+        """Return codes with the places of all references: one for each, or one that serves whichever fits best.
+
+        Args:
+            codes: what ``encode_reference`` made of each, of one picture.
         """
         ...
 
@@ -115,7 +129,8 @@ class Colorizer:
             self.network = network.to(self.device)
             if compile:
                 self.network = compiled(self.network, self.device)
-        self._code: Any = None
+        self._codes: Sequence[Any] = ()
+        self._fit: Fit | None = None
 
     def __call__(self, target: Image.Image | Picture, reference: Image.Image | Picture) -> Image.Image:
         """Return ``target`` in the colours of ``reference``; one set by :meth:`set_reference` stays set."""
@@ -123,10 +138,30 @@ class Colorizer:
 
     def set_reference(self, reference: Image.Image | Picture) -> None:
         """Keep what depends on ``reference`` alone, for :meth:`colorize` and :meth:`colorize_many`."""
+        self.set_references([reference])
+
+    def set_references(self, references: Sequence[Image.Image | Picture]) -> None:
+        """Keep several references, among whose places colours are chosen.
+
+        Correspondence chooses among all places. The rest of the network takes the reference that fits each target
+        best, the one with the most similar content (:class:`~pdnla.inference.fitting.Fit`).
+
+        Raises:
+            ValueError: there is no reference.
+        """
+        if not references:
+            raise ValueError("there is no reference; give one at least")
+        codes = []
+        self._fit = None
         with torch.inference_mode():
-            tensor = network_input(_as_picture(reference), self.size, grey=False).to(self.device)
-            with self._precision():
-                self._code = self.network.encode_reference(tensor * 2 - 1)
+            tensors = [network_input(_as_picture(reference), self.size, grey=False) for reference in references]
+            for tensor in tensors:
+                with self._precision():
+                    codes.append(self.network.encode_reference(tensor.to(self.device) * 2 - 1))
+            joining = len(codes) > 1 and isinstance(self.network, JoiningNetwork)
+            self._codes = self.network.join_references(codes) if joining else codes
+            if len(self._codes) > 1:
+                self._fit = Fit(tensors, self.device)
 
     def colorize(self, target: Image.Image | Picture) -> Image.Image:
         """Return ``target`` in the colours of the reference set: mode RGB, or RGBA if the target has alpha.
@@ -146,7 +181,7 @@ class Colorizer:
 
         Args:
             targets: what to colour, of any sizes.
-            references: one for each target; None for the one set by :meth:`set_reference`.
+            references: one for each target; None for what :meth:`set_reference` or :meth:`set_references` keeps.
 
         Returns:
             The results in the order of ``targets``, as from :meth:`colorize`.
@@ -176,7 +211,7 @@ class Colorizer:
         references: Sequence[Image.Image | Picture] | None,
         paint: Callable[[Picture, ChromaPlane, torch.device], _Result],
     ) -> list[_Result]:
-        if references is None and self._code is None:
+        if references is None and not self._codes:
             raise RuntimeError("no reference: call set_reference first, or give references")
         if references is not None and len(references) != len(targets):
             raise ValueError(f"{len(targets)} targets need as many references, not {len(references)}")
@@ -194,18 +229,34 @@ class Colorizer:
                 if guides is not None:
                     colours = torch.cat([network_input(guides[i], self.size, grey=False) for i in indices])
                 grey = grey.to(self.device)
-                chroma = self._predict_chroma(grey, colours)
+                chroma = self.predict(grey, colours)
                 lightness = color.rgb_to_lab(grey)[:, :1]
                 for row, index in enumerate(indices):
                     plane = ChromaPlane.fit(lightness[row : row + 1], chroma[row : row + 1], pictures[index].size)
                     results[index] = paint(pictures[index], plane, self.device)
         return [results[index] for index in range(len(pictures))]
 
-    def _predict_chroma(self, grey: Tensor, reference: Tensor | None) -> Tensor:
-        """Run the network on grey pictures in [0, 1], ``(B, 3, h, w)``: a* and b*, ``(B, 2, h, w)``."""
+    def predict(self, grey: Tensor, reference: Tensor | None = None) -> Tensor:
+        """Run the network on grey pictures at a working size.
+
+        Args:
+            grey: three equal channels, sRGB in [0, 1], ``(B, 3, h, w)``, sides multiples of 16, on the device.
+            reference: colour pictures in [0, 1], ``(B, 3, h', w')``; None for those set before.
+
+        Returns:
+            a* and b*, ``(B, 2, h, w)``.
+
+        Raises:
+            UserError: the network's result is not finite, or the device's memory is too small.
+        """
+        if reference is None and self._fit is not None:
+            return torch.cat([self._run(row, self._codes[self._fit.best(row)]) for row in grey.split(1)])
+        return self._run(grey, self._codes[0] if reference is None else reference.to(self.device) * 2 - 1)
+
+    def _run(self, grey: Tensor, code: Any) -> Tensor:
+        """Run the network with a code, or with colour pictures in [-1, 1]."""
         try:
             with self._precision():
-                code = self._code if reference is None else reference.to(self.device) * 2 - 1
                 if isinstance(self.network, ChromaNetwork):
                     chroma = self.network.chroma(grey * 2 - 1, code)
                 else:
