@@ -4,7 +4,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,8 +22,11 @@ from pdnla.inference.chroma_upscaling import ChromaPlane
 from pdnla.inference.fitting import Fit
 from pdnla.inference.preprocessing import NATIVE, network_input, rows_tensor, working_size
 from pdnla.network import STRIDE
+from pdnla.network.correspondence import Carried
 from pdnla.pretrained import is_exported
 from pdnla.weights import load_network
+
+_UNKNOWN = 0.5  # confidence of colours whose network tells none
 
 _Result = TypeVar("_Result")
 
@@ -46,6 +49,18 @@ class ChromaNetwork(Protocol):
             reference: pictures in colour, ``(B, 3, H', W')`` in [-1, 1], or what ``encode_reference`` made of one.
         """
         ...
+
+
+class Encoded(NamedTuple):
+    """A reference that a network has encoded.
+
+    Attributes:
+        code: what the network made of it.
+        picture: it at its working size, sRGB in [0, 1], ``(1, 3, H, W)``.
+    """
+
+    code: Any
+    picture: Tensor
 
 
 @runtime_checkable
@@ -149,19 +164,30 @@ class Colorizer:
         Raises:
             ValueError: there is no reference.
         """
+        self.use([self.encode(reference) for reference in references])
+
+    @torch.inference_mode()
+    def encode(self, reference: Image.Image | Picture) -> Encoded:
+        """Compute what depends on ``reference`` alone, for :meth:`use`."""
+        picture = network_input(_as_picture(reference), self.size, grey=False).to(self.device)
+        with self._precision():
+            return Encoded(self.network.encode_reference(picture * 2 - 1), picture)
+
+    @torch.inference_mode()
+    def use(self, references: Sequence[Encoded]) -> None:
+        """Keep encoded references, as :meth:`set_references` does.
+
+        Raises:
+            ValueError: there is no reference.
+        """
         if not references:
             raise ValueError("there is no reference; give one at least")
-        codes = []
+        codes = [reference.code for reference in references]
+        joining = len(codes) > 1 and isinstance(self.network, JoiningNetwork)
+        self._codes = self.network.join_references(codes) if joining else codes
         self._fit = None
-        with torch.inference_mode():
-            tensors = [network_input(_as_picture(reference), self.size, grey=False) for reference in references]
-            for tensor in tensors:
-                with self._precision():
-                    codes.append(self.network.encode_reference(tensor.to(self.device) * 2 - 1))
-            joining = len(codes) > 1 and isinstance(self.network, JoiningNetwork)
-            self._codes = self.network.join_references(codes) if joining else codes
-            if len(self._codes) > 1:
-                self._fit = Fit(tensors, self.device)
+        if len(self._codes) > 1:
+            self._fit = Fit([reference.picture for reference in references], self.device)
 
     def colorize(self, target: Image.Image | Picture) -> Image.Image:
         """Return ``target`` in the colours of the reference set: mode RGB, or RGBA if the target has alpha.
@@ -191,7 +217,7 @@ class Colorizer:
             ValueError: there are not as many references as targets.
             UserError: the network's result is not finite, or the device's memory is too small.
         """
-        return self._colour(targets, references, _paint)
+        return self._colour(targets, references, paint)
 
     def colorize_16_bits(
         self,
@@ -203,7 +229,7 @@ class Colorizer:
         Returns:
             sRGB, ``(H, W, 3)``, or ``(H, W, 4)`` if a target has alpha. A 16-bit grey target's L* is kept as exactly.
         """
-        return self._colour(targets, references, _paint_16_bits)
+        return self._colour(targets, references, paint_16_bits)
 
     def _colour(
         self,
@@ -253,6 +279,19 @@ class Colorizer:
             return torch.cat([self._run(row, self._codes[self._fit.best(row)]) for row in grey.split(1)])
         return self._run(grey, self._codes[0] if reference is None else reference.to(self.device) * 2 - 1)
 
+    def estimate(self, grey: Tensor) -> Carried:
+        """Do what :meth:`predict` does after the references set, with the confidence of each pixel's colours.
+
+        A network that does not tell it has the same confidence everywhere.
+        """
+        carried = getattr(self.network, "carried", None)
+        if carried is None:
+            chroma = self.predict(grey)
+            return Carried(chroma, torch.full_like(chroma[:, :1], _UNKNOWN))
+        with self._precision():
+            result: Carried = carried(grey * 2 - 1, self._codes[0])
+        return result
+
     def _run(self, grey: Tensor, code: Any) -> Tensor:
         """Run the network with a code, or with colour pictures in [-1, 1]."""
         try:
@@ -292,7 +331,7 @@ def colorize(
     return Colorizer(weights, **options)(target, reference)
 
 
-def _paint(picture: Picture, plane: ChromaPlane, device: torch.device) -> Image.Image:
+def paint(picture: Picture, plane: ChromaPlane, device: torch.device) -> Image.Image:
     """Return ``picture`` in its own L* and the chroma of ``plane``, in strips, which bounds the memory."""
     result = Image.new("RGB", picture.size)
     for top, rgb in _strips(picture, plane, device, levels=255):
@@ -302,8 +341,8 @@ def _paint(picture: Picture, plane: ChromaPlane, device: torch.device) -> Image.
     return result
 
 
-def _paint_16_bits(picture: Picture, plane: ChromaPlane, device: torch.device) -> Pixels:
-    """Return ``picture`` as :func:`_paint` does, with 16 bits a channel."""
+def paint_16_bits(picture: Picture, plane: ChromaPlane, device: torch.device) -> Pixels:
+    """Return ``picture`` as :func:`paint` does, with 16 bits a channel."""
     width, height = picture.size
     result = np.empty((height, width, 3 if picture.alpha is None else 4), np.uint16)
     for top, rgb in _strips(picture, plane, device, levels=65535):

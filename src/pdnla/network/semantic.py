@@ -39,9 +39,13 @@ class SemanticWarp(nn.Module):
 
     def chroma(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Tensor:
         """Return the a* and b* transferred to ``target``, ``(B, 2, H, W)``, not clipped to sRGB."""
+        return self.carried(target, reference).chroma
+
+    def carried(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Carried:
+        """Return what :meth:`chroma` does, with its confidence."""
         check_picture(target, "target")
         carried: Carried = self.correspondence(target, reference)
-        return carried.chroma
+        return carried
 
     def forward(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Colorization:
         """Colour ``target`` like :class:`~pdnla.network.PDNLA`; ``mid`` and ``out`` are the same picture."""
