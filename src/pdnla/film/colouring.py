@@ -11,7 +11,7 @@ import math
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -20,17 +20,19 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from pdnla.errors import UserError
 from pdnla.files import lock, remove_stale_temporaries, replacing
+from pdnla.film.motion import Finder
 from pdnla.film.planes import chroma_codes, grey_values
 from pdnla.film.planning import Film
 from pdnla.film.references import Choice, References, numbered, read_reference, same_frame, thumbnail
 from pdnla.film.shots import Shot, find_cuts, frame_signature, read_shots, shots_of, write_shots
 from pdnla.film.source import FolderSource, Frame, Source, is_video
-from pdnla.film.stability import MEMORY, STEP, Memory, Own, Stabiliser
+from pdnla.film.stability import CERTAIN, STEP, Memory, Own, Stabiliser
 from pdnla.film.video import (
     Encoding,
     SegmentWriter,
@@ -45,7 +47,7 @@ from pdnla.inference.background import BackgroundWriter
 from pdnla.inference.chroma_upscaling import ChromaPlane
 from pdnla.inference.colorizer import Colorizer, paint, paint_16_bits
 from pdnla.inference.planning import result_names
-from pdnla.inference.preprocessing import network_input
+from pdnla.inference.preprocessing import NATIVE, network_input
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +55,6 @@ _Item = TypeVar("_Item")
 
 SEGMENT = 240
 """Least number of frames of a segment: what a kill can cost."""
-_CERTAIN = 1e3  # confidence of a frame whose colours are given
 _AHEAD = 12  # frames decoded ahead
 _SHOWN = 768  # longest side of a shot's frame for the review
 
@@ -351,57 +352,106 @@ def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review:
         if film.shots is not None and not film.shots.exists():
             write_shots(film.shots, [choice.shot for choice in choices])
         if review:
-            write_review(film.review, film, choices, shown, Frames(film, colorizer, references), scan)
+            write_review(film, choices, shown, references, colorizer, len(scan.times))
             return film.review
         work.settle([choice.shot for choice in choices])
         _colour(work, scan, choices, references, colorizer, observer)
     return film.out
 
 
-class Frames:
-    """Gives frames their own colours at the working size.
+def frame_input(picture: Picture, side: int | str, aspect: Fraction = Fraction(1)) -> Tensor:
+    """Return a frame as the network's input, sRGB in [0, 1], ``(1, 3, h, w)``; it is not enlarged.
 
     Args:
-        film: the film.
-        colorizer: what colours.
-        references: the references.
+        picture: the frame.
+        side: as :class:`~pdnla.inference.colorizer.Colorizer`'s ``size``.
+        aspect: width of a pixel over its height.
     """
+    if isinstance(side, int):
+        side = max(16, min(side, math.isqrt(round(picture.size[0] * picture.size[1] * aspect))))
+    if aspect != 1:
+        picture = picture.resized((max(1, round(picture.size[0] * aspect)), picture.size[1]))
+    return network_input(picture, side, grey=True)
 
-    def __init__(self, film: Film, colorizer: Colorizer, references: References) -> None:
-        self.film, self.colorizer, self.references = film, colorizer, references
 
-    def prepare(self, picture: Picture, aspect: Fraction = Fraction(1)) -> Tensor:
-        """Return a frame as the network's input, sRGB in [0, 1], ``(1, 3, h, w)``; it is not enlarged.
+def motion_grey(frame: Tensor) -> NDArray[np.uint8]:
+    """Return a frame as motion is found in it: L* · 2.55, ``(h, w)``."""
+    lightness = color.rgb_to_lab(frame)[0, 0] * 2.55
+    values: NDArray[np.uint8] = lightness.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return values
 
-        Args:
-            picture: the frame.
-            aspect: width of a pixel over its height.
-        """
-        side = self.film.size
-        if isinstance(side, int):
-            side = max(16, min(side, math.isqrt(round(picture.size[0] * picture.size[1] * aspect))))
-        if aspect != 1:
-            picture = picture.resized((max(1, round(picture.size[0] * aspect)), picture.size[1]))
-        return network_input(picture, side, grey=True).to(self.colorizer.device)
 
-    def own(self, frame: Tensor) -> Own:
-        """Return a frame's own colours after the references in use."""
-        carried = self.colorizer.estimate(frame)
-        return Own(_pixels(carried.chroma), _pixels(carried.confidence)[..., 0])
+def own_colours(colorizer: Colorizer, frame: Tensor) -> Own:
+    """Return a frame's own colours after the references that a colorizer keeps."""
+    carried = colorizer.estimate(frame)
+    return Own(_pixels(carried.chroma), _pixels(carried.confidence)[..., 0])
 
-    def given(self, path: Path, like: Tensor) -> Own:
-        """Return the colours of a reference that is the frame itself."""
-        picture = read_reference(path)
-        height, width = like.shape[-2:]
-        rgb = torch.from_numpy(picture.resized((width, height)).rows(0, height)).permute(2, 0, 1)[None]
-        chroma = _pixels(color.rgb_to_lab(rgb.to(like.device))[:, 1:])
-        return Own(chroma, np.full(chroma.shape[:2], _CERTAIN, np.float32))
+
+def given_colours(picture: Picture, like: Tensor) -> Own:
+    """Return the colours of a picture that is the frame itself, at the size of another tensor of it."""
+    height, width = like.shape[-2:]
+    rgb = torch.from_numpy(picture.resized((width, height)).rows(0, height)).permute(2, 0, 1)[None]
+    chroma = _pixels(color.rgb_to_lab(rgb.to(like.device))[:, 1:])
+    return Own(chroma, np.full(chroma.shape[:2], CERTAIN, np.float32))
 
 
 def _pixels(maps: Tensor) -> NDArray[np.float32]:
     """Return maps, ``(1, C, H, W)``, as ``(H, W, C)``."""
     values: NDArray[np.float32] = maps[0].permute(1, 2, 0).float().cpu().numpy()
     return np.ascontiguousarray(values)
+
+
+@torch.inference_mode()
+def colour_shot(
+    pictures: Iterable[Picture], colorizer: Colorizer, before: Picture | None = None
+) -> Iterator[Image.Image]:
+    """Colour the frames of a shot in memory, as :func:`colour_film` does, after the references set in a colorizer.
+
+    Args:
+        pictures: the frames; one of another size begins anew.
+        colorizer: what colours.
+        before: the frame before the first, in its true colours; None if it is not known.
+
+    Yields:
+        Each frame in colour, mode RGB.
+    """
+    inputs: list[Tensor] = []
+    stabiliser = Stabiliser(lambda place: own_colours(colorizer, inputs[place]))
+    for size, frames in itertools.groupby(pictures, key=lambda picture: picture.size):
+        stabiliser.cut()
+        step = 1
+        if before is not None and before.size == size:
+            shown = frame_input(before, colorizer.size).to(colorizer.device)
+            given = given_colours(before, shown)
+            stabiliser.memory = Memory(motion_grey(shown), given.chroma, given.confidence)
+            step = STEP
+        before = None
+        while block := list(itertools.islice(frames, step)):
+            inputs[:] = [frame_input(picture, colorizer.size).to(colorizer.device) for picture in block]
+            chroma = stabiliser.colour([motion_grey(x) for x in inputs])
+            for picture, x, own in zip(block, inputs, chroma, strict=True):
+                colours = torch.from_numpy(own).permute(2, 0, 1)[None].to(x.device)
+                plane = ChromaPlane.fit(color.rgb_to_lab(x)[:, :1], colours, size)
+                yield paint(picture, plane, x.device)
+            step = STEP
+
+
+@torch.inference_mode()
+def carried_frame(picture: Picture, before: Picture) -> Picture:
+    """Return a grey frame with the colours of the frame before it, carried along motion wherever that leads.
+
+    Args:
+        picture: the frame.
+        before: the frame before, in colour.
+    """
+    before = before.resized(picture.size)
+    inputs = [network_input(frame, NATIVE, grey=True) for frame in (picture, before)]
+    motion = Finder().between(*(motion_grey(x) for x in inputs))
+    chroma = motion.carry(given_colours(before, inputs[1]).chroma)
+    plane = ChromaPlane.fit(
+        color.rgb_to_lab(inputs[0])[:, :1], torch.from_numpy(chroma).permute(2, 0, 1)[None], picture.size
+    )
+    return Picture(paint(picture, plane, torch.device("cpu")).convert("RGB"))
 
 
 @torch.inference_mode()
@@ -419,7 +469,6 @@ def _colour(
     sink = VideoSink(work, scan) if work.encoding is not None else FolderSink(work)
     number, start, memory = _finished(work.folder)
     observer.coloured(start, total)
-    frames = Frames(film, colorizer, references)
     given = scan.frames
     begun = -1
     segment = start
@@ -427,7 +476,7 @@ def _colour(
         read = ahead(source.frames(start, scan.times))
         sink.begin(number)
         with BackgroundWriter[None](limit=3 * STEP, threads=1) as writer:
-            stabiliser = Stabiliser(lambda place: owns[place](), STEP, MEMORY)
+            stabiliser = Stabiliser(lambda place: owns[place]())
             stabiliser.memory = memory
             for begin, end in steps(shots, list(given), STEP, start):
                 block = list(itertools.islice(read, end - begin))
@@ -439,11 +488,13 @@ def _colour(
                     begun = shot
                 if begin == shots[shot].start:
                     stabiliser.cut()
-                inputs = [frames.prepare(frame.picture, source.aspect) for frame in block]
+                inputs = [frame_input(frame.picture, film.size, source.aspect).to(colorizer.device) for frame in block]
                 lightness = [color.rgb_to_lab(x)[:, :1] for x in inputs]
-                greys = [(x[0, 0] * 2.55).round().clamp(0, 255).to(torch.uint8).cpu().numpy() for x in lightness]
+                greys = [motion_grey(x) for x in inputs]
                 owns = [
-                    partial(frames.given, given[frame.number], x) if frame.number in given else partial(frames.own, x)
+                    partial(_given, given[frame.number], x)
+                    if frame.number in given
+                    else partial(own_colours, colorizer, x)
                     for frame, x in zip(block, inputs, strict=True)
                 ]
                 for frame, light, chroma in zip(block, lightness, stabiliser.colour(greys), strict=True):
@@ -459,6 +510,10 @@ def _colour(
                         sink.begin(number)
     sink.conclude()
     shutil.rmtree(work.folder, ignore_errors=True)
+
+
+def _given(path: Path, like: Tensor) -> Own:
+    return given_colours(read_reference(path), like)
 
 
 def _finished(folder: Path) -> tuple[int, int, Memory | None]:

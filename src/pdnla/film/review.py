@@ -4,22 +4,17 @@ import base64
 import html
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 
 from pdnla.files import replacing
 from pdnla.film.planning import Film
-from pdnla.film.references import Choice, read_reference
+from pdnla.film.references import Choice, References, read_reference
 from pdnla.images import color
 from pdnla.images.io import Picture
 from pdnla.inference.chroma_upscaling import ChromaPlane
-from pdnla.inference.colorizer import paint
-
-if TYPE_CHECKING:
-    from pdnla.film.colouring import Frames, Scan
+from pdnla.inference.colorizer import Colorizer, paint
 
 _STYLE = """
 body { font: 15px system-ui, sans-serif; margin: 2em; background: #fff; color: #222 }
@@ -32,27 +27,34 @@ _QUALITY = 88
 
 @torch.inference_mode()
 def write_review(
-    file: Path, film: Film, choices: Sequence[Choice], shown: Callable[[int], Picture], frames: "Frames", scan: "Scan"
+    film: Film,
+    choices: Sequence[Choice],
+    shown: Callable[[int], Picture],
+    references: References,
+    colorizer: Colorizer,
+    count: int,
 ) -> None:
     """Write the page.
 
     Args:
-        file: where.
         film: the film.
         choices: the shots and their references.
         shown: returns a frame of the shot with a number.
-        frames: what colours it.
-        scan: the scan.
+        references: the references.
+        colorizer: what colours.
+        count: number of frames.
 
     Raises:
         UserError: a reference cannot be read, or the page cannot be written.
     """
+    from pdnla.film.colouring import frame_input
+
     sections = []
     for number, (shot, scores) in enumerate(choices):
         picture = shown(number)
-        frames.references.use(shot.references)
-        x = frames.prepare(picture)
-        chroma = frames.colorizer.estimate(x).chroma
+        references.use(shot.references)
+        x = frame_input(picture, film.size).to(colorizer.device)
+        chroma = colorizer.estimate(x).chroma
         plane = ChromaPlane.fit(color.rgb_to_lab(x)[:, :1], chroma, picture.size)
         coloured = paint(picture, plane, x.device)
         figures = [_figure(coloured, f"shot {number + 1}: frames {shot.start} to {shot.end - 1}")]
@@ -64,11 +66,11 @@ def write_review(
     title = html.escape(film.target.name)
     text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"<h1>{title}</h1><p>{len(scan.times)} frames in {len(choices)} shots: the middle frame of each, with its"
+        f"<h1>{title}</h1><p>{count} frames in {len(choices)} shots: the middle frame of each, with its"
         " references. To change them, edit the file of <code>--shots</code> and colour with it.</p>"
         f"{''.join(sections)}</html>"
     )
-    with replacing(file) as temporary:
+    with replacing(film.review) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
 
 

@@ -21,6 +21,8 @@ STEP = 4
 """Largest number of frames from one key frame to the next."""
 MEMORY = 12.0
 """Largest weight of carried colours, in key frames."""
+CERTAIN = 1e3
+"""Confidence of colours that are given, which nothing is joined with."""
 _OWN = 0.25  # least weight of a key frame's own colours
 _TRUSTED = 0.3  # trust below which a pixel has no carried colours
 _GAPS = 0.08  # share of pixels without carried colours from which on a frame gets its own
