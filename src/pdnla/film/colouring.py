@@ -134,8 +134,8 @@ class Work:
                 f"{self.folder}: cannot be made ({error.strerror}); choose another place with -o"
             ) from error
         remove_stale_temporaries(self.folder)
-        paths = [str(path) for path in self.film.references]
-        if self._changed("source.json", [str(self.film.target), self.source.signature(), paths]):
+        references = [_identity(path) for path in self.film.references]
+        if self._changed("source.json", [str(self.film.target), self.source.signature(), references]):
             self._remove("scan.npz", "frame_*", "segment_*")
 
     def settle(self, shots: Sequence[Shot]) -> None:
@@ -147,7 +147,7 @@ class Work:
         film = self.film
         used = {path for shot in shots for path in shot.references}
         settings = {
-            "references": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(used)],
+            "references": [_identity(path) for path in sorted(used)],
             "shots": [[shot.start, shot.end, [str(path) for path in shot.references]] for shot in shots],
             "encoding": str(self.encoding),
             "size": film.size,
@@ -262,6 +262,12 @@ class Work:
             return read_image(file)
 
         return show
+
+
+def _identity(path: Path) -> list[str | int]:
+    """Return what tells whether a file is still the same."""
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns]
 
 
 def ahead(items: Iterator[_Item], most: int = _AHEAD) -> Iterator[_Item]:
