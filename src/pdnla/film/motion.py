@@ -6,12 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdnla.errors import UserError
-from pdnla.film.source import EXTRA
+from pdnla.film.source import EXTRA, installed
 
-try:
-    import cv2
-except ImportError:  # the extra is not installed
-    cv2 = None
+cv2 = installed("cv2")
 
 Map = NDArray[np.float32]
 """Values for every pixel, ``(H, W)`` or ``(H, W, C)``."""

@@ -1,5 +1,6 @@
 """Frames of a film, one after the other, from a video file or a folder."""
 
+import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,14 @@ _CONTAINERS = (
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _CONTAINERS)
 """Suffixes of names, in lower case, that are taken for video files."""
 EXTRA = 'install it with: pip install "pdnla[film]"'
+
+
+def installed(name: str) -> Any:
+    """Return a module of the extra, or None if it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def is_video(path: Path) -> bool:

@@ -16,13 +16,10 @@ from PIL import Image
 
 from pdnla.errors import DiskFullError, UserError
 from pdnla.film.planes import Coding, Plane, grey_values
-from pdnla.film.source import EXTRA, Frame
+from pdnla.film.source import EXTRA, Frame, installed
 from pdnla.images.io import Picture
 
-try:
-    import av
-except ImportError:  # the extra is not installed
-    av = None
+av = installed("av")
 
 _logger = logging.getLogger(__name__)
 
