@@ -114,7 +114,7 @@ COMMANDS = sorted(set(commands()))
 
 def parse(words: list[str], prose: bool = False) -> None:
     """Parse a command as its program does; raise if it would be refused."""
-    while re.match(r"[A-Z]+=", words[0]):  # the environment
+    while re.match(r"[A-Z_]+=", words[0]):  # the environment
         words = words[1:]
     program, *arguments = words
     if program == "srun":
@@ -156,7 +156,8 @@ def parse_typer(program: str, arguments: list[str], prose: bool) -> None:
             command.make_context(program, list(arguments))
         except Exception as error:
             # A help text was printed; or prose speaks of an option alone.
-            if type(error).__name__ not in ("Exit", *(["MissingParameter"] if prose else [])):
+            alone = ("MissingParameter", "BadOptionUsage") if prose else ()
+            if type(error).__name__ not in ("Exit", *alone):
                 raise
 
 
