@@ -114,7 +114,7 @@ COMMANDS = sorted(set(commands()))
 
 def parse(words: list[str], prose: bool = False) -> None:
     """Parse a command as its program does; raise if it would be refused."""
-    while re.match(r"[A-Z]+=", words[0]):  # the environment
+    while re.match(r"[A-Z_]+=", words[0]):  # the environment
         words = words[1:]
     program, *arguments = words
     if program == "srun":
