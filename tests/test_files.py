@@ -73,6 +73,7 @@ def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such rights or limits")
 def test_permissions_are_kept_and_file_systems_that_refuse_them_do_not_matter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

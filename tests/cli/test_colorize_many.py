@@ -143,6 +143,7 @@ def test_torchrun_lets_all_processes_finish_though_one_has_failures(frames: Path
     assert "process 1 of 2: 4 coloured, 0 skipped, 0 failed" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the test sends POSIX signals or forks")
 def test_killed_in_the_middle_it_goes_on_with_nothing_done_twice_or_lost(frames: Path, tmp_path: Path) -> None:
     for number in range(8, 60):
         Image.open(frames / "1.png").save(frames / f"{number}.png")
@@ -168,6 +169,7 @@ def test_killed_in_the_middle_it_goes_on_with_nothing_done_twice_or_lost(frames:
     assert all(after[path] == written for path, written in before.items())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the test sends POSIX signals or forks")
 def test_a_process_that_is_killed_ends_the_run_in_one_sentence(frames: Path, tmp_path: Path) -> None:
     for number in range(8, 200):
         Image.open(frames / "1.png").save(frames / f"{number}.png")
@@ -183,6 +185,7 @@ def test_a_process_that_is_killed_ends_the_run_in_one_sentence(frames: Path, tmp
     assert "Traceback" not in output
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the test sends POSIX signals or forks")
 def test_ctrl_c_ends_all_processes_and_leaves_whole_results_alone(frames: Path, tmp_path: Path) -> None:
     for number in range(8, 200):
         Image.open(frames / "1.png").save(frames / f"{number}.png")

@@ -332,6 +332,7 @@ def test_the_result_does_not_depend_on_the_strips(monkeypatch: pytest.MonkeyPatc
     assert np.abs(results[1] - results[2]).max() <= 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such rights or limits")
 def test_a_large_scan_is_coloured_in_bounded_memory() -> None:
     script = """
         import resource

@@ -55,6 +55,7 @@ def start(folder: Path, pairs: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the test sends POSIX signals or forks")
 @pytest.mark.slow
 def test_a_run_that_was_killed_ends_with_the_weights_of_one_never_stopped(tmp_path: Path, pairs: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
