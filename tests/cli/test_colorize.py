@@ -760,7 +760,7 @@ def test_several_references_may_lie_in_folders(command: Command) -> None:
     refused(command("album", "album/refs", "z.png", "-o", "album/refs"), "is where the pictures come from")
     refused(command("album", "album/refs", "none.png"), "none.png: there is no such file")
     refused(command("album", "z.png", "z.png", "--pick-from", "album"), "are both given")
-    refused(command("album/a.png", "z.png", "album/refs", "-o", "z.png", "--overwrite"), "is a picture to work from")
+    refused(command("album/a.png", "z.png", "album/refs", "-o", "z.png", "--overwrite"), "is a target or a reference")
 
 
 def test_all_of_a_folder_colour_a_single_picture_whose_name_none_has(command: Command) -> None:

@@ -136,7 +136,7 @@ class Work:
         remove_stale_temporaries(self.folder)
         references = [_identity(path) for path in self.film.references]
         if self._changed("source.json", [str(self.film.target), self.source.signature(), references]):
-            self._remove("scan.npz", "frame_*", "segment_*")
+            self._remove("scan.npz", "frame_*")  # segments are left to `settle`, whose settings hold the source too
 
     def settle(self, shots: Sequence[Shot]) -> None:
         """Leave out segments that an earlier run coloured with other settings.
@@ -147,6 +147,7 @@ class Work:
         film = self.film
         used = {path for shot in shots for path in shot.references}
         settings = {
+            "source": [str(film.target), self.source.signature()],
             "references": [_identity(path) for path in sorted(used)],
             "shots": [[shot.start, shot.end, [str(path) for path in shot.references]] for shot in shots],
             "encoding": str(self.encoding),
