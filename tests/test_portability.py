@@ -9,10 +9,10 @@ import builtins, importlib, os, pkgutil, signal
 POSIX = {"resource", "fcntl", "pwd", "grp", "termios", "tty", "pty"}
 original = builtins.__import__
 
-def without_posix(name, globals=None, *args):
+def without_posix(name, globals=None, *args, **options):
     if name in POSIX and (globals or {}).get("__name__", "").startswith("pdnla"):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-    return original(name, globals, *args)
+    return original(name, globals, *args, **options)
 
 builtins.__import__ = without_posix
 import pdnla
