@@ -513,7 +513,7 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
     """Return images per second: only the network, pictures in memory with and without an encoded reference, files."""
     from pdnla import Colorizer
     from pdnla.images.io import Picture
-    from pdnla.inference.pipeline import colour_tasks, shared_reference
+    from pdnla.inference.pipeline import colour_tasks, shared_references
     from pdnla.inference.planning import plan_album
     from pdnla.inference.preprocessing import network_input
 
@@ -554,7 +554,7 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
     def files() -> None:
         results = folder / "results"
         tasks = plan_album(folder / "targets", folder / "reference.jpg", results).tasks
-        outcomes = list(colour_tasks(colorizer, tasks, 1, shared_reference(tasks)))
+        outcomes = list(colour_tasks(colorizer, tasks, 1, shared_references(tasks)))
         assert [outcome.failure for outcome in outcomes] == [None] * count
         shutil.rmtree(results)
 

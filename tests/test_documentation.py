@@ -156,7 +156,8 @@ def parse_typer(program: str, arguments: list[str], prose: bool) -> None:
             command.make_context(program, list(arguments))
         except Exception as error:
             # A help text was printed; or prose speaks of an option alone.
-            if type(error).__name__ not in ("Exit", *(["MissingParameter"] if prose else [])):
+            alone = ("MissingParameter", "BadOptionUsage") if prose else ()
+            if type(error).__name__ not in ("Exit", *alone):
                 raise
 
 

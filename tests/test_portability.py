@@ -20,9 +20,9 @@ names = sorted(module.name for module in pkgutil.walk_packages(pdnla.__path__, "
 for name in names:
     try:
         importlib.import_module(name)
-    except ModuleNotFoundError as error:  # of an extra that is not installed
-        if not (name.startswith("pdnla.web.") and error.name in {"gradio", "fastapi", "uvicorn", "starlette"}):
-            raise
+    except ModuleNotFoundError as error:
+        missing = error.name.partition(".")[0]
+        assert missing not in POSIX | {"pdnla"}, (name, missing)  # else it is an extra's, which is not installed
 print(len(names))
 
 import pathlib, tempfile

@@ -732,3 +732,41 @@ def test_what_alpha_hides_is_no_colour_to_take(command: Command) -> None:
     red, green, blue = np.asarray(Image.open("a_colorized.png").convert("RGB")).reshape(-1, 3).mean(axis=0)
     assert red > green + 5
     assert abs(green - blue) < 2
+
+
+def test_the_reference_that_fits_gives_the_colours(command: Command) -> None:
+    """Of a network that takes one reference, each target gets the one of several that shows what it shows."""
+    Path("album").mkdir()
+    guides = []
+    for name, colour in (("coffee", RED), ("rocket", BLUE)):
+        grey = Image.fromarray(getattr(data, name)()).convert("L").resize((96, 96))
+        grey.save(f"album/{name}.png")
+        ImageOps.colorize(ImageOps.mirror(grey), "black", "white", mid=colour).save(f"{name}_in_colour.png")
+        guides.append(f"{name}_in_colour.png")
+    assert command("album", *guides).status == 0
+    assert [hue(f"album_colorized/{name}.png") for name in ("coffee", "rocket")] == ["red", "blue"]
+    assert command("album/coffee.png", *guides[::-1], "-o", "one.png").status == 0
+    assert hue("one.png") == "red"
+
+
+def test_several_references_may_lie_in_folders(command: Command) -> None:
+    picture("album/a.png")
+    for name, colour in (("album/refs/x.png", RED), ("album/refs/y.png", RED), ("z.png", RED)):
+        picture(name, colour)
+    done = command("album", "album/refs", "z.png")
+    assert done.status == 0
+    assert files("album_colorized") == ["a.png"]
+    assert hue("album_colorized/a.png") == "red"
+    refused(command("album", "album/refs", "z.png", "-o", "album/refs"), "is where the pictures come from")
+    refused(command("album", "album/refs", "none.png"), "none.png: there is no such file")
+    refused(command("album", "z.png", "z.png", "--pick-from", "album"), "are both given")
+    refused(command("album/a.png", "z.png", "album/refs", "-o", "z.png", "--overwrite"), "is a target or a reference")
+
+
+def test_all_of_a_folder_colour_a_single_picture_whose_name_none_has(command: Command) -> None:
+    picture("refs/x.png", RED)
+    picture("refs/y.png", RED)
+    done = command(picture("a.png"), "refs")
+    assert done.status == 0
+    assert "no reference has the name of a.png; all 2 give colours" in done.err
+    assert hue("a_colorized.png") == "red"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import skimage.data
 import torch
 import yaml
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from pdnla import UserError
 from pdnla.evaluation import frechet, perceptual
 from pdnla.evaluation.downloads import available
+from pdnla.evaluation.film import motion_flicker
 from pdnla.evaluation.frechet import Moments, frechet_distance
 from pdnla.evaluation.measures import (
     MEASURES,
@@ -26,7 +28,13 @@ from pdnla.evaluation.measures import (
     resolve,
     summarise,
 )
-from pdnla.evaluation.metrics import chroma_error_over_grey, flicker, luminance_error, opposite_hue
+from pdnla.evaluation.metrics import (
+    chroma_error_over_grey,
+    colour_distribution_change,
+    flicker,
+    luminance_error,
+    opposite_hue,
+)
 from pdnla.evaluation.perceptual import perceptual_distance
 from pdnla.evaluation.scoring import Scorer
 from pdnla.images import color
@@ -237,3 +245,36 @@ def test_lpips_is_measured_where_its_weights_are(monkeypatch: pytest.MonkeyPatch
     figures = scorer.figures(view, view, view, view)
     assert figures["lpips"] == 0
     assert "lpd_efficientnet" not in figures
+
+
+def test_histograms_that_stay_have_no_change_and_disjoint_ones_the_largest() -> None:
+    """The Jensen-Shannon divergence of disjoint histograms is ln 2."""
+    red, blue = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
+    assert colour_distribution_change(red, [red] * 4) == 0
+    assert colour_distribution_change(red, [blue] * 4) == pytest.approx(1000 * math.log(2))
+    assert colour_distribution_change(red, [red, blue, blue, red]) == pytest.approx(1000 * math.log(2) / 3)
+    assert math.isnan(colour_distribution_change(red, [red] * 3))
+
+
+def test_flicker_along_motion_follows_what_moves() -> None:
+    """A pan over a coloured photograph has none where it is followed, and has it where colours change on the way."""
+    scene = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[None, :, 50:220, 50:330].float() / 255
+    before, after = scene[..., :160, 8:264], scene[..., 4:164, 12:268]
+    greys = [color.grey(x) for x in (after, before)]
+    followed = motion_flicker(after, before, *greys)
+    assert followed < 0.5 * flicker(after, before, *greys)
+    lab = color.rgb_to_lab(after)
+    lab[:, 1] += 10
+    assert motion_flicker(color.lab_to_rgb(lab), before, *greys) > followed + 4
+    assert math.isnan(motion_flicker(after, before[..., :-1], *greys))
+
+
+def test_distances_from_the_reference_have_measures_of_their_own(scorer: Scorer) -> None:
+    result, truth = picture(50.0, 10.0, 0.0, 32).float(), picture(50.0, 20.0, 0.0, 32).float()
+    views = [scorer.view(x) for x in (result, color.grey(result), truth, truth)]
+    for distance, name in ((1, "ciede2000_1"), (12, "ciede2000_1"), (13, "ciede2000_13"), (300, "ciede2000_49")):
+        figures = scorer.figures(*views, distance=distance)
+        own = [key for key in figures if key.startswith("ciede2000_") and key[-1].isdigit()]
+        assert own == [name]
+        assert figures[name] == figures["ciede2000"]
+    assert not any(key.startswith("ciede2000_1") for key in scorer.figures(*views))

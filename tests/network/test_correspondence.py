@@ -186,3 +186,47 @@ def test_the_backbone_is_no_part_of_the_weights_and_everything_else_learns(backb
 def test_sides_that_are_no_multiples_of_16_are_refused(backbone: Backbone) -> None:
     with pytest.raises(ValueError, match="multiples of 16"):
         SemanticWarp(backbone)(torch.zeros(1, 3, 40, 48), torch.zeros(1, 3, 48, 48))
+
+
+def test_several_references_give_the_colours_of_what_each_shows(backbone: Backbone, chelsea: Tensor) -> None:
+    """A target of two halves gets the colours of both from two references, better than from either."""
+    warp = SemanticWarp(backbone)
+    warp.correspondence = Correspondence(backbone, SIDE)
+    coffee = photograph("coffee.png")
+    both = torch.cat([chelsea[..., :80], coffee[..., 80:]], dim=-1)
+    codes = [warp.encode_reference(picture) for picture in (chelsea, coffee)]
+    (joined,) = warp.join_references(codes)
+    errors = [error(warp(grey(both), code).out, both) for code in (joined, *codes)]
+    assert errors[0] < 0.6 * min(errors[1:])
+
+
+def test_a_reference_that_shows_nothing_of_it_spoils_little(backbone: Backbone, chelsea: Tensor) -> None:
+    warp = SemanticWarp(backbone)
+    warp.correspondence = Correspondence(backbone, SIDE)
+    codes = [warp.encode_reference(picture) for picture in (chelsea, photograph("rocket.jpg"))]
+    alone = error(warp(grey(chelsea), codes[0]).out, chelsea)
+    for order in (codes, codes[::-1]):
+        assert error(warp(grey(chelsea), warp.join_references(order)[0]).out, chelsea) < alone + 1
+
+
+def test_one_reference_joined_is_itself_and_twice_it_the_same(backbone: Backbone, chelsea: Tensor) -> None:
+    warp = SemanticWarp(backbone)
+    warp.correspondence = Correspondence(backbone, SIDE)
+    code = warp.encode_reference(chelsea)
+    once = warp(grey(chelsea), warp.join_references([code])[0]).out
+    torch.testing.assert_close(once, warp(grey(chelsea), code).out, rtol=0, atol=0)
+    assert error(warp(grey(chelsea), warp.join_references([code, code])[0]).out, once) < 1
+
+
+def test_the_trained_network_takes_the_places_of_all(backbone: Backbone, chelsea: Tensor) -> None:
+    """Before training it gives what correspondence gives, whichever reference fits best."""
+    net = SemanticPDNLA(backbone, channel=4, side=SIDE).eval()
+    coffee = photograph("coffee.png")
+    codes = [net.encode_reference(picture) for picture in (chelsea, coffee)]
+    warp = SemanticWarp(backbone)
+    warp.correspondence = Correspondence(backbone, SIDE)
+    (spots,) = warp.join_references([warp.encode_reference(picture) for picture in (chelsea, coffee)])
+    wanted = warp(grey(chelsea), spots).out
+    with torch.no_grad():
+        for code in net.join_references(codes):
+            torch.testing.assert_close(net(grey(chelsea), code).out, wanted, rtol=0, atol=1e-4)

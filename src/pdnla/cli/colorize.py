@@ -1,9 +1,11 @@
 """``pdnla-colorize``: colour photographs after references."""
 
 import enum
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from typing_extensions import Self
@@ -11,6 +13,7 @@ from typing_extensions import Self
 from pdnla.cli.command import SOME_FAILED, run
 from pdnla.cli.progress import Progress, echo
 from pdnla.errors import UserError
+from pdnla.film.planning import Film, is_film, plan_film
 from pdnla.images.io import check_writable_suffix
 from pdnla.inference.album import Settings, colour_album
 from pdnla.inference.planning import Album, Task, is_pairs_file, plan_album
@@ -55,13 +58,16 @@ def _about_weights(asked: bool) -> None:
 def colorize(
     target: Annotated[
         Path,
-        typer.Argument(metavar="TARGET", help="Picture to colour, a folder, a folder of shards, or a pairs file."),
+        typer.Argument(
+            metavar="TARGET", help="Picture to colour, a folder, a folder of shards, a pairs file, or a video file."
+        ),
     ],
     reference: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Argument(
-            metavar="REFERENCE",
-            help="Picture that gives the colours, or a folder with one for each target, matched by name.",
+            metavar="REFERENCE...",
+            help="Picture that gives the colours, or a folder with one for each target, matched by name. Several"
+            " pictures or folders: all of them give colours to every target.",
             show_default=False,
         ),
     ] = None,
@@ -135,6 +141,48 @@ def colorize(
     depth: Annotated[
         Depth, typer.Option(help="Bits a channel of the results; 16, in PNG or TIFF, keep a 16-bit grey scan's L*.")
     ] = Depth.eight,
+    film: Annotated[
+        bool,
+        typer.Option("--film", help="TARGET is a folder of frames of one film, so that colours hold still."),
+    ] = False,
+    shots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="Shots of a film with their references: read if the file exists, or else written, to be edited.",
+            show_default=False,
+        ),
+    ] = None,
+    review: Annotated[
+        bool,
+        typer.Option("--review", help="Write a page with one coloured frame of each shot of a film, and stop."),
+    ] = False,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Encoder of a film: libx264 (the default in most containers), libx265, ffv1, prores_ks, ...",
+            show_default=False,
+        ),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=63,
+            metavar="N",
+            help="Constant rate factor of a film; less is better [default: 16].",
+            show_default=False,
+        ),
+    ] = None,
+    fps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RATE",
+            help="Frames per second of a folder of frames that becomes a video file [default: 25].",
+            show_default=False,
+        ),
+    ] = None,
     about_weights: Annotated[
         bool,
         typer.Option(
@@ -152,6 +200,10 @@ def colorize(
 
         pdnla-colorize old.jpg similar.jpg
 
+    One picture, after all that several references show:
+
+        pdnla-colorize old.jpg house.jpg garden.jpg
+
     A folder, each picture after the one of the same name in references/:
 
         pdnla-colorize album/ references/ -o coloured/
@@ -164,11 +216,32 @@ def colorize(
 
         pdnla-colorize pairs.csv -o coloured/ --devices 2
 
+    A film with its sound, after stills; or the frames of one in a folder:
+
+        pdnla-colorize film.mp4 still1.jpg still2.jpg -o film_colour.mp4
+
+        pdnla-colorize frames/ stills/ --film -o coloured/
+
     Results that exist are skipped, so a command that was stopped goes on where it stopped. Under torchrun or srun
     each process colours its share. Pictures that cannot be coloured are listed in failed.csv next to the results, and
     the exit status is 1.
     """
-    source = _source(target, reference, pick_from, keep_reference)
+    options = FilmOptions(shots, review, codec, crf, fps)
+    if is_film(target, out, film):
+        if pick_from is not None or keep_reference or devices > 1 or batch_size > 1:
+            raise UserError(
+                f"{target}: is a film, whose shots choose among REFERENCE...; leave out --pick-from, --keep-reference,"
+                " --devices and --batch-size"
+            )
+        planned = options.applied(plan_film(target, reference or [], out))
+        return _colour_film(
+            planned._replace(size=working_side(size), depth=int(depth.value)),
+            Settings(weights, precision.value, working_side(size), compile_, accelerate, device),
+            review,
+            overwrite,
+        )
+    options.refuse()
+    source = _source(target, reference or [], pick_from, keep_reference)
     settings = Settings(
         weights=weights,
         precision=precision.value,
@@ -199,6 +272,118 @@ def colorize(
     return status
 
 
+class FilmOptions(NamedTuple):
+    """The options that only a film has; see :func:`colorize`."""
+
+    shots: Path | None
+    review: bool
+    codec: str | None
+    crf: int | None
+    fps: str | None
+
+    def refuse(self) -> None:
+        """Raise UserError if one is given for pictures."""
+        given = [f"--{name}" for name, value in self._asdict().items() if value not in (None, False)]
+        if given:
+            raise UserError(
+                f"{given[0]}: is for film; name a video file as TARGET, or add --film for a folder of frames"
+            )
+
+    def applied(self, film: Film) -> Film:
+        """Return a film with these options.
+
+        Raises:
+            UserError: one of them does not go with it.
+        """
+        for name, value in (("codec", self.codec), ("crf", self.crf)):
+            if value is not None and not film.to_video:
+                raise UserError(f"--{name}: is for video files, and the result is a folder; end its name in .mp4")
+        rate = film.rate
+        if self.fps is not None:
+            if not film.target.is_dir():
+                raise UserError(f"--fps: {film.target} has its own time stamps, which are kept; leave --fps out")
+            try:
+                rate = Fraction(self.fps)
+            except (ValueError, ZeroDivisionError):
+                rate = Fraction(0)
+            if not 0 < rate <= 1000:
+                raise UserError(f"--fps {self.fps}: must be a number of frames per second, such as 24 or 24000/1001")
+        return film._replace(rate=rate, codec=self.codec, crf=self.crf, shots=self.shots)
+
+
+def _colour_film(film: Film, settings: Settings, review: bool, overwrite: bool) -> int:
+    """Colour a film, or write its page for review, and return the exit status."""
+    check_weights(settings.weights)
+    begun = any(film.parts.glob("segment_*"))
+    done = film.out.exists() and not begun and (film.to_video or any(film.out.iterdir()))
+    if done and not (review or overwrite):
+        echo(f"skipped {film.target.name}: {film.out} exists; --overwrite replaces it")
+        return 0
+    from pdnla.film.colouring import colour_film
+    from pdnla.inference.colorizer import Colorizer
+    from pdnla.memory import keep_freed_memory
+
+    keep_freed_memory()
+    options = (settings.precision, settings.size, settings.compile, settings.accelerate)
+    about = {"weights": _identity(settings.weights), "precision": settings.precision}
+    with FilmReport() as report:
+        colorizer = Colorizer(settings.weights, settings.device, *options)
+        result = colour_film(film, colorizer, about, review, report)
+    echo(f"{'reviewed' if review else 'coloured'} {film.target.name}: {result}")
+    return SOME_FAILED if report.damaged else 0
+
+
+def _identity(weights: str) -> str:
+    """Return what tells whether weights are still the same."""
+    path = find_weights(weights)
+    return f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"
+
+
+class FilmReport:
+    """Prints the progress of a film."""
+
+    def __init__(self) -> None:
+        self.damaged = False
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def remark(self, sentence: str) -> None:
+        """Print a sentence."""
+        if self._progress is None:
+            echo(f"{COMMAND}: {sentence}", error=True)
+        else:
+            self._progress.print(f"{COMMAND}: {sentence}", error=True)
+
+    def damage(self, sentence: str) -> None:
+        """Print a sentence on what is lost of the film."""
+        self.damaged = True
+        self.remark(sentence)
+
+    def scanned(self, done: int, total: int) -> None:
+        """Show how many frames were searched for cuts."""
+        self._show("scanning").update(done, total)
+
+    def coloured(self, done: int, total: int) -> None:
+        """Show how many frames are coloured."""
+        self._show("colouring").update(done, total)
+
+    def _show(self, doing: str) -> Progress:
+        if self._progress is None or self._progress.doing != doing:
+            if self._progress is not None:
+                self._progress.stop()
+            self._progress = Progress(doing, unit="frames", timed=True)
+            self._progress.start()
+        return self._progress
+
+
 def check_weights(weights: str) -> None:
     """Raise UserError if there is no file of weights, before torch is imported."""
     if not find_weights(weights).is_file():
@@ -216,20 +401,20 @@ def working_side(size: str) -> int | str:
     return int(size)
 
 
-def _source(target: Path, reference: Path | None, pick_from: Path | None, keep_reference: bool) -> Path | None:
-    """Return the source of references; None if ``target`` is a pairs file, which names them itself."""
-    if reference is not None and pick_from is not None:
-        raise UserError(f"REFERENCE {reference} and --pick-from {pick_from} are both given; leave one of them out")
+def _source(target: Path, references: Sequence[Path], pick_from: Path | None, keep_reference: bool) -> Sequence[Path]:
+    """Return the sources of references; none if ``target`` is a pairs file, which names them itself."""
+    if references and pick_from is not None:
+        raise UserError(f"REFERENCE {references[0]} and --pick-from {pick_from} are both given; leave one of them out")
     if keep_reference and pick_from is None:
         raise UserError("--keep-reference keeps what --pick-from chose; add --pick-from, or leave it out")
     if pick_from is not None and pick_from.is_file():
         raise UserError(f"--pick-from {pick_from}: is a file; name a folder, or give the picture as REFERENCE")
-    source = reference or pick_from
-    if source is None and not is_pairs_file(target):
+    sources = [*references] if pick_from is None else [pick_from]
+    if not sources and not is_pairs_file(target):
         raise UserError("no REFERENCE given; name one after TARGET, or give a folder to choose from with --pick-from")
-    if source is not None and is_pairs_file(target):
-        raise UserError(f"{target}: is a pairs file, which names its references itself; leave {source} out")
-    return source
+    if sources and is_pairs_file(target):
+        raise UserError(f"{target}: is a pairs file, which names its references itself; leave {sources[0]} out")
+    return sources
 
 
 class Report:

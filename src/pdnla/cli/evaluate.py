@@ -35,6 +35,7 @@ def evaluate(config: DictConfig) -> "dict[str, Evaluation]":
     import torch
 
     from pdnla.evaluation import downloads, methods, runner, suite
+    from pdnla.film.motion import require_cv2
 
     check_numbers(config, "eval")
     _check(config)
@@ -54,7 +55,10 @@ def evaluate(config: DictConfig) -> "dict[str, Evaluation]":
         precision=config.precision,
         available=downloads.available(config.measures),
         side=config.report.side if config.report.pictures else 0,
+        film=any(hasattr(part.protocol, "starts") for part in parts.values()),
     )
+    if settings.film:
+        require_cv2()
     if not settings.weights and not settings.baselines:
         raise UserError("there is nothing to evaluate; give weights=FILE, or name some baselines")
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

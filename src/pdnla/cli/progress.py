@@ -2,7 +2,9 @@
 
 import os
 import sys
+import time
 import unicodedata
+from datetime import timedelta
 from types import TracebackType
 from typing import TextIO
 
@@ -62,17 +64,23 @@ class Progress:
         total: the number of units; None if it is not known yet.
         unit: the name of the units.
         bar: False for no bar even on a terminal, because several processes share it.
+        timed: show the speed, and without a terminal the time left too.
     """
 
-    def __init__(self, doing: str, total: int | None = None, unit: str = "pictures", bar: bool = True) -> None:
+    def __init__(
+        self, doing: str, total: int | None = None, unit: str = "pictures", bar: bool = True, timed: bool = False
+    ) -> None:
         self.doing, self.total, self.unit = doing, total, unit
         self.done = 0
+        self._timed = timed
+        self._first: tuple[int, float] | None = None  # what was done when the display began, and when
         self._last_printed = 0
         self._console = Console(stderr=True)
         self._bar: Bar | None = None
         if bar and self._console.is_terminal:
             columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Bar(*columns, console=self._console)
+            speed = (TextColumn("{task.description}"),) if timed else ()
+            self._bar = Bar(*columns, *speed, console=self._console)
             self._task = self._bar.add_task("", total=total)
 
     def __enter__(self) -> Self:
@@ -109,14 +117,28 @@ class Progress:
         if done < self.done:  # a new count begins
             self._last_printed = 0
         self.done, self.total = done, self.total if total is None else total
+        if self._first is None:
+            self._first = done, time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=self.total)
+            speed = f"{self._speed():.1f} {self.unit}/s" if self._timed and self._speed() else ""
+            self._bar.update(self._task, completed=done, total=self.total, description=speed)
         elif line is not None:
             if line:
                 echo(line)
         elif self._due():
             self._last_printed = done
-            echo(f"{self.doing} {done}/{self.total} {self.unit}")
+            echo(f"{self.doing} {done}/{self.total} {self.unit}{self._remaining()}")
+
+    def _speed(self) -> float:
+        """Return the units per second since the display began; 0 if none is done."""
+        start, began = self._first or (self.done, 0.0)
+        return (self.done - start) / max(time.monotonic() - began, 1e-6)
+
+    def _remaining(self) -> str:
+        if not self._timed or not self._speed() or self.total is None:
+            return ""
+        seconds = round((self.total - self.done) / self._speed())
+        return f", {self._speed():.1f} {self.unit}/s, {timedelta(seconds=seconds)} left"
 
     def _due(self) -> bool:
         if not self.total or self.done == self._last_printed:

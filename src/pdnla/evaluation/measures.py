@@ -30,7 +30,8 @@ class Measure:
         digits: number of printed decimals.
         against: the other input of the function. For ``truth``, ``reference`` and ``target``, the function takes the
             result and that picture of the same case. For ``frame`` it takes the result, the previous frame's result,
-            the target and the previous target. For ``set`` it maps one picture to a vector, and the measure is the
+            the target and the previous target; for ``frames``, the result and those of the frames before, the last one
+            first. For ``set`` it maps one picture to a vector, and the measure is the
             Fréchet distance between the vectors of the results and those of the truths, or else of the references.
         function: ``module:name``. It takes sRGB in [0, 1], ``(B, 3, H, W)``, and returns ``(B,)``; a value that is
             not finite is left out.
@@ -38,6 +39,7 @@ class Measure:
         takes: ``picture``, ``reduced`` (at most 256² pixels) or ``features`` (EfficientNet-Lite0's feature maps).
         region: name of the region in :class:`~pdnla.evaluation.protocols.Case` that is measured; the function takes
             its pixels in one row. Cases without the region do not have the measure.
+        frames: the first and the last distance from the reference, in frames of a clip, at which it is measured.
         summary: over a set of pictures: ``mean``, ``median``, or ``over_grey``, the mean divided by the mean of grey
             results.
         where: the places that compute it. Validation supports all summaries except the median.
@@ -50,11 +52,12 @@ class Measure:
     label: str
     better: Literal["up", "down", "one"]
     digits: int
-    against: Literal["truth", "reference", "target", "frame", "set"]
+    against: Literal["truth", "reference", "target", "frame", "frames", "set"]
     function: str
     meaning: str
     takes: Literal["picture", "reduced", "features"] = "picture"
     region: str | None = None
+    frames: tuple[int, int] | None = None
     summary: Literal["mean", "median", "over_grey"] = "mean"
     where: tuple[Place, ...] = ("evaluation",)
     decides: bool = True
@@ -78,6 +81,7 @@ def resolve(path: str) -> Any:
 
 _PICTURES = "pdnla.evaluation.metrics"
 _FEATURES = "pdnla.evaluation.perceptual"
+_FILM = "pdnla.evaluation.film"
 _SETS = "pdnla.evaluation.frechet"
 
 MEASURES: dict[str, Measure] = {
@@ -199,6 +203,19 @@ MEASURES: dict[str, Measure] = {
             region="missing",
             decides=False,
         ),
+        *(
+            Measure(
+                f"ciede2000_{first}",
+                f"frames {first} to {last}" if last < 1 << 30 else f"frames {first} on",
+                "down",
+                2,
+                "truth",
+                f"{_PICTURES}:ciede2000",
+                f"CIEDE2000 {first} frames after the reference" + (f" to {last}" if last < 1 << 30 else " and later"),
+                frames=(first, last),
+            )
+            for first, last in ((1, 12), (13, 48), (49, 1 << 30))
+        ),
         Measure(
             "lpips",
             "LPIPS",
@@ -269,6 +286,25 @@ MEASURES: dict[str, Measure] = {
             "frame",
             f"{_PICTURES}:flicker",
             "mean change of a*b* since the last frame where L* stays",
+        ),
+        Measure(
+            "motion_flicker",
+            "flicker along motion",
+            "down",
+            2,
+            "frame",
+            f"{_FILM}:motion_flicker",
+            "mean change of a*b* since the last frame along motion where L* stays",
+        ),
+        Measure(
+            "cdc",
+            "CDC, x1000",
+            "down",
+            2,
+            "frames",
+            f"{_PICTURES}:colour_distribution_change",
+            "Jensen-Shannon divergence of the channels' histograms at distances of 1, 2 and 4 frames; motion has some",
+            decides=False,
         ),
         Measure(
             "fid",

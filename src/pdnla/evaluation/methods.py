@@ -1,7 +1,9 @@
 """The colouring methods: weights and baselines, all run by :class:`pdnla.Colorizer`, as for users."""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -10,8 +12,8 @@ from torch import nn
 from pdnla.backbones import load_backbone
 from pdnla.errors import UserError
 from pdnla.evaluation.baselines import BASELINES, Baseline
-from pdnla.evaluation.protocols import TRUTH
-from pdnla.images.io import Picture
+from pdnla.evaluation.protocols import TRUTH, Case, grey
+from pdnla.images.io import Picture, read_image
 from pdnla.inference.colorizer import Colorizer
 
 BASELINE_NAMES = (*BASELINES, "semantic_warp")
@@ -37,10 +39,81 @@ class Method:
             self._reference = reference
         return self.colorizer.colorize(target).convert("RGB")
 
+    def of_case(self, case: Case) -> Image.Image | None:
+        """Return the target of a case in colour, or None if the method does not apply to it."""
+        return self(case.target, case.reference)
+
+
+class FilmMethod(Method):
+    """Colours the frames of a clip as film, which holds colours still; other pictures not at all.
+
+    Cases of a clip must come in their order, from its first on.
+
+    Args:
+        colorizer: the colorizer.
+    """
+
+    def __init__(self, colorizer: Colorizer) -> None:
+        super().__init__(colorizer)
+        self._frames: Iterator[Image.Image] = iter(())
+
+    def of_case(self, case: Case) -> Image.Image | None:
+        """Return the next frame of a clip in colour; None for a picture of no clip."""
+        if not case.later:
+            return None
+        if not case.follows:
+            from pdnla.film.colouring import colour_shot
+
+            self.colorizer.set_reference(case.reference)
+            before = None if case.distance is None else case.reference
+            self._frames = colour_shot(_readable(case.later), self.colorizer, before)
+        return next(self._frames).convert("RGB")
+
+
+class FlowMethod:
+    """Carries the colours of the first frame along motion from frame to frame, and nothing else."""
+
+    def __init__(self) -> None:
+        self._before: Any = None
+
+    def of_case(self, case: Case) -> Image.Image | None:
+        """Return the next frame of a clip in colour; None if its reference is not a frame of it."""
+        if case.distance is None:
+            return None
+        from pdnla.film.colouring import carried_frame
+
+        before = self._before if case.follows else case.reference
+        self._before = carried_frame(case.target, before)
+        return self._before.rgb()
+
+
+def _readable(paths: Sequence[Path]) -> Iterator[Picture]:
+    """Yield the grey pictures of those files that can be read; the others are no cases either."""
+    for path in paths:
+        try:
+            picture = read_image(path)
+        except UserError:
+            continue
+        yield grey(picture.colour) if picture.colour.mode == "RGB" else Picture(picture.colour)
+
+
+def film_name(method: str) -> str:
+    """Return the name of a method that colours clips as film."""
+    return f"{method}, film"
+
+
+FLOW = "flow"
+"""Name of :class:`FlowMethod`."""
+
 
 def load_methods(
-    weights: Mapping[str, str], baselines: Sequence[str], size: int | str, device: torch.device, precision: str
-) -> dict[str, Method]:
+    weights: Mapping[str, str],
+    baselines: Sequence[str],
+    size: int | str,
+    device: torch.device,
+    precision: str,
+    film: bool = False,
+) -> dict[str, Method | FlowMethod]:
     """Return every method by its name.
 
     Args:
@@ -49,6 +122,7 @@ def load_methods(
         size: working size of weights and of the semantic warp, about ``size``² pixels, or ``native``.
         device: the device of all methods.
         precision: ``float32``, ``bfloat16`` or ``auto`` for the weights; baselines compute in float32.
+        film: add the weights and the semantic warp colouring clips as film, and plain propagation.
 
     Raises:
         UserError: weights cannot be read, or there is no such baseline.
@@ -57,7 +131,14 @@ def load_methods(
     for name in baselines:
         network, side = _baseline(name), size if name == "semantic_warp" else BASELINE_SIZE
         methods[name] = Colorizer(network, device, "float32", side)
-    return {name: Method(colorizer) for name, colorizer in methods.items()}
+    results: dict[str, Method | FlowMethod] = {}
+    for name, colorizer in methods.items():
+        results[name] = Method(colorizer)
+        if film and (name in weights or name == "semantic_warp"):
+            results[film_name(name)] = FilmMethod(copy.copy(colorizer))  # with references of its own
+    if film:
+        results[FLOW] = FlowMethod()
+    return results
 
 
 def _baseline(name: str) -> nn.Module:
@@ -100,6 +181,6 @@ def name_weights(weights: str | Sequence[str] | Mapping[str, str] | None) -> dic
             raise UserError("weights: two files have the same name and folder; give weights={one: FILE, other: FILE}")
         named = dict(zip(names, paths, strict=True))
     for name in named:
-        if name in (*BASELINE_NAMES, TRUTH):
+        if name in (*BASELINE_NAMES, FLOW, TRUTH):
             raise UserError(f"weights: {name} is the name of another method; give weights={{mine: {named[name]}}}")
     return named

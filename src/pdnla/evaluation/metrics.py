@@ -1,6 +1,7 @@
 """Measures of pictures: functions of sRGB in [0, 1], ``(B, 3, H, W)``, with one value per picture, ``(B,)``."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,6 +19,10 @@ VISIBLE_CHROMA = 8.0
 
 STILL = 1.0
 """Largest change of the target's L* between two frames at pixels where flicker is measured; it is not visible."""
+
+
+DISTANCES = (1, 2, 4)
+"""Frames between those whose histograms are compared."""
 
 
 def chroma_error(result: Tensor, truth: Tensor) -> Tensor:
@@ -116,3 +121,36 @@ def flicker(result: Tensor, before: Tensor, target: Tensor, target_before: Tenso
     still = (rgb_to_lab(target)[:, 0] - rgb_to_lab(target_before)[:, 0]).abs() < STILL
     change = (rgb_to_lab(result)[:, 1:] - rgb_to_lab(before)[:, 1:]).norm(dim=1)
     return float(change[still].mean())
+
+
+def colour_distribution_change(result: Tensor, earlier: Sequence[Tensor]) -> float:
+    """Return a thousand times the mean Jensen-Shannon divergence of the histograms of R, G and B between frames.
+
+    The mean goes over channels and over the distances of :data:`DISTANCES`; nats, histograms of 256 bins. Its mean over
+    frames is the colour distribution consistency index CDC of Liu et al. ("Temporally Consistent Video Colorization",
+    2021).
+
+    Args:
+        result: sRGB in [0, 1], ``(1, 3, H, W)``.
+        earlier: the frames before, the last one first.
+
+    Returns:
+        The mean; NaN until there are frames at all distances.
+    """
+    if len(earlier) < max(DISTANCES):
+        return math.nan
+    own = _histograms(result)
+    changes = []
+    for distance in DISTANCES:
+        other = _histograms(earlier[distance - 1])
+        middle = (own + other) / 2
+        changes.append((torch.xlogy(own, own / middle) + torch.xlogy(other, other / middle)).nansum(dim=1).mean() / 2)
+    return 1000 * float(torch.stack(changes).mean())
+
+
+def _histograms(picture: Tensor) -> Tensor:
+    """Return the histogram of each channel, ``(3, 256)``."""
+    values = (picture[0] * 255).round().clamp(0, 255).long().flatten(1)
+    counts = torch.zeros(3, 256, dtype=torch.float64, device=picture.device)
+    counts.scatter_add_(1, values, torch.ones_like(values, dtype=counts.dtype))
+    return counts / values.shape[1]

@@ -5,6 +5,7 @@ case. A protocol can be pickled.
 """
 
 import dataclasses
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Case:
         given: published results of other methods by name, mode RGB at the target's size.
         follows: the previous case is the previous frame of the same clip.
         regions: named parts of the target that are measured: bool, ``(H, W)``.
+        later: files of this frame and those after it in its clip; empty for a picture of its own.
+        distance: how many frames after the reference it comes, if that is a frame of its clip.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Case:
     given: Mapping[str, Image.Image] = field(default_factory=dict)
     follows: bool = False
     regions: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    later: Sequence[Path] = ()
+    distance: int | None = None
 
 
 class Protocol(Interface):
@@ -315,6 +320,9 @@ class Clips:
         reference: picture that gives the colours; None for each clip's first frame, which must be in colour.
         count: number of first frames of each clip; None for all.
 
+    Attributes:
+        starts: numbers of the clips' first cases.
+
     Raises:
         UserError: a folder holds too few frames, or the reference is grey.
     """
@@ -323,7 +331,9 @@ class Clips:
         self, frames: str | Path | Sequence[str | Path], reference: str | Path | None = None, count: int | None = None
     ) -> None:
         folders = [Path(frames)] if isinstance(frames, str | Path) else [Path(folder) for folder in frames]
-        self.frames: list[tuple[Path, str, Path, bool]] = []
+        self.starts: list[int] = []
+        self._clips: list[tuple[str, Path, list[Path], bool]] = []
+        length = 0
         for folder, clip in zip(folders, _names(folders), strict=True):
             paths = list_images(folder)[:count]
             guide = paths[0] if reference is None else Path(reference)
@@ -333,14 +343,16 @@ class Clips:
             shown = paths[1:] if reference is None else paths
             if len(shown) < 2:
                 raise UserError(f"{folder}: holds {len(paths)} frame(s), too few for a clip; choose another folder")
-            for number, path in enumerate(shown):
-                name = str(path.relative_to(folder))
-                self.frames.append((path, name if len(folders) == 1 else f"{clip}/{name}", guide, number > 0))
+            self.starts.append(length)
+            self._clips.append(("" if len(folders) == 1 else f"{clip}/", guide, shown, reference is None))
+            length += len(shown)
+        self._folders = folders
+        self._length = length
         self._reference: tuple[Path, Picture] | None = None
 
     def __len__(self) -> int:
         """Return the number of frames to colour."""
-        return len(self.frames)
+        return self._length
 
     def __getitem__(self, index: int) -> Case:
         """Read a frame.
@@ -348,11 +360,22 @@ class Clips:
         Raises:
             UserError: it cannot be read.
         """
-        path, name, guide, follows = self.frames[index]
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        clip = bisect_right(self.starts, index) - 1
+        (prefix, guide, paths, inside), number = self._clips[clip], index - self.starts[clip]
+        path = paths[number]
         picture = read_image(path)
         if self._reference is None or self._reference[0] != guide:
             self._reference = guide, read_image(guide)
-        case = Case(name, Picture(picture.colour), self._reference[1], follows=follows)
+        case = Case(
+            f"{prefix}{path.relative_to(self._folders[clip])}",
+            Picture(picture.colour),
+            self._reference[1],
+            follows=number > 0,
+            later=paths[number:],
+            distance=number + 1 if inside else None,
+        )
         if picture.colour.mode != "RGB" or is_grey(picture.colour):
             return case
         return dataclasses.replace(case, target=grey(picture.colour), truth=picture.colour)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import shutil
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +20,8 @@ from pdnla.errors import UserError
 from pdnla.evaluation import report
 from pdnla.evaluation.frechet import Moments, frechet_distance
 from pdnla.evaluation.measures import MEASURES, Figures, summarise
-from pdnla.evaluation.methods import load_methods
+from pdnla.evaluation.methods import FLOW, film_name, load_methods
+from pdnla.evaluation.metrics import DISTANCES
 from pdnla.evaluation.protocols import TRUTH, Case, Protocol
 from pdnla.evaluation.results import REFERENCE, TARGET, Evaluation, Record, kept
 from pdnla.evaluation.scoring import Scorer, View
@@ -42,6 +44,7 @@ class Settings(NamedTuple):
         precision: precision of the weights.
         available: measures whose weights are not part of the package and are available.
         side: longest side of the pictures kept for the report, in pixels; 0 for none.
+        film: weights colour clips as film too.
     """
 
     weights: Mapping[str, str]
@@ -51,6 +54,7 @@ class Settings(NamedTuple):
     precision: str = "auto"
     available: frozenset[str] = frozenset()
     side: int = 256
+    film: bool = False
 
 
 @dataclass
@@ -224,10 +228,20 @@ def _shares_of(
 
 
 class Frame(NamedTuple):
-    """The target and the results of the previous frame, for flicker."""
+    """The target and the results of a frame, for measures of change."""
 
     target: Tensor
     results: dict[str, Tensor]
+
+
+def _bounds(protocol: Protocol, rank: int, processes: int) -> tuple[int, int]:
+    """Return the first case of a process and the one after its last; a clip stays whole."""
+    bounds = [len(protocol) * i // processes for i in (rank, rank + 1)]
+    starts = getattr(protocol, "starts", None)
+    if starts is not None:
+        ends = [*starts, len(protocol)]
+        bounds = [min(start for start in ends if start >= bound) for bound in bounds]
+    return bounds[0], bounds[1]
 
 
 def _shares(
@@ -238,17 +252,15 @@ def _shares(
     shares = {name: Share() for name in parts}
     done = 0
     for name, protocol in parts.items():
-        start, stop = (len(protocol) * i // processes for i in (rank, rank + 1))
-        worker.before = None
+        start, stop = _bounds(protocol, rank, processes)
+        worker.before.clear()
         for index in range(start, stop):
             try:
                 case = protocol[index]
             except UserError as error:
                 shares[name].left_out.append(str(error))
-                worker.before = None
+                worker.before.clear()
             else:
-                if case.follows and index == start:  # another process has the previous frame
-                    worker.before = worker.frame(protocol, index - 1)
                 worker.record(index, case, shares[name], folder / name)
             done += 1
             progress(done)
@@ -256,7 +268,7 @@ def _shares(
 
 
 class _Worker:
-    """Methods, measures and the previous frame."""
+    """Methods, measures and the frames before."""
 
     def __init__(self, settings: Settings, rank: int) -> None:
         self.device = choose_device(settings.device)
@@ -265,11 +277,11 @@ class _Worker:
         if str(self.device) == "cuda":
             self.device = torch.device("cuda", rank % torch.cuda.device_count())
         self.methods = load_methods(
-            settings.weights, settings.baselines, settings.size, self.device, settings.precision
+            settings.weights, settings.baselines, settings.size, self.device, settings.precision, settings.film
         )
         self.scorer = Scorer(self.device, settings.available)
         self.side = settings.side
-        self.before: Frame | None = None
+        self.before: deque[Frame] = deque(maxlen=max(DISTANCES))
 
     @torch.inference_mode()
     def record(self, index: int, case: Case, share: Share, folder: Path) -> None:
@@ -281,36 +293,32 @@ class _Worker:
         views = {name: self._view(result) for name, result in results.items()}
         figures: dict[str, Figures] = {}
         self._describe(share, _GOAL, truth or reference)
+        if not case.follows:
+            self.before.clear()
         for name, view in views.items():
-            figures[name] = self.scorer.figures(view, target, reference, None if name == TRUTH else truth, regions)
-            if case.follows and self.before is not None and name in self.before.results:
-                frames = (view.picture, self.before.results[name], target.picture, self.before.target)
-                figures[name] |= self.scorer.change(*frames)
+            figures[name] = self.scorer.figures(
+                view, target, reference, None if name == TRUTH else truth, regions, case.distance
+            )
+            earlier = [(frame.results[name], frame.target) for frame in reversed(self.before) if name in frame.results]
+            if earlier:
+                figures[name] |= self.scorer.change(view.picture, target.picture, earlier)
             if name != TRUTH:
                 self._describe(share, name, view)
-        self.before = Frame(target.picture, {name: view.picture for name, view in views.items()})
+        self.before.append(Frame(target.picture, {name: view.picture for name, view in views.items()}))
         shown = {TARGET: case.target.rgb(), REFERENCE: case.reference.rgb(), **results, **_first_region(case)}
         if self.side:
             self._keep(folder, index, shown)
         share.records.append(Record(index, case.name, figures, tuple(shown)))
 
-    @torch.inference_mode()
-    def frame(self, protocol: Protocol, index: int) -> Frame | None:
-        """Colour a case without measuring it."""
-        try:
-            case = protocol[index]
-        except UserError:
-            return None
-        results = {name: self._tensor(result) for name, result in self._results(case).items()}
-        return Frame(self._tensor(case.target.rgb()), results)
-
     def _results(self, case: Case) -> dict[str, Image.Image]:
         results = {}
         for name, method in self.methods.items():
             try:
-                results[name] = method(case.target, case.reference)
+                result = method.of_case(case)
             except UserError as error:
                 raise UserError(f"{case.name}, {name}: {error}") from error
+            if result is not None:
+                results[name] = result
         results |= case.given
         return results if case.truth is None else {**results, TRUTH: case.truth}
 
@@ -344,8 +352,9 @@ def _first_region(case: Case) -> dict[str, Image.Image]:
 
 def _conclude(share: Share, settings: Settings) -> Evaluation:
     names = list(dict.fromkeys(name for record in share.records for name in record.figures))
-    own = dict.fromkeys(settings.weights, "weights")
-    others = dict.fromkeys(settings.baselines, "baseline") | {TRUTH: "truth"}
+    own = dict.fromkeys([name for weights in settings.weights for name in (weights, film_name(weights))], "weights")
+    baselines = [name for baseline in settings.baselines for name in (baseline, film_name(baseline))]
+    others = dict.fromkeys([*baselines, FLOW], "baseline") | {TRUTH: "truth"}
     published = {name: "published" for name in names if name not in own | others}
     methods = {name: kind for name, kind in (own | published | others).items() if name in names}
     summary: dict[str, Figures] = {}

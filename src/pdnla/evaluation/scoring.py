@@ -1,7 +1,7 @@
 """Application of the table of measures to results."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -56,6 +56,7 @@ class Scorer:
         reference: View,
         truth: View | None,
         regions: Mapping[str, Tensor] | None = None,
+        distance: int | None = None,
     ) -> Figures:
         """Measure one result.
 
@@ -65,20 +66,32 @@ class Scorer:
             reference: the reference, of any size.
             truth: the truth at the target's size, or None.
             regions: parts of the target by name, bool ``(H, W)``.
+            distance: how many frames after the reference the target comes, if it does.
         """
         others = {"truth": truth, "reference": reference, "target": target}
         figures: Figures = {}
         for measure in self._against("truth", "reference", "target"):
+            if measure.frames is not None and not (distance and measure.frames[0] <= distance <= measure.frames[1]):
+                continue
             other = others[measure.against]
             pair = None if other is None else _region(measure, result, other, regions or {})
             if pair is not None:
                 figures[measure.name] = float(measure(*pair))
         return _finite(figures)
 
-    def change(self, result: Tensor, before: Tensor, target: Tensor, target_before: Tensor) -> Figures:
-        """Measure the change of a result from the previous frame's."""
+    def change(self, result: Tensor, target: Tensor, earlier: Sequence[tuple[Tensor, Tensor]]) -> Figures:
+        """Measure the change of a result from those of the frames before.
+
+        Args:
+            result: the result.
+            target: its target.
+            earlier: results and targets of the frames before, the last one first.
+        """
+        before, target_before = earlier[0]
         pictures = (result, before, target, target_before)
-        return _finite({measure.name: float(measure(*pictures)) for measure in self._against("frame")})
+        figures = {measure.name: float(measure(*pictures)) for measure in self._against("frame")}
+        results = [other for other, _ in earlier]
+        return _finite(figures | {measure.name: float(measure(result, results)) for measure in self._against("frames")})
 
     def vectors(self, picture: View) -> dict[str, Tensor]:
         """Return a picture's vectors for the measures of sets."""

@@ -95,7 +95,7 @@ def colour_album(album: Album, settings: Settings, rank: Rank, observer: Observe
         return
     from pdnla.inference.choosing import ReferenceCopies, pick_references
     from pdnla.inference.many_devices import choose_devices, colour_shares
-    from pdnla.inference.pipeline import shared_reference
+    from pdnla.inference.pipeline import shared_references
 
     devices = choose_devices(settings.device, settings.devices, rank)
     copies = ReferenceCopies(album, settings.overwrite) if settings.keep_references else None
@@ -115,9 +115,9 @@ def colour_album(album: Album, settings: Settings, rank: Rank, observer: Observe
         [by_result[task.result] for task in own.share(number, len(devices)).tasks if task.result in by_result]
         for number in range(len(devices))
     ]
-    reference = shared_reference(waiting if settings.pick_from else album.tasks)
+    references = shared_references(waiting if settings.pick_from else album.tasks)
     try:
-        with closing(colour_shares(shares, devices, settings, reference)) as outcomes:
+        with closing(colour_shares(shares, devices, settings, references)) as outcomes:
             for task, failure in outcomes:
                 if failure is not None:
                     observer.failed(failure)

@@ -19,10 +19,14 @@ from pdnla.images import color
 from pdnla.images.io import Picture, picture_from_pil
 from pdnla.images.sixteen_bits import Pixels
 from pdnla.inference.chroma_upscaling import ChromaPlane
+from pdnla.inference.fitting import Fit
 from pdnla.inference.preprocessing import NATIVE, network_input, rows_tensor, working_size
 from pdnla.network import STRIDE
+from pdnla.network.correspondence import Carried
 from pdnla.pretrained import is_exported
 from pdnla.weights import load_network
+
+_UNKNOWN = 0.5  # confidence of colours whose network tells none
 
 _Result = TypeVar("_Result")
 
@@ -57,6 +61,31 @@ class WorkingColours(NamedTuple):
 
     lightness: Tensor
     chroma: Tensor
+
+
+class Encoded(NamedTuple):
+    """A reference that a network has encoded.
+
+    Attributes:
+        code: what the network made of it.
+        picture: it at its working size, sRGB in [0, 1], ``(1, 3, H, W)``.
+    """
+
+    code: Any
+    picture: Tensor
+
+
+@runtime_checkable
+class JoiningNetwork(Protocol):
+    """A network that chooses among the places of several references itself."""
+
+    def join_references(self, codes: Sequence[Any]) -> Sequence[Any]:
+        """Return codes with the places of all references: one for each, or one that serves whichever fits best.
+
+        Args:
+            codes: what ``encode_reference`` made of each, of one picture.
+        """
+        ...
 
 
 class Colorizer:
@@ -126,7 +155,8 @@ class Colorizer:
             self.network = network.to(self.device)
             if compile:
                 self.network = compiled(self.network, self.device)
-        self._code: Any = None
+        self._codes: Sequence[Any] = ()
+        self._fit: Fit | None = None
 
     def __call__(self, target: Image.Image | Picture, reference: Image.Image | Picture) -> Image.Image:
         """Return ``target`` in the colours of ``reference``; a reference set by :meth:`set_reference` is kept."""
@@ -134,10 +164,41 @@ class Colorizer:
 
     def set_reference(self, reference: Image.Image | Picture) -> None:
         """Keep what depends on ``reference`` alone, for :meth:`colorize` and :meth:`colorize_many`."""
-        with torch.inference_mode():
-            tensor = network_input(_as_picture(reference), self.size, grey=False).to(self.device)
-            with self._precision():
-                self._code = self.network.encode_reference(tensor * 2 - 1)
+        self.set_references([reference])
+
+    def set_references(self, references: Sequence[Image.Image | Picture]) -> None:
+        """Keep several references, among whose places colours are chosen.
+
+        Correspondence chooses among all places. The rest of the network takes the reference that fits each target
+        best, the one with the most similar content (:class:`~pdnla.inference.fitting.Fit`).
+
+        Raises:
+            ValueError: there is no reference.
+        """
+        self.use([self.encode(reference) for reference in references])
+
+    @torch.inference_mode()
+    def encode(self, reference: Image.Image | Picture) -> Encoded:
+        """Compute what depends on ``reference`` alone, for :meth:`use`."""
+        picture = network_input(_as_picture(reference), self.size, grey=False).to(self.device)
+        with self._precision():
+            return Encoded(self.network.encode_reference(picture * 2 - 1), picture)
+
+    @torch.inference_mode()
+    def use(self, references: Sequence[Encoded]) -> None:
+        """Keep encoded references, as :meth:`set_references` does.
+
+        Raises:
+            ValueError: there is no reference.
+        """
+        if not references:
+            raise ValueError("there is no reference; give one at least")
+        codes = [reference.code for reference in references]
+        joining = len(codes) > 1 and isinstance(self.network, JoiningNetwork)
+        self._codes = self.network.join_references(codes) if joining else codes
+        self._fit = None
+        if len(self._codes) > 1:
+            self._fit = Fit([reference.picture for reference in references], self.device)
 
     def colorize(self, target: Image.Image | Picture) -> Image.Image:
         """Return ``target`` in the colours of the set reference: mode RGB, or RGBA if the target has alpha.
@@ -157,7 +218,7 @@ class Colorizer:
 
         Args:
             targets: what to colour, of any sizes.
-            references: one for each target; None for the one set by :meth:`set_reference`.
+            references: one for each target; None for what :meth:`set_reference` or :meth:`set_references` keeps.
 
         Returns:
             The results in the order of ``targets``, as from :meth:`colorize`.
@@ -167,7 +228,7 @@ class Colorizer:
             ValueError: the numbers of references and targets differ.
             UserError: the network's result is not finite, or the device's memory is too small.
         """
-        return self._colour(targets, references, _paint)
+        return self._colour(targets, references, paint)
 
     def colorize_16_bits(
         self,
@@ -180,7 +241,7 @@ class Colorizer:
             sRGB, ``(H, W, 3)``, or ``(H, W, 4)`` if a target has alpha. The L* of a 16-bit grey target is kept to
             within 0.001.
         """
-        return self._colour(targets, references, _paint_16_bits)
+        return self._colour(targets, references, paint_16_bits)
 
     def working_colours(
         self, target: Image.Image | Picture, reference: Image.Image | Picture | None = None
@@ -195,12 +256,12 @@ class Colorizer:
             RuntimeError: no reference was set and none is given.
             UserError: as :meth:`colorize`.
         """
-        if reference is None and self._code is None:
+        if reference is None and not self._codes:
             raise RuntimeError("no reference: call set_reference first, or give one")
         with torch.inference_mode():
             grey = network_input(_as_picture(target), self.size, grey=True).to(self.device)
             colours = None if reference is None else network_input(_as_picture(reference), self.size, grey=False)
-            return WorkingColours(color.rgb_to_lab(grey)[:, :1], self._predict_chroma(grey, colours))
+            return WorkingColours(color.rgb_to_lab(grey)[:, :1], self.predict(grey, colours))
 
     def paint(self, target: Image.Image | Picture, plane: ChromaPlane) -> Image.Image:
         """Return ``target`` in its own L* and the chroma of ``plane``, as :meth:`colorize` does.
@@ -208,12 +269,12 @@ class Colorizer:
         Where the plane has a third map beside a* and b*, it is the share of the target's own a* and b* that is added.
         """
         with torch.inference_mode():
-            return _paint(_as_picture(target), plane, self.device)
+            return paint(_as_picture(target), plane, self.device)
 
     def paint_16_bits(self, target: Image.Image | Picture, plane: ChromaPlane) -> Pixels:
         """Return what :meth:`paint` does as :meth:`colorize_16_bits` does."""
         with torch.inference_mode():
-            return _paint_16_bits(_as_picture(target), plane, self.device)
+            return paint_16_bits(_as_picture(target), plane, self.device)
 
     def _colour(
         self,
@@ -221,7 +282,7 @@ class Colorizer:
         references: Sequence[Image.Image | Picture] | None,
         paint: Callable[[Picture, ChromaPlane, torch.device], _Result],
     ) -> list[_Result]:
-        if references is None and self._code is None:
+        if references is None and not self._codes:
             raise RuntimeError("no reference: call set_reference first, or give references")
         if references is not None and len(references) != len(targets):
             raise ValueError(f"{len(targets)} targets need as many references, not {len(references)}")
@@ -239,18 +300,47 @@ class Colorizer:
                 if guides is not None:
                     colours = torch.cat([network_input(guides[i], self.size, grey=False) for i in indices])
                 grey = grey.to(self.device)
-                chroma = self._predict_chroma(grey, colours)
+                chroma = self.predict(grey, colours)
                 lightness = color.rgb_to_lab(grey)[:, :1]
                 for row, index in enumerate(indices):
                     plane = ChromaPlane.fit(lightness[row : row + 1], chroma[row : row + 1], pictures[index].size)
                     results[index] = paint(pictures[index], plane, self.device)
         return [results[index] for index in range(len(pictures))]
 
-    def _predict_chroma(self, grey: Tensor, reference: Tensor | None) -> Tensor:
-        """Run the network on grey pictures in [0, 1], ``(B, 3, h, w)``: a* and b*, ``(B, 2, h, w)``."""
+    def predict(self, grey: Tensor, reference: Tensor | None = None) -> Tensor:
+        """Run the network on grey pictures at a working size.
+
+        Args:
+            grey: three equal channels, sRGB in [0, 1], ``(B, 3, h, w)``, sides multiples of 16, on the device.
+            reference: colour pictures in [0, 1], ``(B, 3, h', w')``; None for those set before.
+
+        Returns:
+            a* and b*, ``(B, 2, h, w)``.
+
+        Raises:
+            UserError: the network's result is not finite, or the device's memory is too small.
+        """
+        if reference is None and self._fit is not None:
+            return torch.cat([self._run(row, self._codes[self._fit.best(row)]) for row in grey.split(1)])
+        return self._run(grey, self._codes[0] if reference is None else reference.to(self.device) * 2 - 1)
+
+    def estimate(self, grey: Tensor) -> Carried:
+        """Do what :meth:`predict` does after the references set, with the confidence of each pixel's colours.
+
+        A network that does not tell it has the same confidence everywhere.
+        """
+        carried = getattr(self.network, "carried", None)
+        if carried is None:
+            chroma = self.predict(grey)
+            return Carried(chroma, torch.full_like(chroma[:, :1], _UNKNOWN))
+        with self._precision():
+            result: Carried = carried(grey * 2 - 1, self._codes[0])
+        return result
+
+    def _run(self, grey: Tensor, code: Any) -> Tensor:
+        """Run the network with a code, or with colour pictures in [-1, 1]."""
         try:
             with self._precision():
-                code = self._code if reference is None else reference.to(self.device) * 2 - 1
                 if isinstance(self.network, ChromaNetwork):
                     chroma = self.network.chroma(grey * 2 - 1, code)
                 else:
@@ -286,7 +376,7 @@ def colorize(
     return Colorizer(weights, **options)(target, reference)
 
 
-def _paint(picture: Picture, plane: ChromaPlane, device: torch.device) -> Image.Image:
+def paint(picture: Picture, plane: ChromaPlane, device: torch.device) -> Image.Image:
     """Return ``picture`` in its own L* and the chroma of ``plane``, in strips, which bounds the memory."""
     result = Image.new("RGB", picture.size)
     for top, rgb in _strips(picture, plane, device, levels=255):
@@ -296,8 +386,8 @@ def _paint(picture: Picture, plane: ChromaPlane, device: torch.device) -> Image.
     return result
 
 
-def _paint_16_bits(picture: Picture, plane: ChromaPlane, device: torch.device) -> Pixels:
-    """Return ``picture`` as :func:`_paint` does, with 16 bits a channel."""
+def paint_16_bits(picture: Picture, plane: ChromaPlane, device: torch.device) -> Pixels:
+    """Return ``picture`` as :func:`paint` does, with 16 bits a channel."""
     width, height = picture.size
     result = np.empty((height, width, 3 if picture.alpha is None else 4), np.uint16)
     for top, rgb in _strips(picture, plane, device, levels=65535):

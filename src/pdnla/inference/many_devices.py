@@ -47,7 +47,10 @@ def choose_devices(device: str, count: int, rank: Rank) -> list[torch.device]:
 
 
 def colour_shares(
-    shares: Sequence[Sequence[Task]], devices: Sequence[torch.device], settings: Settings, reference: Path | None
+    shares: Sequence[Sequence[Task]],
+    devices: Sequence[torch.device],
+    settings: Settings,
+    references: Sequence[Path] | None,
 ) -> Generator[Outcome, None, None]:
     """Colour a share of tasks on each device, and yield the outcome of each task as it finishes.
 
@@ -57,17 +60,17 @@ def colour_shares(
         shares: what each device does.
         devices: as many as shares.
         settings: how.
-        reference: the one reference of all tasks; None: each has its own.
+        references: the references of all tasks; None: each has one of its own.
 
     Raises:
-        UserError: weights or the one reference cannot be read, or a process was killed.
+        UserError: weights or references of all cannot be read, or a process was killed.
         DiskFullError: there is no room for a result.
         ChildProcessError: a process ended by a fault of ours; its traceback is on stderr.
     """
     work = [(list(tasks), device) for tasks, device in zip(shares, devices, strict=True) if tasks]
     if len(work) == 1:
         ((tasks, device),) = work
-        yield from _colour(tasks, device, settings, reference)
+        yield from _colour(tasks, device, settings, references)
         return
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, and inherits locks of threads
     threads = max(1, torch.get_num_threads() // max(1, len(work)))
@@ -75,7 +78,7 @@ def colour_shares(
     try:
         for tasks, device in work:
             receiver, sender = context.Pipe(duplex=False)
-            child = context.Process(target=_serve, args=(sender, tasks, device, settings, reference, threads))
+            child = context.Process(target=_serve, args=(sender, tasks, device, settings, references, threads))
             start_child(child)
             sender.close()
             children[receiver] = child, tasks
@@ -133,7 +136,7 @@ def _serve(
     tasks: Sequence[Task],
     device: torch.device,
     settings: Settings,
-    reference: Path | None,
+    references: Sequence[Path] | None,
     threads: int,
 ) -> None:
     """Colour tasks in a child process, and send the number of each finished task, with the reason if it failed."""
@@ -141,7 +144,7 @@ def _serve(
     torch.set_num_threads(threads)
     numbers = {task.result: number for number, task in enumerate(tasks)}
     try:
-        for task, failure in _colour(tasks, device, settings, reference):
+        for task, failure in _colour(tasks, device, settings, references):
             connection.send((numbers[task.result], failure))
     except UserError as error:
         connection.send(error)
@@ -149,10 +152,10 @@ def _serve(
 
 
 def _colour(
-    tasks: Sequence[Task], device: torch.device, settings: Settings, reference: Path | None
+    tasks: Sequence[Task], device: torch.device, settings: Settings, references: Sequence[Path] | None
 ) -> Iterator[Outcome]:
     if device.type == "cpu":
         keep_freed_memory()
     options = (settings.precision, settings.size, settings.compile, settings.accelerate)
     colorizer = Colorizer(settings.weights, device, *options)
-    yield from colour_tasks(colorizer, tasks, settings.batch_size, reference, settings.depth)
+    yield from colour_tasks(colorizer, tasks, settings.batch_size, references, settings.depth)

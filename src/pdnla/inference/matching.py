@@ -66,6 +66,11 @@ def match(target: Path, targets: Sequence[Path], folder: Path, references: Seque
     return Matches(references, f"no reference has the name of a target; paired in sorted order, {order}")
 
 
+def any_named(target: Path, references: Sequence[Path]) -> bool:
+    """Return whether a reference has the name of a target, whatever its suffix, case and form of accents."""
+    return _folded(target.stem) in {_folded(path.stem) for path in references}
+
+
 def _place(path: Path, top: Path) -> str:
     return str(path.relative_to(top).with_suffix(""))
 

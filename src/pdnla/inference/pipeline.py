@@ -48,7 +48,11 @@ class LoadedTask(NamedTuple):
 
 
 def colour_tasks(
-    colorizer: "Colorizer", tasks: Iterable[Task], batch_size: int, reference: Path | None = None, depth: int = 8
+    colorizer: "Colorizer",
+    tasks: Iterable[Task],
+    batch_size: int,
+    references: Sequence[Path] | None = None,
+    depth: int = 8,
 ) -> Iterator[Outcome]:
     """Colour tasks and yield the outcome of each when its result is written or it has failed.
 
@@ -56,17 +60,17 @@ def colour_tasks(
         colorizer: what colours.
         tasks: what to colour.
         batch_size: pictures of like shape coloured at a time.
-        reference: the one reference of all tasks, which is read once; None: each has its own.
+        references: the references of all tasks, which are read once; None: each has one of its own.
         depth: bits a channel of the results, 8 or 16.
 
     Raises:
-        UserError: the one reference of all targets cannot be read.
+        UserError: a reference of all targets cannot be read.
         DiskFullError: there is no room for a result.
     """
-    if reference is not None:
-        colorizer.set_reference(_read_reference(reference))
+    if references is not None:
+        colorizer.set_references([_read_reference(path) for path in references])
     with BackgroundWriter[Outcome](limit=WAITING_PIXELS) as writer:
-        for batch in batches(tasks, batch_size, reference is not None):
+        for batch in batches(tasks, batch_size, references is not None):
             if isinstance(batch, Outcome):
                 yield batch
                 continue
@@ -203,7 +207,7 @@ def _write(task: Task, result: "Image | Pixels") -> Outcome:
     return Outcome(task)
 
 
-def shared_reference(tasks: Sequence[Task]) -> Path | None:
-    """Return the one reference of all tasks, or None if they have several."""
-    first = tasks[0].reference
-    return first if all(task.reference == first for task in tasks) else None
+def shared_references(tasks: Sequence[Task]) -> tuple[Path, ...] | None:
+    """Return the references of all tasks, or None if they differ."""
+    first = tasks[0].references
+    return first if all(task.references == first for task in tasks) else None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pdnla.errors import UserError
 from pdnla.images.io import TIFF_SUFFIXES, Openable, check_writable_suffix, count_pages, list_images
-from pdnla.inference.matching import Matches, match
+from pdnla.inference.matching import Matches, any_named, match
 
 RESULT = "_colorized"
 """Ending of the stem of a result, if the user gives no name."""
@@ -33,6 +33,7 @@ class Task(NamedTuple):
         score: how like the target a reference is that was picked, a cosine.
         source: what to open instead of ``target``, which is then a file of many pictures.
         pages: how many pages the target has, which become as many of a TIFF.
+        further: further references, among whose places colours are chosen too.
     """
 
     name: str
@@ -42,6 +43,12 @@ class Task(NamedTuple):
     score: float | None = None
     source: Openable | None = None
     pages: int = 1
+    further: tuple[Path, ...] = ()
+
+    @property
+    def references(self) -> tuple[Path, ...]:
+        """All of its references."""
+        return self.reference, *self.further
 
     @property
     def done(self) -> bool:
@@ -75,12 +82,15 @@ class Album(NamedTuple):
         return self._replace(tasks=self.tasks[::count])
 
 
-def plan_album(target: Path, reference: Path | None, out: str | Path | None, pick: bool = False) -> Album:
+def plan_album(
+    target: Path, reference: Path | Sequence[Path] | None, out: str | Path | None, pick: bool = False
+) -> Album:
     """Pair targets with references and name the results.
 
     Args:
         target: a picture; a folder of pictures, or of shards; or, if there is no ``reference``, a pairs file.
-        reference: a picture, or a folder of them, but for shards.
+        reference: a picture, or a folder of them, but for shards; or several pictures and folders, all of which give
+            colours to every target.
         out: where the result or results go; a trailing ``/`` says that it is a folder. None: beside the target.
         pick: references are to be picked from the folder ``reference`` by what they show, not matched by name.
 
@@ -88,9 +98,13 @@ def plan_album(target: Path, reference: Path | None, out: str | Path | None, pic
         UserError: a path is missing or empty, no target has a reference, or a result would replace a target or a
             reference.
     """
-    for path in (target, reference):
-        if path is not None and not path.exists():
+    several = () if reference is None else (reference,) if isinstance(reference, Path) else tuple(reference)
+    for path in (target, *several):
+        if not path.exists():
             raise UserError(f"{path}: there is no such file or folder; check the path")
+    if len(several) > 1:
+        return _plan_several(target, several, out)
+    reference = several[0] if several else None
     if reference is None:
         return _plan_pairs(target, _results_folder(target, out))
     if (target / "plan.json").is_file():
@@ -98,6 +112,31 @@ def plan_album(target: Path, reference: Path | None, out: str | Path | None, pic
             raise UserError(f"{reference}: must be one picture if the targets are shards")
         return _plan_shards(target, reference, _results_folder(target, out))
     return _plan_pictures(target, reference, out, pick)
+
+
+def _plan_several(target: Path, references: Sequence[Path], out: str | Path | None) -> Album:
+    """Plan with several references for every target: pictures, and all those in folders."""
+    if is_pairs_file(target):
+        raise UserError(f"{target}: is a pairs file, which names its references itself; leave {references[0]} out")
+    folder = _results_folder(target, out) if target.is_dir() else target
+    left_out: list[str] = []
+    guides: list[Path] = []
+    inner: set[str] = set()  # references in folders, which may lie in that of the targets
+    for reference in references:
+        if not reference.is_dir():
+            guides.append(reference)
+            continue
+        if _same(folder, reference):
+            raise UserError(f"{folder}: is where the pictures come from; choose another folder with -o")
+        images = _images(reference, (folder, target), left_out)
+        inner.update(os.path.realpath(path) for path in images)
+        guides += images
+    first, *further = dict.fromkeys(guides)
+    album = plan_album(target, first, out)
+    tasks = [task for task in album.tasks if not target.is_dir() or os.path.realpath(task.target) not in inner]
+    tasks = [task._replace(further=tuple(further)) for task in tasks]
+    _check_results(tasks)
+    return album._replace(tasks=tasks, left_out=[*album.left_out, *left_out])
 
 
 def _plan_pictures(target: Path, reference: Path, out: str | Path | None, pick: bool) -> Album:
@@ -117,15 +156,21 @@ def _plan_pictures(target: Path, reference: Path, out: str | Path | None, pick: 
         pages = [_pages(target)]
         targets, results, names = [target], [_single_result(target, out, pages[0])], [target.name]
     matches = Matches([reference] * len(targets), None)
+    further: tuple[Path, ...] = ()
     candidates: list[Path] = []
     if pick:
         candidates = _candidates(_images(reference, (folder,), left_out), results)
     elif reference.is_dir():
-        matches = match(target, targets, reference, _images(reference, (folder, target), left_out))
+        guides = _images(reference, (folder, target), left_out)
+        if target.is_dir() or len(guides) == 1 or any_named(target, guides):
+            matches = match(target, targets, reference, guides)
+        else:  # of one picture, all are references
+            matches = Matches(guides[:1], f"no reference has the name of {target.name}; all {len(guides)} give colours")
+            further = tuple(guides[1:])
     tasks = []
     for name, path, guide, result, count in zip(names, targets, matches.references, results, pages, strict=True):
         if isinstance(guide, Path):
-            tasks.append(Task(name, path, guide, result, pages=count))
+            tasks.append(Task(name, path, guide, result, pages=count, further=further))
         else:
             failures.append(f"{path}: {guide}")
     _check_results(tasks)
@@ -171,7 +216,7 @@ def _plan_shards(root: Path, reference: Path, out: Path) -> Album:
 
 def _check_results(tasks: Sequence[Task]) -> None:
     """Raise UserError if a result would take the place of a target or a reference."""
-    inputs = {os.path.realpath(path) for task in tasks for path in (task.target, task.reference)}
+    inputs = {os.path.realpath(path) for task in tasks for path in (task.target, *task.references)}
     for task in tasks:
         if os.path.realpath(task.result) in inputs:
             raise UserError(f"{task.result}: is a target or a reference; choose another place for results with -o")

@@ -33,6 +33,8 @@ _SHARPNESS = 40.0  # of the fine attention
 _CANDIDATES = 4  # cells in the fine attention
 _MARGIN = 1  # further spots around a candidate cell
 _TEXTURE = 0.3  # weight of the finest features relative to luminance, in the fine matching
+_SHADES = [0, *range(1, 2 * len(WINDOWS), 2)]  # of a spot's appearance, the luminances
+_CONTRASTS = [*range(2, 2 * len(WINDOWS) + 1, 2)]  # and their standard deviations
 _STRANGE, _FAMILIAR = 0.28, 0.38  # mean best cosine of unrelated pictures, and of sufficiently similar ones
 _DISAGREEMENT = 20.0  # standard deviation of the candidates' a*b* at which confidence falls to 1/e
 _LEAST = 1e-3  # least confidence of a spot, so that no window has the weight 0
@@ -186,6 +188,17 @@ class Correspondence(nn.Module):
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
             return Carried(kornia.filters.guided_blur(full, carried[:, :2], 5, _EDGE), carried[:, 2:]), tuple(maps)
 
+    @torch.no_grad()
+    def describe(self, picture: Tensor) -> Tensor:
+        """Return the unit feature vectors of the cells of a picture, ``(B, N, D)``: see :func:`likeness`.
+
+        Args:
+            picture: sRGB in [-1, 1], ``(B, 3, H, W)``; only its luminance matters.
+        """
+        with torch.autocast(picture.device.type, enabled=False):
+            lightness = kornia.color.rgb_to_lab((self._resized(at_least_float32(picture)) + 1) / 2)[:, :1] / 100
+            return self._cells(_centred(self._maps(lightness)), lightness)
+
     def _carry(
         self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots
     ) -> tuple[Tensor, Tensor]:
@@ -299,6 +312,38 @@ class Correspondence(nn.Module):
         return torch.cat([*appearance, _TEXTURE * F.normalize(texture, dim=1)], dim=1)
 
 
+def likeness(target: Tensor, reference: Tensor) -> float:
+    """Return how much of a target a reference shows: the mean best cosine of its cells, at most 1.
+
+    Args:
+        target: the target's cells, ``(N, D)``, from :meth:`Correspondence.describe`.
+        reference: the reference's, ``(M, D)``.
+    """
+    return float(torch.cat([(target[part] @ reference.T).amax(dim=1) for part in _parts(len(target))]).mean())
+
+
+def join_spots(references: Sequence[ReferenceSpots]) -> ReferenceSpots:
+    """Return one encoded reference with the places of several, each of one picture.
+
+    The luminance of each is brought to their mean exposure, as a target's is to a reference's.
+    """
+    if len(references) == 1:
+        return references[0]
+    exposure = torch.stack([reference.exposure for reference in references]).mean(dim=0)
+    mean, _ = exposure.unbind(1)
+    lightness, spots = [], []
+    for reference in references:
+        own, _ = reference.exposure.unbind(1)
+        gain = _gain(reference.exposure, exposure)
+        lightness.append((reference.lightness - own) * gain + mean)
+        shades = reference.spots.clone()
+        shades[..., _SHADES] = (shades[..., _SHADES] - own) * gain + mean
+        shades[..., _CONTRASTS] *= gain
+        spots.append(shades)
+    features = torch.cat([reference.features for reference in references], dim=1)
+    return ReferenceSpots(features, torch.cat(lightness, dim=1), torch.cat(spots, dim=1), exposure)
+
+
 def _centred(features: Sequence[Tensor]) -> list[Tensor]:
     """Return features freed of their means over the picture."""
     return [feature - feature.mean(dim=(2, 3), keepdim=True) for feature in features]
@@ -348,9 +393,14 @@ def _exposure(lightness: Tensor) -> Tensor:
 
 def _match_exposure(lightness: Tensor, exposure: Tensor) -> Tensor:
     """Bring luminance, ``(B, 1, H, W)``, to a mean and a standard deviation (changed at most by a factor of 2)."""
-    mean, deviation = _exposure(lightness)[..., None, None, None].unbind(1)
-    new_mean, new_deviation = exposure[..., None, None, None].unbind(1)
-    return (lightness - mean) * (new_deviation / deviation.clamp(min=1e-3)).clamp(0.5, 2) + new_mean
+    own = _exposure(lightness)
+    mean, new_mean, gain = (x[..., None, None, None] for x in (own[:, 0], exposure[:, 0], _gain(own, exposure)))
+    return (lightness - mean) * gain + new_mean
+
+
+def _gain(exposure: Tensor, new: Tensor) -> Tensor:
+    """Return the factor that brings the standard deviation of ``exposure`` to that of ``new``, ``(B,)``."""
+    return (new[:, 1] / exposure[:, 1].clamp(min=1e-3)).clamp(0.5, 2)
 
 
 def _parts(length: int) -> Iterator[slice]:

@@ -19,7 +19,7 @@ from pdnla.network.guide import HINTS, SHOWN, Guidance, Guide
 from pdnla.network.layers import SLOPE, at_least_float32
 from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages, check_picture
 from pdnla.network.refiner import Refiner
-from pdnla.network.semantic import painted
+from pdnla.network.semantic import painted, with_all_places
 
 INNER = 256
 """Larger pictures are coloured at about this many pixels squared; chroma has little detail that luminance lacks."""
@@ -140,6 +140,10 @@ class InformedPDNLA(PDNLA):
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
         """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times."""
         return replace(self._without_spots(reference), spots=self.guidance.encode_reference(reference))
+
+    def join_references(self, codes: Sequence[ReferenceCode]) -> list[ReferenceCode]:
+        """Return for each of several references its code with the places of all of them."""
+        return with_all_places(codes)
 
     def forward(self, target: Tensor, reference: Tensor | ReferenceCode, guide: Guide | None = None) -> Colorization:
         """Colour ``target`` as :class:`~pdnla.network.PDNLA` does.

@@ -1,5 +1,6 @@
 """Networks that start from semantic correspondence instead of learning all correspondence."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import kornia.color
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pdnla.network.construction import keeps_construction
-from pdnla.network.correspondence import SIDE, Carried, Correspondence, ReferenceSpots
+from pdnla.network.correspondence import SIDE, Carried, Correspondence, ReferenceSpots, join_spots
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.pdnla import PDNLA, Colorization, check_picture
 
@@ -32,11 +33,19 @@ class SemanticWarp(nn.Module):
         spots: ReferenceSpots = self.correspondence.encode_reference(reference)
         return spots
 
+    def join_references(self, codes: Sequence[ReferenceSpots]) -> list[ReferenceSpots]:
+        """Return one code with the places of several references, whichever of them fits best."""
+        return [join_spots(codes)]
+
     def chroma(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Tensor:
         """Return the a* and b* transferred to ``target``, ``(B, 2, H, W)``, not clipped to sRGB."""
+        return self.carried(target, reference).chroma
+
+    def carried(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Carried:
+        """Return what :meth:`chroma` does, with its confidence."""
         check_picture(target, "target")
         carried: Carried = self.correspondence(target, reference)
-        return carried.chroma
+        return carried
 
     def forward(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Colorization:
         """Colour ``target`` like :class:`~pdnla.network.PDNLA`; ``mid`` and ``out`` are the same picture."""
@@ -67,6 +76,10 @@ class SemanticPDNLA(PDNLA):
         """Compute all that depends only on the reference, ``(B, 3, H, W)`` in [-1, 1], for repeated use."""
         return replace(super().encode_reference(reference), spots=self.correspondence.encode_reference(reference))
 
+    def join_references(self, codes: Sequence[ReferenceCode]) -> list[ReferenceCode]:
+        """Return for each of several references its code with the places of all of them."""
+        return with_all_places(codes)
+
     def extra_inputs(self, target: Tensor, reference: Tensor | ReferenceCode) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the picture with transferred colours; and its a*, b* and confidence."""
         spots = reference.spots if isinstance(reference, ReferenceCode) else reference
@@ -75,6 +88,12 @@ class SemanticPDNLA(PDNLA):
         carried: Carried = self.correspondence(target, spots)
         extra = torch.cat([carried.chroma / _CHROMA, carried.confidence], dim=1).to(target.dtype)
         return painted(target, carried.chroma), (extra,)
+
+
+def with_all_places(codes: Sequence[ReferenceCode]) -> list[ReferenceCode]:
+    """Return the codes of several references, each with the places of all for correspondence."""
+    spots = join_spots([code.spots for code in codes if code.spots is not None])
+    return [replace(code, spots=spots) for code in codes]
 
 
 def painted(target: Tensor, chroma: Tensor) -> Tensor:

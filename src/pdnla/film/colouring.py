@@ -1,0 +1,682 @@
+"""Colour a film: find its shots, colour it in segments that survive a kill, and join them.
+
+What is finished lies in the folder ``RESULT.parts`` beside the result until that is whole: the scan, and segments with
+the colours that the next one goes on from, so that a film coloured in several runs is the same as in one.
+"""
+
+import itertools
+import json
+import logging
+import math
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from pdnla.errors import UserError
+from pdnla.files import lock, remove_stale_temporaries, replacing
+from pdnla.film.motion import Finder
+from pdnla.film.planes import chroma_codes, grey_values
+from pdnla.film.planning import Film
+from pdnla.film.references import Choice, References, numbered, read_reference, same_frame, thumbnail
+from pdnla.film.shots import Shot, find_cuts, frame_signature, read_shots, shots_of, write_shots
+from pdnla.film.source import FolderSource, Frame, Source, is_video
+from pdnla.film.stability import CERTAIN, STEP, Memory, Own, Stabiliser
+from pdnla.film.video import (
+    Encoding,
+    SegmentWriter,
+    VideoSource,
+    check_container,
+    choose_encoding,
+    join_segments,
+)
+from pdnla.images import color
+from pdnla.images.io import Picture, read_image, read_metadata, write_image
+from pdnla.inference.background import BackgroundWriter
+from pdnla.inference.chroma_upscaling import ChromaPlane
+from pdnla.inference.colorizer import Colorizer, paint, paint_16_bits
+from pdnla.inference.planning import result_names
+from pdnla.inference.preprocessing import NATIVE, network_input
+
+_logger = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
+
+SEGMENT = 240
+"""Least number of frames of a segment: what a kill can cost."""
+_AHEAD = 12  # frames decoded ahead
+_SHOWN = 768  # longest side of a shot's frame for the review
+
+
+class Observer(Protocol):
+    """Receives the events of colouring a film."""
+
+    def remark(self, sentence: str) -> None:
+        """Something that the user should know; the work goes on."""
+
+    def damage(self, sentence: str) -> None:
+        """Some of the film cannot be read; the rest is coloured."""
+
+    def scanned(self, done: int, total: int) -> None:
+        """``done`` of about ``total`` frames were searched for cuts; 0 if their number is not known."""
+
+    def coloured(self, done: int, total: int) -> None:
+        """``done`` of ``total`` frames are coloured."""
+
+
+class Scan(NamedTuple):
+    """What was found in a first pass over a film.
+
+    Attributes:
+        times: time stamps of all frames.
+        cuts: numbers of the frames that follow a cut.
+        frames: references that are frames of the film, by number.
+        remarks: what was wrong with the film.
+    """
+
+    times: list[int]
+    cuts: list[int]
+    frames: dict[int, Path]
+    remarks: list[str]
+
+
+class Work:
+    """A film, opened, with the folder of its finished parts.
+
+    Args:
+        film: the film.
+        about: what else decides its result, such as the weights.
+        observer: receives the events.
+
+    Raises:
+        UserError: the source cannot be read, or the result cannot be written as asked.
+    """
+
+    def __init__(self, film: Film, about: dict[str, Any], observer: Observer) -> None:
+        self.film, self.observer = film, observer
+        self.source: Source = (
+            VideoSource(film.target) if is_video(film.target) else FolderSource(film.target, film.rate)
+        )
+        self.encoding: Encoding | None = None
+        for remark in self.source.remarks:
+            observer.remark(f"{film.target}: {remark}")
+        if film.to_video:
+            self.encoding, remarks = choose_encoding(film.out, self.source, film.codec, film.crf)
+            for remark in remarks:
+                observer.remark(f"{film.target}: {remark}")
+            inputs = film.target if is_video(film.target) else None
+            for remark in check_container(film.out, inputs, self.encoding):
+                observer.remark(f"{film.target}: {remark}")
+        self.folder = film.parts
+        self._about = about
+
+    def open(self) -> None:
+        """Make the folder of parts; leave out what an earlier run found in another film.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be made ({error.strerror}); choose another place with -o"
+            ) from error
+        remove_stale_temporaries(self.folder)
+        references = [_identity(path) for path in self.film.references]
+        if self._changed("source.json", [str(self.film.target), self.source.signature(), references]):
+            self._remove("scan.npz", "frame_*")  # segments are left to `settle`, whose settings hold the source too
+
+    def settle(self, shots: Sequence[Shot]) -> None:
+        """Leave out segments that an earlier run coloured with other settings.
+
+        Args:
+            shots: the shots with their references.
+        """
+        film = self.film
+        used = {path for shot in shots for path in shot.references}
+        settings = {
+            "source": [str(film.target), self.source.signature()],
+            "references": [_identity(path) for path in sorted(used)],
+            "shots": [[shot.start, shot.end, [str(path) for path in shot.references]] for shot in shots],
+            "encoding": str(self.encoding),
+            "size": film.size,
+            "depth": film.depth,
+            **self._about,
+        }
+        begun = any(self.folder.glob("segment_*"))
+        if self._changed("settings.json", settings):
+            self._remove("segment_*")
+            if begun:
+                self.observer.remark(f"{film.out}: was begun with other settings and is coloured anew")
+
+    def _changed(self, name: str, value: Any) -> bool:
+        """Return whether a value differs from that of the last run, and keep it."""
+        file = self.folder / name
+        text = json.dumps(value)
+        try:
+            if file.read_text(encoding="utf-8") == text:
+                return False
+        except (OSError, UnicodeDecodeError) as error:  # none yet, or half of one
+            _logger.debug("%s: %s", file, error)
+        with replacing(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return True
+
+    def _remove(self, *patterns: str) -> None:
+        for path in (path for pattern in patterns for path in self.folder.glob(pattern)):
+            path.unlink(missing_ok=True)
+
+    def scan(self) -> Scan:
+        """Return what a first pass over the film finds, or found in an earlier run.
+
+        Raises:
+            UserError: the film cannot be read.
+        """
+        file = self.folder / "scan.npz"
+        if file.is_file():
+            with np.load(file) as kept:
+                told = json.loads(str(kept["told"]))
+                frames = {int(number): Path(path) for number, path in told["frames"]}
+                scan = Scan(kept["times"].tolist(), kept["cuts"].tolist(), frames, told["remarks"])
+        else:
+            scan = self._scan()
+            told = {
+                "frames": [[number, str(path)] for number, path in scan.frames.items()],
+                "remarks": scan.remarks,
+            }
+            with replacing(file) as temporary, temporary.open("wb") as opened:
+                np.savez(
+                    opened,
+                    times=np.array(scan.times, np.int64),
+                    cuts=np.array(scan.cuts, np.int64),
+                    told=np.array(json.dumps(told)),
+                )
+        for remark in scan.remarks:
+            self.observer.damage(f"{self.film.target}: {remark}")
+        return scan
+
+    def _scan(self) -> Scan:
+        times: list[int] = []
+        possible = numbered(self.film.references)
+        found: dict[int, Path] = {}
+
+        def signatures() -> Iterator[NDArray[np.float32]]:
+            for frame in ahead(self.source.frames()):
+                times.append(frame.time)
+                if frame.number in possible:
+                    path = possible[frame.number]
+                    if same_frame(thumbnail(read_image(path)), thumbnail(frame.picture)):
+                        found[frame.number] = path
+                self.observer.scanned(len(times), max(self.source.count, len(times)))
+                yield frame_signature(frame.picture)
+
+        cuts = list(find_cuts(signatures()))
+        if not times:
+            raise UserError(f"{self.film.target}: holds no frame that can be read")
+        remarks: list[str] = []
+        if isinstance(self.source, VideoSource):
+            before = len(self.source.remarks)
+            self.source.check_whole(times)
+            remarks = self.source.remarks[before:]
+        return Scan(times, cuts, found, remarks)
+
+    def shots(self, scan: Scan) -> list[Shot]:
+        """Return the shots: those of the user's file, or those between the cuts found.
+
+        Raises:
+            UserError: the file cannot be used.
+        """
+        path = self.film.shots
+        if path is not None and path.exists():
+            return read_shots(path, len(scan.times), self.film.references)
+        return shots_of(scan.cuts, len(scan.times))
+
+    def shown(self, shots: Sequence[Shot], scan: Scan) -> Callable[[int], Picture]:
+        """Return what gives the frame in the middle of a shot, kept from an earlier run if it is there."""
+
+        def show(number: int) -> Picture:
+            shot = shots[number]
+            middle = (shot.start + shot.end) // 2
+            file = self.folder / f"frame_{middle:08d}.png"
+            if not file.is_file():
+                frame = next(self.source.frames(middle, scan.times))
+                small = frame.picture
+                if max(small.size) > _SHOWN:
+                    factor = _SHOWN / max(small.size)
+                    small = small.resized(
+                        (max(1, round(small.size[0] * factor)), max(1, round(small.size[1] * factor)))
+                    )
+                grey = small.rgb().convert("L") if small.colour.mode == "F" else small.colour
+                write_image(file, grey)
+            return read_image(file)
+
+        return show
+
+
+def _identity(path: Path) -> list[str | int]:
+    """Return what tells whether a file is still the same."""
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns]
+
+
+def ahead(items: Iterator[_Item], most: int = _AHEAD) -> Iterator[_Item]:
+    """Yield what an iterator yields, computed in a thread by at most ``most`` items ahead."""
+    room: queue.Queue[tuple[bool, Any]] = queue.Queue(most)
+    stopped = threading.Event()
+
+    def put(entry: tuple[bool, Any]) -> bool:
+        while not stopped.is_set():
+            try:
+                room.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((True, item)):
+                    return
+            put((False, None))
+        except BaseException as error:
+            put((False, error))
+
+    thread = threading.Thread(target=work, name="frames", daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, item = room.get()
+            if more:
+                yield item
+            elif item is None:
+                return
+            else:
+                raise item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def steps(shots: Sequence[Shot], frames: Sequence[int], step: int, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield the first frame, and the one after the last, of what is coloured together from frame ``start`` on.
+
+    A shot's first frame is alone, as is nothing else; a frame whose colours are given ends a step.
+
+    Args:
+        shots: the shots.
+        frames: numbers of the frames whose colours are given.
+        step: largest number of frames in a step.
+        start: a frame with which a step begins.
+    """
+    for shot in shots:
+        ends = sorted({shot.start + 1, shot.end, *(frame + 1 for frame in frames if shot.start <= frame < shot.end)})
+        begin = shot.start
+        for end in ends:
+            while begin < end:
+                stop = min(end, begin + step)
+                if begin >= start:
+                    yield begin, stop
+                begin = stop
+
+
+def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review: bool, observer: Observer) -> Path:
+    """Colour a film, or write its page for review, and return the result's path.
+
+    Args:
+        film: the film.
+        colorizer: what colours; its ``size`` is that of the film.
+        about: what else decides the result, such as the name of the weights.
+        review: write a page with one frame of each shot instead.
+        observer: receives the events.
+
+    Raises:
+        UserError: something cannot be read or written.
+        DiskFullError: there is no room.
+    """
+    from pdnla.film.review import write_review
+
+    work = Work(film, about, observer)
+    with lock(film.parts / "lock"):
+        work.open()
+        scan = work.scan()
+        shots = work.shots(scan)
+        references = References(film.references, colorizer)
+        shown = work.shown(shots, scan)
+        choices = references.choose(shots, shown, scan.frames, lambda done, total: None)
+        if film.shots is not None and not film.shots.exists():
+            write_shots(film.shots, [choice.shot for choice in choices])
+        if review:
+            write_review(film, choices, shown, references, colorizer, len(scan.times))
+            return film.review
+        work.settle([choice.shot for choice in choices])
+        _colour(work, scan, choices, references, colorizer, observer)
+    return film.out
+
+
+def frame_input(picture: Picture, side: int | str, aspect: Fraction = Fraction(1)) -> Tensor:
+    """Return a frame as the network's input, sRGB in [0, 1], ``(1, 3, h, w)``; it is not enlarged.
+
+    Args:
+        picture: the frame.
+        side: as :class:`~pdnla.inference.colorizer.Colorizer`'s ``size``.
+        aspect: width of a pixel over its height.
+    """
+    if isinstance(side, int):
+        side = max(16, min(side, math.isqrt(round(picture.size[0] * picture.size[1] * aspect))))
+    if aspect != 1:
+        picture = picture.resized((max(1, round(picture.size[0] * aspect)), picture.size[1]))
+    return network_input(picture, side, grey=True)
+
+
+def motion_grey(frame: Tensor) -> NDArray[np.uint8]:
+    """Return a frame as motion is found in it: L* · 2.55, ``(h, w)``."""
+    lightness = color.rgb_to_lab(frame)[0, 0] * 2.55
+    values: NDArray[np.uint8] = lightness.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return values
+
+
+def own_colours(colorizer: Colorizer, frame: Tensor) -> Own:
+    """Return a frame's own colours after the references that a colorizer keeps."""
+    carried = colorizer.estimate(frame)
+    return Own(_pixels(carried.chroma), _pixels(carried.confidence)[..., 0])
+
+
+def given_colours(picture: Picture, like: Tensor) -> Own:
+    """Return the colours of a picture that is the frame itself, at the size of another tensor of it."""
+    height, width = like.shape[-2:]
+    rgb = torch.from_numpy(picture.resized((width, height)).rows(0, height)).permute(2, 0, 1)[None]
+    chroma = _pixels(color.rgb_to_lab(rgb.to(like.device))[:, 1:])
+    return Own(chroma, np.full(chroma.shape[:2], CERTAIN, np.float32))
+
+
+def _pixels(maps: Tensor) -> NDArray[np.float32]:
+    """Return maps, ``(1, C, H, W)``, as ``(H, W, C)``."""
+    values: NDArray[np.float32] = maps[0].permute(1, 2, 0).float().cpu().numpy()
+    return np.ascontiguousarray(values)
+
+
+@torch.inference_mode()
+def colour_shot(
+    pictures: Iterable[Picture], colorizer: Colorizer, before: Picture | None = None
+) -> Iterator[Image.Image]:
+    """Colour the frames of a shot in memory, as :func:`colour_film` does, after the references set in a colorizer.
+
+    Args:
+        pictures: the frames; one of another size begins anew.
+        colorizer: what colours.
+        before: the frame before the first, in its true colours; None if it is not known.
+
+    Yields:
+        Each frame in colour, mode RGB.
+    """
+    inputs: list[Tensor] = []
+    stabiliser = Stabiliser(lambda place: own_colours(colorizer, inputs[place]))
+    for size, frames in itertools.groupby(pictures, key=lambda picture: picture.size):
+        stabiliser.cut()
+        step = 1
+        if before is not None and before.size == size:
+            shown = frame_input(before, colorizer.size).to(colorizer.device)
+            given = given_colours(before, shown)
+            stabiliser.memory = Memory(motion_grey(shown), given.chroma, given.confidence)
+            step = STEP
+        before = None
+        while block := list(itertools.islice(frames, step)):
+            inputs[:] = [frame_input(picture, colorizer.size).to(colorizer.device) for picture in block]
+            chroma = stabiliser.colour([motion_grey(x) for x in inputs])
+            for picture, x, own in zip(block, inputs, chroma, strict=True):
+                colours = torch.from_numpy(own).permute(2, 0, 1)[None].to(x.device)
+                plane = ChromaPlane.fit(color.rgb_to_lab(x)[:, :1], colours, size)
+                yield paint(picture, plane, x.device)
+            step = STEP
+
+
+@torch.inference_mode()
+def carried_frame(picture: Picture, before: Picture) -> Picture:
+    """Return a grey frame with the colours of the frame before it, carried along motion wherever that leads.
+
+    Args:
+        picture: the frame.
+        before: the frame before, in colour.
+    """
+    before = before.resized(picture.size)
+    inputs = [network_input(frame, NATIVE, grey=True) for frame in (picture, before)]
+    motion = Finder().between(*(motion_grey(x) for x in inputs))
+    chroma = motion.carry(given_colours(before, inputs[1]).chroma)
+    plane = ChromaPlane.fit(
+        color.rgb_to_lab(inputs[0])[:, :1], torch.from_numpy(chroma).permute(2, 0, 1)[None], picture.size
+    )
+    return Picture(paint(picture, plane, torch.device("cpu")).convert("RGB"))
+
+
+@torch.inference_mode()
+def _colour(
+    work: Work,
+    scan: Scan,
+    choices: Sequence[Choice],
+    references: References,
+    colorizer: Colorizer,
+    observer: Observer,
+) -> None:
+    """Colour what is not finished, and join the segments."""
+    film, source, total = work.film, work.source, len(scan.times)
+    shots = [choice.shot for choice in choices]
+    sink = VideoSink(work, scan) if work.encoding is not None else FolderSink(work)
+    number, start, memory = _finished(work.folder)
+    observer.coloured(start, total)
+    given = scan.frames
+    begun = -1
+    segment = start
+    if start < total:
+        read = ahead(source.frames(start, scan.times))
+        sink.begin(number)
+        with BackgroundWriter[None](limit=3 * STEP, threads=1) as writer:
+            stabiliser = Stabiliser(lambda place: owns[place]())
+            stabiliser.memory = memory
+            for begin, end in steps(shots, list(given), STEP, start):
+                block = list(itertools.islice(read, end - begin))
+                if len(block) < end - begin:
+                    raise UserError(f"{film.target}: has changed since it was scanned; run the command again")
+                shot = next(place for place, shot in enumerate(shots) if shot.start <= begin < shot.end)
+                if shot != begun:
+                    references.use(shots[shot].references)
+                    begun = shot
+                if begin == shots[shot].start:
+                    stabiliser.cut()
+                inputs = [frame_input(frame.picture, film.size, source.aspect).to(colorizer.device) for frame in block]
+                lightness = [color.rgb_to_lab(x)[:, :1] for x in inputs]
+                greys = [motion_grey(x) for x in inputs]
+                owns = [
+                    partial(_given, given[frame.number], x)
+                    if frame.number in given
+                    else partial(own_colours, colorizer, x)
+                    for frame, x in zip(block, inputs, strict=True)
+                ]
+                for frame, light, chroma in zip(block, lightness, stabiliser.colour(greys), strict=True):
+                    colours = torch.from_numpy(chroma).permute(2, 0, 1)[None].to(light.device)
+                    writer.submit(partial(sink.write, frame, light, colours), 1)
+                observer.coloured(end, total)
+                if end - segment >= SEGMENT or end == total:
+                    writer.finish()
+                    sink.end()
+                    _keep(work.folder, number, end, stabiliser.memory)
+                    number, segment = number + 1, end
+                    if end < total:
+                        sink.begin(number)
+    sink.conclude()
+    shutil.rmtree(work.folder, ignore_errors=True)
+
+
+def _given(path: Path, like: Tensor) -> Own:
+    return given_colours(read_reference(path), like)
+
+
+def _finished(folder: Path) -> tuple[int, int, Memory | None]:
+    """Return the number of the next segment, its first frame and what to go on from."""
+    number, start, memory = 0, 0, None
+    while (file := folder / f"segment_{number:06d}.npz").is_file():
+        with np.load(file) as kept:
+            start = int(kept["end"])
+            memory = Memory(kept["grey"], kept["chroma"], kept["weight"])
+        number += 1
+    return number, start, memory
+
+
+def _keep(folder: Path, number: int, end: int, memory: Memory | None) -> None:
+    assert memory is not None
+    with replacing(folder / f"segment_{number:06d}.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, end=end, grey=memory.grey, chroma=memory.chroma, weight=memory.weight)
+
+
+class VideoSink:
+    """Writes coloured frames as segments of a video file.
+
+    Args:
+        work: the work.
+        scan: the scan.
+    """
+
+    def __init__(self, work: Work, scan: Scan) -> None:
+        assert work.encoding is not None
+        self.work, self.scan, self.encoding = work, scan, work.encoding
+        self._writer: SegmentWriter | None = None
+
+    def begin(self, number: int) -> None:
+        """Begin a segment."""
+        self._writer = SegmentWriter(self._path(number), self.encoding)
+
+    def write(self, frame: Frame, lightness: Tensor, chroma: Tensor) -> None:
+        """Write a frame: its luminance plane and the chroma planes of given colours.
+
+        Args:
+            frame: the frame.
+            lightness: its L* at the working size, ``(1, 1, h, w)``.
+            chroma: a* and b* there, ``(1, 2, h, w)``.
+        """
+        assert self._writer is not None
+        coding = self.encoding.coding
+        luma = frame.luma
+        if luma is None:
+            black, white = coding.luma_range
+            grey = _grey(frame.picture)
+            dtype = np.uint8 if coding.depth == 8 else np.uint16
+            luma = (grey * (white - black) + black).round().astype(dtype)
+        else:
+            grey = grey_values(luma, self.work.source.coding)  # type: ignore[attr-defined]
+            luma = _at_depth(luma, self.work.source.coding.depth, coding.depth)  # type: ignore[attr-defined]
+        across, down = self.encoding.subsampling
+        planes = _planes(torch.from_numpy(grey).to(chroma.device), lightness, chroma, across, down)
+        self._writer.write(luma, chroma_codes(*planes, coding), frame.time, self.work.source.time_base)
+
+    def end(self) -> None:
+        """Finish the segment."""
+        assert self._writer is not None
+        self._writer.close()
+
+    def conclude(self) -> None:
+        """Join the segments."""
+        segments = sorted(self.work.folder.glob("segment_*.nut"))
+        times = self.scan.times
+        last = (
+            times[-1] - times[-2] if len(times) > 1 else round(1 / self.work.source.rate / self.work.source.time_base)
+        )
+        with replacing(self.work.film.out) as temporary:
+            join_segments(segments, times, last, self.work.source, self.encoding, temporary)
+
+    def _path(self, number: int) -> Path:
+        return self.work.folder / f"segment_{number:06d}.nut"
+
+
+class FolderSink:
+    """Writes coloured frames as pictures in a folder.
+
+    Args:
+        work: the work.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.folder = work.film.out
+        source = work.source
+        self._names: list[Path] | None = None
+        if isinstance(source, FolderSource):
+            self._names = result_names([path.relative_to(source.path) for path in source.paths])
+
+    def begin(self, number: int) -> None:
+        """Begin a segment."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(self.folder)
+
+    def write(self, frame: Frame, lightness: Tensor, chroma: Tensor) -> None:
+        """Write a frame.
+
+        Args:
+            frame: the frame.
+            lightness: its L* at the working size, ``(1, 1, h, w)``.
+            chroma: a* and b* there, ``(1, 2, h, w)``.
+        """
+        plane = ChromaPlane.fit(lightness, chroma, frame.picture.size)
+        draw = paint_16_bits if self.work.film.depth == 16 else paint
+        result = draw(frame.picture, plane, chroma.device)
+        name = self._names[frame.number] if self._names else Path(f"{frame.number:06d}.png")
+        path = self.folder / name
+        write_image(path, result, *([read_metadata(frame.path)] if frame.path else []))
+
+    def end(self) -> None:
+        """Finish the segment."""
+
+    def conclude(self) -> None:
+        """Finish the film."""
+
+
+def _grey(picture: Picture) -> NDArray[np.float32]:
+    """Return a picture's luminance as sRGB values in [0, 1], ``(H, W)``."""
+    rows = picture.rows(0, picture.size[1])
+    if rows.shape[-1] == 1:
+        return rows[..., 0]
+    grey = color.grey(torch.from_numpy(rows).permute(2, 0, 1)[None])
+    values: NDArray[np.float32] = grey[0, 0].numpy()
+    return values
+
+
+def _at_depth(luma: NDArray[Any], depth: int, wanted: int) -> NDArray[Any]:
+    """Return code values at another depth, rounded where it has fewer bits."""
+    if depth == wanted:
+        return luma
+    if depth < wanted:
+        return luma.astype(np.uint16) << (wanted - depth)
+    shift = depth - wanted
+    rounded = np.minimum((luma.astype(np.uint32) + (1 << shift >> 1)) >> shift, (1 << wanted) - 1)
+    return rounded.astype(np.uint8 if wanted == 8 else np.uint16)
+
+
+def _planes(grey: Tensor, lightness: Tensor, chroma: Tensor, across: int, down: int) -> tuple[Tensor, Tensor]:
+    """Return luma and a*b* at the places of the chroma samples, ``(h, w)`` and ``(2, h, w)``.
+
+    Samples lie between two rows and on every second column, as MPEG-2 and its successors place them.
+    """
+    width = grey.shape[-1]
+    rows = grey[None, None]
+    if down == 2:
+        rows = functional.avg_pool2d(rows, (2, 1), ceil_mode=True)
+    full = rows.shape[-2]
+    plane = ChromaPlane.fit(lightness, chroma, (width, full))
+    light = color.rgb_to_lab(rows.expand(1, 3, -1, -1))[:, :1]
+    maps = torch.cat([rows, plane.rows(0, full, light)], dim=1)
+    if across == 2:
+        maps = functional.pad(maps, (1, 1, 0, 0), mode="replicate")
+        kernel = maps.new_tensor([0.25, 0.5, 0.25]).view(1, 1, 1, 3).expand(3, 1, 1, 3)
+        maps = functional.conv2d(maps, kernel, stride=(1, 2), groups=3)
+    return maps[0, 0], maps[0, 1:]

@@ -1,0 +1,103 @@
+"""Motion between two frames, and how far it can be trusted."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdnla.errors import UserError
+from pdnla.film.source import EXTRA, installed
+
+cv2 = installed("cv2")
+
+Map = NDArray[np.float32]
+"""Values for every pixel, ``(H, W)`` or ``(H, W, C)``."""
+
+_RETURN = 0.5  # pixels by which a way there and back may miss at a trust of 0.6
+_PART = 0.05  # and that per pixel of motion
+_SHADE = 6.0  # difference in L*, smoothed, at which trust is 0.6
+_SURROUNDINGS = 0.02  # weight of what is around a pixel
+_GRAIN = 5  # side of the window that smooths grain, in pixels
+
+
+def require_cv2() -> Any:
+    """Return OpenCV.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if cv2 is None:
+        raise UserError(f"film needs OpenCV; {EXTRA}")
+    return cv2
+
+
+class Motion(NamedTuple):
+    """Where each pixel of a frame is in another one.
+
+    Attributes:
+        places: its column and row there, ``(H, W, 2)``.
+        trust: how sure that is, ``(H, W)`` in [0, 1].
+    """
+
+    places: Map
+    trust: Map
+
+    def carry(self, values: Map) -> Map:
+        """Return values of the other frame, ``(H, W)`` or ``(H, W, C)``, at the places."""
+        carried: Map = cv2.remap(values, self.places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return carried
+
+
+class Finder:
+    """Finds the motion between frames by dense inverse search (Kroeger et al., ECCV 2016), OpenCV's ``DISOpticalFlow``.
+
+    Trust falls where the way there and back does not end where it began (Sundaram et al., ECCV 2010), where luminance
+    differs and outside the other frame.
+    """
+
+    def __init__(self) -> None:
+        self._flow = require_cv2().DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow.setFinestScale(1)
+
+    def between(self, frame: NDArray[np.uint8], other: NDArray[np.uint8]) -> Motion:
+        """Return where the pixels of a frame are in another one of the same size, both L* · 2.55, ``(H, W)``."""
+        return self.both(frame, other)[0]
+
+    def both(self, frame: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[Motion, Motion]:
+        """Return the motion from a frame to another one and back."""
+        there: Map = self._flow.calc(frame, other, None)
+        back: Map = self._flow.calc(other, frame, None)
+        return _trusted(frame, other, there, back), _trusted(other, frame, back, there)
+
+
+def _trusted(frame: NDArray[np.uint8], other: NDArray[np.uint8], there: Map, back: Map) -> Motion:
+    height, width = frame.shape
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    places = np.stack([columns, rows], axis=-1) + there
+    returned = there + cv2.remap(back, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    miss = np.square(returned).sum(axis=-1)
+    limit = np.square(_RETURN) + np.square(_PART) * np.square(there).sum(axis=-1)
+    shade = frame.astype(np.float32) - cv2.remap(other, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    shade -= float(np.median(shade[::4, ::4]))  # exposure of old film flickers
+    shade = cv2.blur(shade, (_GRAIN, _GRAIN))
+    trust = np.exp(-0.5 * miss / limit - 0.5 * np.square(shade / (2.55 * _SHADE)))
+    inside = (places > -0.5).all(axis=-1) & (places[..., 0] < width - 0.5) & (places[..., 1] < height - 0.5)
+    return Motion(places, (trust * inside).astype(np.float32))
+
+
+def filled(chroma: Map, weight: Map) -> Map:
+    """Return chroma over its weight; where that is small, what is around, from ever wider surroundings.
+
+    Args:
+        chroma: weighted a* and b*, ``(H, W, 2)``.
+        weight: their weights, above 0, ``(H, W)``.
+    """
+    levels = [(chroma, weight)]
+    while min(levels[-1][1].shape) > 2:
+        levels.append((cv2.pyrDown(levels[-1][0]), cv2.pyrDown(levels[-1][1])))
+    filled = levels[-1][0] / levels[-1][1][..., None]
+    for values, total in reversed(levels[:-1]):
+        height, width = total.shape
+        wider = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
+        filled = (values + _SURROUNDINGS * wider) / (total + _SURROUNDINGS)[..., None]
+    return np.ascontiguousarray(filled, np.float32)

@@ -1,0 +1,116 @@
+"""What film is coloured after which references, and where the result goes; nothing is decoded or written here."""
+
+import os
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from pdnla.errors import UserError
+from pdnla.film.source import VIDEO_SUFFIXES, is_video
+from pdnla.images.io import list_images
+from pdnla.inference.planning import RESULT
+
+_SAME_SUFFIX = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"])
+_OTHERS = ".mkv"  # holds what other containers do
+
+
+class Film(NamedTuple):
+    """A film to colour.
+
+    Attributes:
+        target: a video file, or a folder of frames.
+        references: the pictures that give the colours.
+        out: a video file, or a folder of frames.
+        rate: frames per second of a folder of frames.
+        codec: name of the encoder; None for the container's usual one.
+        crf: constant rate factor; None for the default.
+        shots: CSV of shots, read if it exists and written otherwise; None for none.
+        size: as :class:`~pdnla.inference.colorizer.Colorizer`'s; frames are never enlarged to it.
+        depth: bits a channel of coloured frames in a folder.
+    """
+
+    target: Path
+    references: tuple[Path, ...]
+    out: Path
+    rate: Fraction = Fraction(25)
+    codec: str | None = None
+    crf: int | None = None
+    shots: Path | None = None
+    size: int | str = 512
+    depth: int = 8
+
+    @property
+    def to_video(self) -> bool:
+        """Whether the result is a video file."""
+        return is_video(self.out)
+
+    @property
+    def parts(self) -> Path:
+        """The folder of what is finished of an unfinished result."""
+        return self.out.with_name(f"{self.out.name}.parts")
+
+    @property
+    def review(self) -> Path:
+        """The page of ``--review``."""
+        return self.out.with_name(f"{self.out.stem}_review.html")
+
+
+def is_film(target: Path, out: str | None, asked: bool) -> bool:
+    """Return whether a target is a film: a video file, or a folder that is asked to be or becomes a video file."""
+    return is_video(target) or asked or (target.is_dir() and out is not None and is_video(Path(out)))
+
+
+def plan_film(target: Path, references: Sequence[Path], out: str | None) -> Film:
+    """Find the references and name the result.
+
+    Args:
+        target: a video file or a folder of frames.
+        references: pictures and folders of pictures.
+        out: the result: a video file, or a folder of frames. None: beside the target.
+
+    Raises:
+        UserError: a path is missing, there is no reference, or the result would take the place of what it is made of.
+    """
+    for path in (target, *references):
+        if not path.exists():
+            raise UserError(f"{path}: there is no such file or folder; check the path")
+        if is_video(path) and path is not target:
+            raise UserError(f"{path}: is a film; references are pictures, such as stills from it")
+    if not target.is_dir() and not is_video(target):
+        raise UserError(f"{target}: is neither a folder of frames nor a video file; leave --film and its options out")
+    if not references:
+        raise UserError("no REFERENCE given; name pictures in colour, or a folder of them, after TARGET")
+    guides: list[Path] = []
+    for path in references:
+        guides += list_images(path) if path.is_dir() else [path]
+    if not guides:
+        raise UserError(f"{references[0]}: holds no image; choose another folder")
+    result = _result(target, out)
+    taken = {os.path.realpath(path) for path in (target, *references, *guides)}
+    if os.path.realpath(result) in taken:
+        raise UserError(f"{result}: is what the film is made of; choose another place with -o")
+    if target.is_dir() and result.suffix.lower() in VIDEO_SUFFIXES and result.is_dir():
+        raise UserError(f"{result}: is a folder; choose another name with -o")
+    return Film(target, tuple(dict.fromkeys(guides)), result)
+
+
+def _result(target: Path, out: str | None) -> Path:
+    if target.is_dir():
+        if out is not None:
+            return Path(out)
+        target = target if target.name not in ("", "..") else target.resolve()
+        return target.with_name(f"{target.name}{RESULT}")
+    suffix = target.suffix if target.suffix.lower() in _SAME_SUFFIX else _OTHERS
+    if out is None:
+        return target.with_name(f"{target.stem}{RESULT}{suffix}")
+    path = Path(out)
+    if path.is_file() and path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise UserError(f"{out}: is a file and no video; end the result's name in .mp4, or in / for a folder of frames")
+    if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() and not out.endswith(("/", os.sep)):
+        return path
+    if path.suffix and not path.is_dir() and not out.endswith(("/", os.sep)):
+        raise UserError(
+            f"{out}: {path.suffix} is no video; end its name in .mp4 or .mkv, or in / for a folder of frames"
+        )
+    return path

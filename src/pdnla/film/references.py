@@ -1,0 +1,131 @@
+"""References of a film: which of them colour a shot, and which are frames of the film themselves."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pdnla.errors import UserError
+from pdnla.film.shots import Shot
+from pdnla.images.io import Picture, read_image
+from pdnla.inference.colorizer import Colorizer, Encoded
+from pdnla.inference.fitting import Fit
+from pdnla.inference.preprocessing import network_input
+
+MOST = 3
+"""References of a shot that are chosen by what they show."""
+_WITHIN = 0.04  # of the best score, for further references
+_THUMBNAIL = (64, 36)
+_ALIKE = 0.9  # correlation of luminance from which a reference is the frame whose number it bears
+_KEPT = 16  # encoded references in memory
+_SIDE = 256  # of pictures whose content is compared
+
+
+class Choice(NamedTuple):
+    """The references of a shot and how well each fits, a mean cosine; None where it was not measured."""
+
+    shot: Shot
+    scores: tuple[float | None, ...]
+
+
+def thumbnail(picture: Picture) -> NDArray[np.float32]:
+    """Return luminance in a few pixels, by which a frame is recognised."""
+    grey = picture.visible().colour.convert("F" if picture.colour.mode == "F" else "L").resize(_THUMBNAIL)
+    return np.asarray(grey, np.float32)
+
+
+def numbered(references: Sequence[Path]) -> dict[int, Path]:
+    """Return the references whose names are numbers, which may be frames of the film."""
+    return {int(path.stem): path for path in references if path.stem.isascii() and path.stem.isdecimal()}
+
+
+def same_frame(reference: NDArray[np.float32], frame: NDArray[np.float32]) -> bool:
+    """Return whether two thumbnails show the same frame."""
+    if min(float(reference.std()), float(frame.std())) < 1e-6:
+        return False
+    return float(np.corrcoef(reference.ravel(), frame.ravel())[0, 1]) > _ALIKE
+
+
+class References:
+    """The pictures that colour a film, each encoded when a shot first needs it.
+
+    Args:
+        paths: the pictures.
+        colorizer: what encodes them.
+
+    Raises:
+        UserError: one cannot be read or is grey.
+    """
+
+    def __init__(self, paths: Sequence[Path], colorizer: Colorizer) -> None:
+        self.paths = list(paths)
+        self._colorizer = colorizer
+        self._encoded: OrderedDict[Path, Encoded] = OrderedDict()
+        self._fit: Fit | None = None
+
+    def choose(
+        self,
+        shots: Sequence[Shot],
+        shown: Callable[[int], Picture],
+        frames: dict[int, Path],
+        progress: Callable[[int, int], None],
+    ) -> list[Choice]:
+        """Return the references of each shot: its own, or those that show what it shows.
+
+        Args:
+            shots: the shots; those with references keep them.
+            shown: returns a frame of the shot with a number.
+            frames: references that are frames, by number; a shot takes those of its frames first.
+            progress: called with the number of finished shots and of all.
+        """
+        choices = []
+        for number, shot in enumerate(shots):
+            own = [path for frame, path in sorted(frames.items()) if shot.start <= frame < shot.end]
+            if shot.references:
+                choices.append(Choice(shot, (None,) * len(shot.references)))
+            elif len(self.paths) == 1:
+                choices.append(Choice(shot._replace(references=tuple(self.paths)), (None,)))
+            else:
+                choices.append(self._fitting(shot, shown(number), own))
+            progress(number + 1, len(shots))
+        return choices
+
+    @torch.inference_mode()
+    def _fitting(self, shot: Shot, frame: Picture, own: Sequence[Path]) -> Choice:
+        if self._fit is None:
+            pictures = [network_input(read_image(path, _SIDE), _SIDE, grey=False) for path in self.paths]
+            self._fit = Fit(pictures, self._colorizer.device)
+        scores = self._fit.scores(network_input(frame, _SIDE, grey=True))
+        order = sorted(range(len(scores)), key=lambda place: -scores[place])
+        fitting = [self.paths[place] for place in order if scores[place] >= scores[order[0]] - _WITHIN]
+        chosen = list(dict.fromkeys([*own, *fitting]))[: max(MOST, len(own))]
+        by_path = dict(zip(self.paths, scores, strict=True))
+        return Choice(shot._replace(references=tuple(chosen)), tuple(by_path.get(path) for path in chosen))
+
+    def use(self, references: Sequence[Path]) -> None:
+        """Colour after these from now on."""
+        self._colorizer.use([self._encode(path) for path in references])
+
+    def _encode(self, path: Path) -> Encoded:
+        if path not in self._encoded:
+            self._encoded[path] = self._colorizer.encode(read_reference(path))
+        self._encoded.move_to_end(path)
+        while len(self._encoded) > _KEPT:
+            self._encoded.popitem(last=False)
+        return self._encoded[path]
+
+
+def read_reference(path: Path) -> Picture:
+    """Read a reference.
+
+    Raises:
+        UserError: it cannot be read, or has no colours.
+    """
+    picture = read_image(path)
+    if picture.colour.mode != "RGB":
+        raise UserError(f"{path}: is grey and should give the colours; leave it out or colour it")
+    return picture

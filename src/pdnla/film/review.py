@@ -1,0 +1,82 @@
+"""A page with one coloured frame of each shot and the references that coloured it, before hours are spent."""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Sequence
+
+import torch
+from PIL import Image
+
+from pdnla.files import replacing
+from pdnla.film.planning import Film
+from pdnla.film.references import Choice, References, read_reference
+from pdnla.images import color
+from pdnla.images.io import Picture
+from pdnla.inference.chroma_upscaling import ChromaPlane
+from pdnla.inference.colorizer import Colorizer, paint
+
+_STYLE = """
+body { font: 15px system-ui, sans-serif; margin: 2em; background: #fff; color: #222 }
+section { display: flex; flex-wrap: wrap; gap: 1em; align-items: start; border-top: 1px solid #ccc; padding: 1em 0 }
+figure { margin: 0 } img { display: block; max-width: 100% } figcaption { margin-top: .3em }
+"""
+_REFERENCE = 240  # longest side of a reference, in pixels
+_QUALITY = 88
+
+
+@torch.inference_mode()
+def write_review(
+    film: Film,
+    choices: Sequence[Choice],
+    shown: Callable[[int], Picture],
+    references: References,
+    colorizer: Colorizer,
+    count: int,
+) -> None:
+    """Write the page.
+
+    Args:
+        film: the film.
+        choices: the shots and their references.
+        shown: returns a frame of the shot with a number.
+        references: the references.
+        colorizer: what colours.
+        count: number of frames.
+
+    Raises:
+        UserError: a reference cannot be read, or the page cannot be written.
+    """
+    from pdnla.film.colouring import frame_input
+
+    sections = []
+    for number, (shot, scores) in enumerate(choices):
+        picture = shown(number)
+        references.use(shot.references)
+        x = frame_input(picture, film.size).to(colorizer.device)
+        chroma = colorizer.estimate(x).chroma
+        plane = ChromaPlane.fit(color.rgb_to_lab(x)[:, :1], chroma, picture.size)
+        coloured = paint(picture, plane, x.device)
+        figures = [_figure(coloured, f"shot {number + 1}: frames {shot.start} to {shot.end - 1}")]
+        for path, score in zip(shot.references, scores, strict=True):
+            small = read_reference(path).rgb()
+            small.thumbnail((_REFERENCE, _REFERENCE))
+            figures.append(_figure(small, path.name if score is None else f"{path.name}, score {score:.3f}"))
+        sections.append(f"<section>{''.join(figures)}</section>")
+    title = html.escape(film.target.name)
+    text = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        f"<h1>{title}</h1><p>{count} frames in {len(choices)} shots: the middle frame of each, with its"
+        " references. To change them, edit the file of <code>--shots</code> and colour with it.</p>"
+        f"{''.join(sections)}</html>"
+    )
+    with replacing(film.review) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+
+
+def _figure(image: Image.Image, caption: str) -> str:
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=_QUALITY)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    image_tag = f'<img alt="" src="data:image/jpeg;base64,{data}">'
+    return f"<figure>{image_tag}<figcaption>{html.escape(caption)}</figcaption></figure>"

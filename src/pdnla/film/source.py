@@ -1,0 +1,128 @@
+"""Frames of a film, one after the other, from a video file or a folder."""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+from pdnla.errors import UserError
+from pdnla.film.planes import Plane
+from pdnla.images.io import Picture, list_images, read_image
+
+_CONTAINERS = (
+    *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "m2v", "vob", "ts", "m2ts", "mts"),
+    *("mxf", "wmv", "flv", "ogv", "3gp", "dv", "nut", "y4m"),
+)
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _CONTAINERS)
+"""Suffixes of names, in lower case, that are taken for video files."""
+EXTRA = 'install it with: pip install "pdnla[film]"'
+
+
+def installed(name: str) -> Any:
+    """Return a module of the extra, or None if it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def is_video(path: Path) -> bool:
+    """Return whether a path, by its name, is a video file."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A frame of a film.
+
+    Attributes:
+        number: its place, from 0.
+        picture: the frame, upright; of a video, luminance only.
+        time: its time stamp in units of the source's time base.
+        luma: the code values of the video's luminance plane, upright, ``(H, W)``; None in a folder.
+        path: its file in a folder.
+    """
+
+    number: int
+    picture: Picture
+    time: int
+    luma: Plane | None = None
+    path: Path | None = None
+
+
+class Source(Protocol):
+    """Where frames come from.
+
+    Attributes:
+        path: the file or folder.
+        size: width and height of an upright frame.
+        aspect: width of a pixel over its height.
+        time_base: seconds in a unit of a time stamp.
+        rate: mean frames per second.
+        count: number of frames as far as it is known before they are read; 0 if it is not.
+        remarks: what the user should know of it; more may come while it is read.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    aspect: Fraction
+    time_base: Fraction
+    rate: Fraction
+    count: int
+    remarks: list[str]
+
+    def frames(self, start: int = 0, times: Sequence[int] | None = None) -> Iterator[Frame]:
+        """Yield the frames from number ``start`` on.
+
+        Args:
+            start: the first.
+            times: the time stamps of all frames if they are known, by which a video is searched for the first.
+        """
+        ...
+
+    def signature(self) -> dict[str, Any]:
+        """Return what tells whether the source is still the same."""
+        ...
+
+
+class FolderSource:
+    """The pictures of a folder in natural order; those that cannot be read end the work.
+
+    Args:
+        path: the folder.
+        rate: frames per second.
+
+    Raises:
+        UserError: there is no picture.
+    """
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        self.path, self.rate = path, rate
+        self.paths = list_images(path)
+        self.count = len(self.paths)
+        self.size = read_image(self.paths[0]).size
+        self.aspect = Fraction(1)
+        self.time_base = 1 / rate
+        self.remarks: list[str] = []
+
+    def frames(self, start: int = 0, times: Sequence[int] | None = None) -> Iterator[Frame]:
+        """Yield the frames from number ``start`` on.
+
+        Raises:
+            UserError: one cannot be read, or has another size than the first.
+        """
+        for number, path in enumerate(self.paths[start:], start):
+            picture = read_image(path)
+            if picture.size != self.size:
+                (width, height), (first_width, first_height) = picture.size, self.size
+                raise UserError(
+                    f"{path}: has {width}×{height} pixels and the first frame {first_width}×{first_height}; frames of"
+                    " one film have one size, so put it into another folder"
+                )
+            yield Frame(number, Picture(picture.colour), number, path=path)
+
+    def signature(self) -> dict[str, Any]:
+        """Return the names and sizes of the files."""
+        return {"files": [[path.name, path.stat().st_size] for path in self.paths], "rate": str(self.rate)}

@@ -1,0 +1,647 @@
+"""Video files by PyAV: luminance planes in, coloured segments out, and the streams beside the picture copied."""
+
+import heapq
+import itertools
+import logging
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pdnla.errors import DiskFullError, UserError
+from pdnla.film.planes import Coding, Plane, grey_values
+from pdnla.film.source import EXTRA, Frame, installed
+from pdnla.images.io import Picture
+
+av = installed("av")
+
+_logger = logging.getLogger(__name__)
+
+_FAILURES = (OSError, ValueError, RuntimeError, LookupError, EOFError)  # what PyAV's own errors derive from
+_PLANAR = ("yuv", "yuvj", "gray", "nv", "yuva")  # pixel formats whose first plane is luma
+_MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}  # by AVColorSpace
+_SPACES = {"bt709": 1, "bt601": 6, "bt2020": 9}
+_UNSPECIFIED = 2  # in AVColorSpace, AVColorPrimaries, AVColorTransferCharacteristic
+_GLOBAL_HEADER = 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER
+_FULL, _LIMITED = 2, 1  # AVColorRange
+_HD = 720  # rows from which on untagged video is BT.709
+_CRF = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "libaom-av1")
+_TELLS_ASPECT = ("libx264", "libx265", "mpeg4", "mpeg2video", "mpeg1video")  # in the coded stream itself
+_BITS_A_PIXEL = 0.3  # of codecs without constant quality
+_COARSEST = 65535  # largest denominator of a time base in MPEG-4 Part 2
+_DEFAULT_CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4", ".mpg": "mpeg2video", ".mpeg": "mpeg2video"}
+_SHORT = 0.5  # seconds that a video may end before its container says
+
+
+def require_av() -> Any:
+    """Return PyAV.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if av is None:
+        raise UserError(f"video files need PyAV; {EXTRA}")
+    return av
+
+
+class VideoSource:
+    """The frames of a video file's first video stream, upright.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: it cannot be read or holds no video, or PyAV is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        require_av()
+        self.path = path
+        self.remarks: list[str] = []
+        self.damaged = 0
+        with _opened(path) as container:
+            stream = container.streams.video[0]
+            context = stream.codec_context
+            first = next(_decoded(container, stream, path, self), None)
+            if first is None:
+                raise UserError(f"{path}: holds no frame that can be decoded; copy or export it again")
+            self.time_base = Fraction(stream.time_base or Fraction(1, 1000))
+            self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+            self.count = stream.frames
+            self.duration = float(container.duration or 0) / 1e6
+            self.bit_rate = int(context.bit_rate or 0)
+            self.rotation = int(first.rotation) % 360
+            aspect = Fraction(stream.sample_aspect_ratio or context.sample_aspect_ratio or 1) or Fraction(1)
+            sideways = self.rotation in (90, 270)
+            self.size = (first.height, first.width) if sideways else (first.width, first.height)
+            self.aspect = 1 / aspect if sideways else aspect
+            self.coding, self.layout = _coding(first)
+            self.tags = _tags(first, self.coding)
+            if self.rotation:
+                self.remarks.append(f"its frames are stored turned by {self.rotation} degrees; the result is upright")
+            if first.interlaced_frame:
+                self.remarks.append(
+                    "is interlaced; deinterlace it first (ffmpeg -vf bwdif), or moving edges get a comb of colours"
+                )
+            if len(container.streams.video) > 1:
+                self.remarks.append("has several video streams; the first is coloured")
+        self.damaged = 0
+
+    def frames(self, start: int = 0, times: Sequence[int] | None = None) -> Iterator[Frame]:
+        """Yield the frames from number ``start`` on, in the order in which they are shown.
+
+        Args:
+            start: the first.
+            times: the time stamps of all frames if they are known, by which the first is searched.
+
+        Raises:
+            UserError: the size of frames changes.
+        """
+        self.damaged = 0
+        if start and times is not None:
+            with _opened(self.path) as container:
+                stream = container.streams.video[0]
+                container.seek(times[start], stream=stream)
+                decoded = self._timed(_decoded(container, stream, self.path, self))
+                first = next(decoded, None)
+                if first is not None and times[0] <= first[1] <= times[start]:
+                    number = bisect_right(times, first[1]) - 1
+                    if times[number] == first[1]:
+                        for offset, (frame, time) in enumerate(itertools.chain([first], decoded)):
+                            if number + offset >= start:
+                                yield self._frame(number + offset, frame, time)
+                        return
+        with _opened(self.path) as container:
+            stream = container.streams.video[0]
+            for number, (frame, time) in enumerate(self._timed(_decoded(container, stream, self.path, self))):
+                if number >= start:
+                    yield self._frame(number, frame, time)
+
+    def signature(self) -> dict[str, Any]:
+        """Return the file's size and time of change."""
+        status = self.path.stat()
+        return {"bytes": status.st_size, "changed": status.st_mtime_ns}
+
+    def check_whole(self, times: Sequence[int]) -> None:
+        """Remark, after all frames were read, that some are missing."""
+        end = len(times)
+        if self.damaged:
+            self.remarks.append(f"is damaged: {self.damaged} packet(s) could not be decoded; the other frames are kept")
+        elif self.count > end or self.duration - float(times[-1] * self.time_base) > max(_SHORT, 3 / float(self.rate)):
+            expected = self.count or round(self.duration * self.rate)
+            if expected > end:
+                self.remarks.append(f"is truncated: it ends after {end} of about {expected} frames, which are coloured")
+
+    def _timed(self, frames: Iterable[Any]) -> Iterator[tuple[Any, int]]:
+        """Yield frames with rising time stamps."""
+        last: int | None = None
+        step = max(1, round(1 / self.rate / self.time_base))
+        for frame in frames:
+            time = frame.pts
+            if time is None:
+                time = 0 if last is None else last + step
+            last = time if last is None else max(time, last + 1)
+            yield frame, last
+
+    def _frame(self, number: int, frame: Any, time: int) -> Frame:
+        luma = np.rot90(_luma(frame, self.layout), self.rotation // 90)
+        if luma.shape[::-1] != self.size:
+            raise UserError(f"{self.path}: changes its frame size at frame {number}; convert it to one size first")
+        luma = np.ascontiguousarray(luma)
+        if self.coding.depth == 8:
+            table = (grey_values(np.arange(256, dtype=np.uint8), self.coding) * 255).round().astype(np.uint8)
+            image = Image.fromarray(table[luma])
+        else:
+            image = Image.fromarray(grey_values(luma, self.coding))
+        return Frame(number, Picture(image), time, luma)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        container = require_av().open(str(path), metadata_errors="replace")
+    except _FAILURES as error:
+        if not path.exists():
+            raise UserError(f"{path}: there is no such file; check the path") from error
+        raise UserError(
+            f"{path}: is no video that can be read, or is damaged ({_plain(error)}); copy it again"
+        ) from error
+    if not container.streams.video:
+        container.close()
+        raise UserError(f"{path}: holds no video stream; name another file")
+    container.streams.video[0].thread_type = "AUTO"
+    return container
+
+
+def _plain(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _decoded(container: Any, stream: Any, path: Path, source: "VideoSource") -> Iterator[Any]:
+    """Yield what can be decoded; count the packets that cannot."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+            yield from packet.decode()
+        except StopIteration:
+            return
+        except _FAILURES as error:
+            if isinstance(error, EOFError):
+                return
+            source.damaged += 1
+            _logger.debug("%s: %s", path, error)
+            if source.damaged > 1000 and source.damaged % 1000 == 0:
+                raise UserError(f"{path}: is damaged, {source.damaged} packets in a row cannot be decoded") from error
+
+
+def _coding(frame: Any) -> tuple[Coding, str | None]:
+    """Return a frame's coding, and the format to convert it to if its first plane is not luma."""
+    layout = frame.format
+    name = layout.name
+    depth = max(component.bits for component in layout.components)
+    direct = (
+        name.startswith(_PLANAR)
+        and not layout.is_rgb
+        and (layout.is_planar or name.startswith("gray") or len(layout.components) == 1)
+        and not layout.is_big_endian
+        and depth in (8, 9, 10, 12, 14, 16)
+    )
+    matrix = _MATRICES.get(int(frame.colorspace), "bt709" if frame.height >= _HD or frame.width > 1024 else "bt601")
+    full = int(frame.color_range) == _FULL or name.startswith("yuvj")
+    if name.startswith("gray") and int(frame.color_range) != _LIMITED:
+        full = True  # as everywhere that shows such video
+    if direct:
+        return Coding(matrix, full, depth), None
+    rgb = layout.is_rgb or name.startswith(("pal", "mono", "bgr", "rgb", "gbr"))
+    target = "yuv444p" if depth == 8 or name.startswith(("pal", "mono")) else "yuv444p10le"
+    return Coding(matrix, full and not rgb, 8 if target == "yuv444p" else 10), target
+
+
+def _luma(frame: Any, layout: str | None) -> Plane:
+    """Return the code values of luma, as they are stored if they are."""
+    if layout is not None:
+        frame = frame.reformat(format=layout)
+    plane = frame.planes[0]
+    wide = max(component.bits for component in frame.format.components) > 8
+    values = np.frombuffer(plane, np.uint16 if wide else np.uint8)
+    return values.reshape(plane.height, -1)[:, : plane.width]
+
+
+def _tags(frame: Any, coding: Coding) -> dict[str, int]:
+    """Return the colour tags of the result: the source's, or those that say how it is computed."""
+    primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
+    return {
+        "colorspace": _SPACES[coding.matrix] if int(frame.colorspace) not in _MATRICES else int(frame.colorspace),
+        "color_primaries": 1 if primaries in (0, _UNSPECIFIED) else primaries,
+        "color_trc": (6 if coding.matrix == "bt601" else 1) if transfer in (0, _UNSPECIFIED) else transfer,
+        "color_range": _FULL if coding.full else _LIMITED,
+    }
+
+
+class Encoding(NamedTuple):
+    """How a film is encoded.
+
+    Attributes:
+        codec: name of the encoder.
+        options: its options.
+        pixels: its pixel format.
+        size: width and height.
+        aspect: width of a pixel over its height.
+        coding: the coding of its planes.
+        tags: colour tags.
+        time_base: seconds in a unit of a time stamp.
+        rate: mean frames per second.
+        bit_rate: for codecs without constant quality.
+    """
+
+    codec: str
+    options: Mapping[str, str]
+    pixels: str
+    size: tuple[int, int]
+    aspect: Fraction
+    coding: Coding
+    tags: Mapping[str, int]
+    time_base: Fraction
+    rate: Fraction
+    bit_rate: int
+
+    @property
+    def subsampling(self) -> tuple[int, int]:
+        """Luma samples for each chroma sample, across and down."""
+        return (1, 1) if "444" in self.pixels else (2, 1) if "422" in self.pixels else (2, 2)
+
+
+def choose_encoding(
+    out: Path,
+    source: Any,
+    codec: str | None,
+    crf: int | None,
+) -> tuple[Encoding, list[str]]:
+    """Return how to encode a film, and remarks for the user.
+
+    Args:
+        out: the result; its suffix gives the container.
+        source: a :class:`~pdnla.film.source.Source`; a video's depth and tags are kept as far as the codec has them.
+        codec: name of the encoder; None for libx264, or what the container usually holds.
+        crf: constant rate factor of encoders that have one; lower is better. None for 16.
+
+    Raises:
+        UserError: there is no such encoder, or it has no constant rate factor or no usable pixel format.
+    """
+    require_av()
+    name = codec or _DEFAULT_CODECS.get(out.suffix.lower(), "libx264")
+    try:
+        encoder = av.Codec(name, "w")
+    except _FAILURES as error:
+        raise UserError(
+            f"--codec {name}: this PyAV has no such encoder; use libx264, libx265, ffv1 or mpeg4"
+        ) from error
+    if encoder.type != "video":
+        raise UserError(f"--codec {name}: encodes no video; use libx264, libx265, ffv1 or mpeg4")
+    if crf is not None and name not in _CRF:
+        raise UserError(
+            f"--crf {crf}: {name} has no constant rate factor; leave it out, or use one of {', '.join(_CRF)}"
+        )
+    coding = getattr(source, "coding", Coding("bt709" if source.size[1] >= _HD else "bt601", False, 8))
+    tags = getattr(source, "tags", None) or {
+        "colorspace": _SPACES[coding.matrix],
+        "color_primaries": 1,
+        "color_trc": 1 if coding.matrix == "bt709" else 6,
+        "color_range": _FULL if coding.full else _LIMITED,
+    }
+    remarks = []
+    formats = [layout.name for layout in encoder.video_formats or ()] or ["yuv420p"]
+    odd = any(side % 2 for side in source.size)
+    families = ["444"] if odd and name in ("libx264", "libx265", "libsvtav1") else ["420", "422", "444"]
+    depths = [depth for depth in (8, 10, 12) if depth >= coding.depth] or [12]
+    depths += [depth for depth in (12, 10, 8) if depth not in depths]
+    wanted = [(depth, f"yuv{family}p{'' if depth == 8 else f'{depth}le'}") for depth in depths for family in families]
+    found = next(((depth, pixels) for depth, pixels in wanted if pixels in formats), None)
+    if found is None:
+        raise UserError(
+            f"--codec {name}: takes none of {', '.join(pixels for _, pixels in wanted)}; use libx264 or ffv1"
+        )
+    depth, pixels = found
+    if source.aspect != 1 and name not in _TELLS_ASPECT:
+        shape = f"{source.aspect.numerator}:{source.aspect.denominator}"
+        remarks.append(f"has pixels of {shape}, which {name} does not tell a player; use libx264 or libx265")
+    if odd and "444" in pixels:
+        remarks.append(f"has odd sides, so the result has full chroma ({pixels})")
+    if depth < coding.depth:
+        remarks.append(f"has {coding.depth} bits, of which {name} keeps {depth}; --codec libx265 or ffv1 keeps more")
+    options = {"crf": str(16 if crf is None else crf)} if name in _CRF else {}
+    if name == "libvpx-vp9":
+        options |= {"b": "0", "row-mt": "1", "cpu-used": "4"}
+    if name == "libx265":
+        options["x265-params"] = "log-level=error"
+    pixels_a_second = source.size[0] * source.size[1] * float(source.rate)
+    bit_rate = max(int(_BITS_A_PIXEL * pixels_a_second), getattr(source, "bit_rate", 0))
+    time_base = source.time_base
+    if time_base.denominator > _COARSEST and name.startswith(("mpeg4", "mpeg2", "mpeg1", "msmpeg4")):
+        time_base = 1 / source.rate
+        if time_base.denominator > _COARSEST:
+            time_base = time_base.limit_denominator(_COARSEST)
+    encoding = Encoding(
+        name,
+        options,
+        pixels,
+        source.size,
+        source.aspect,
+        coding._replace(depth=depth),
+        tags,
+        time_base,
+        source.rate,
+        bit_rate,
+    )
+    return encoding, remarks
+
+
+class SegmentWriter:
+    """Encodes frames into a file of their own, which :func:`join_segments` joins with others.
+
+    Args:
+        path: the file.
+        encoding: how.
+
+    Raises:
+        UserError: the encoder refuses these settings.
+    """
+
+    def __init__(self, path: Path, encoding: Encoding) -> None:
+        self.path, self.encoding = path, encoding
+        self._container, self._stream = _begin_segment(path, encoding)
+
+    def write(self, luma: Plane, chroma: tuple[Plane, Plane], time: int, time_base: Fraction) -> None:
+        """Encode a frame.
+
+        Args:
+            luma: code values of the encoding's depth, ``(H, W)``.
+            chroma: Cb and Cr at the encoding's subsampling.
+            time: its time stamp.
+            time_base: the unit of that.
+
+        Raises:
+            UserError: it cannot be encoded.
+        """
+        frame = av.VideoFrame(*self.encoding.size, self.encoding.pixels)
+        for plane, values in zip(frame.planes, (luma, *chroma), strict=True):
+            _fill(plane, values)
+        frame.pts = round(time * time_base / self.encoding.time_base)
+        frame.time_base = self.encoding.time_base
+        for name, value in self.encoding.tags.items():
+            setattr(frame, name, value)
+        self._mux(frame)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._mux(None)
+        self._container.close()
+
+    def abandon(self) -> None:
+        """Leave the file as it is."""
+        self._container.close()
+
+    def _mux(self, frame: Any) -> None:
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except _FAILURES as error:
+            raise_written(error, self.path, self.encoding.codec)
+
+
+def raise_written(error: Exception, path: Path, codec: str) -> None:
+    """Raise what an error of writing means to the user."""
+    import errno
+
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        raise DiskFullError(f"{path}: the disk is full; free some space or choose another place") from error
+    raise UserError(f"--codec {codec}: cannot encode this film ({_plain(error)}); try another codec") from error
+
+
+def _begin_segment(path: Path, encoding: Encoding) -> tuple[Any, Any]:
+    """Return a new file for a segment, and its stream.
+
+    Raises:
+        UserError: the codec cannot be used.
+    """
+    last: Exception | None = None
+    for kind in ("nut", "mov", "matroska"):  # NUT keeps any time stamp; some codecs do not fit
+        container = av.open(str(path), "w", format=kind, container_options={"avoid_negative_ts": "disabled"})
+        try:
+            stream = add_film(container, encoding)
+            # Headers are in the packets, so that segments can follow each other in any container.
+            stream.codec_context.flags &= ~_GLOBAL_HEADER
+            container.start_encoding()
+        except _FAILURES as error:
+            container.close()
+            last = error
+            continue
+        return container, stream
+    assert last is not None
+    width, height = encoding.size
+    raise UserError(
+        f"--codec {encoding.codec}: does not encode {width}×{height} pixels of {encoding.pixels} ({_plain(last)});"
+        " use libx264 or ffv1"
+    ) from last
+
+
+def add_film(container: Any, encoding: Encoding) -> Any:
+    """Add the stream of a film to a new file, and return it."""
+    stream = container.add_stream(encoding.codec, rate=encoding.rate.limit_denominator(_COARSEST))
+    stream.options = dict(encoding.options)
+    stream.width, stream.height = encoding.size
+    stream.pix_fmt = encoding.pixels
+    stream.time_base = encoding.time_base
+    context = stream.codec_context
+    context.time_base = encoding.time_base
+    context.sample_aspect_ratio = encoding.aspect.limit_denominator(255)
+    for name, value in encoding.tags.items():
+        setattr(context, name, value)
+    if encoding.codec not in _CRF:
+        context.bit_rate = encoding.bit_rate
+    return stream
+
+
+def _fill(plane: Any, values: NDArray[Any]) -> None:
+    """Write rows into a plane, whose lines may be longer."""
+    row = plane.line_size
+    wide = values.dtype.itemsize
+    lines = np.zeros((plane.height, row // wide), values.dtype)
+    lines[:, : values.shape[1]] = values
+    plane.update(lines.tobytes()[: plane.buffer_size].ljust(plane.buffer_size, b"\0"))
+
+
+def check_container(out: Path, source: Path | None, encoding: Encoding) -> list[str]:
+    """Check that a container takes the film and the streams beside it, before anything is coloured.
+
+    Returns:
+        Remarks on streams that are not copied.
+
+    Raises:
+        UserError: it does not; the sentence names the stream.
+    """
+    import io
+
+    suffix = out.suffix.lower()
+    file = io.BytesIO()
+    file.name = f"check{suffix}"
+    with ExitStack() as stack:
+        try:
+            container = av.open(file, "w", format=_format_of(suffix))
+        except _FAILURES as error:
+            raise UserError(f"{out}: PyAV knows no container {suffix}; end its name in .mp4 or .mkv") from error
+        if encoding.codec not in container.supported_codecs and av.Codec(encoding.codec, "w").canonical_name not in (
+            container.supported_codecs
+        ):
+            raise UserError(f"{out}: {suffix} does not hold {encoding.codec}; end its name in .mkv or change --codec")
+        if source is None:
+            return []
+        taken = stack.enter_context(_opened(source))
+        copied, remarks = copied_streams(taken)
+        for stream in copied:
+            if stream.codec_context is not None and _fits(container, stream):
+                continue
+            name = stream.codec_context.name if stream.codec_context is not None else stream.type
+            what = {"audio": "sound", "subtitle": "subtitles"}.get(stream.type, f"{stream.type} stream")
+            raise UserError(
+                f"{out}: {suffix} does not hold the {what} of {source.name} ({name}); end its name in {source.suffix}"
+            )
+    return remarks
+
+
+def _fits(container: Any, stream: Any) -> bool:
+    try:
+        container.add_stream_from_template(stream)
+    except _FAILURES:
+        return False
+    return True
+
+
+def _timing(out: Path, encoding: Encoding) -> dict[str, str]:
+    """Return the options under which a container keeps time stamps."""
+    if out.suffix.lower() in (".mp4", ".m4v", ".mov", ".3gp"):  # they tell a stream's beginning in units of the film
+        return {"movie_timescale": str(encoding.time_base.denominator)}
+    return {"avoid_negative_ts": "disabled"} if out.suffix.lower() == ".nut" else {}
+
+
+def _format_of(suffix: str) -> str | None:
+    return {".m4v": "mp4", ".mkv": "matroska", ".ts": "mpegts", ".m2ts": "mpegts", ".mts": "mpegts"}.get(suffix)
+
+
+def copied_streams(container: Any) -> tuple[list[Any], list[str]]:
+    """Return the streams that are copied beside the picture, and remarks on others."""
+    copied, remarks = [], []
+    for stream in container.streams:
+        if stream.type in ("audio", "subtitle"):
+            copied.append(stream)
+        elif stream.type != "video":
+            remarks.append(f"its {stream.type} stream {stream.index} is not copied")
+    return copied, remarks
+
+
+def join_segments(
+    segments: Sequence[Path], times: Sequence[int], last_duration: int, source: Any, encoding: Encoding, out: Path
+) -> None:
+    """Write coded segments one after the other as one film, with the streams beside the picture of its source.
+
+    Packets are copied as they are; memory does not grow with their number.
+
+    Args:
+        segments: files of :class:`SegmentWriter`, in order.
+        times: time stamps of all frames in the source's time base.
+        last_duration: how long the last frame is shown, in the same units.
+        source: the source.
+        encoding: that of the segments.
+        out: the file to write.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    unit = source.time_base / encoding.time_base
+    stamps = [round(time * unit) for time in times]
+    ends = [*stamps[1:], stamps[-1] + max(1, round(last_duration * unit))]
+    durations = {start: end - start for start, end in zip(stamps, ends, strict=True)}
+    with ExitStack() as stack:
+        try:
+            container = av.open(
+                str(out),
+                "w",
+                format=_format_of(out.suffix.lower()),
+                container_options=_timing(out, encoding),
+            )
+            stack.callback(container.close)
+            stream = add_film(container, encoding)
+            streams = {}
+            taken = None
+            if hasattr(source, "coding"):
+                taken = stack.enter_context(_opened(source.path))
+                for other in copied_streams(taken)[0]:
+                    copy = container.add_stream_from_template(other)
+                    copy.metadata.update(other.metadata)
+                    copy.disposition = other.disposition
+                    streams[other.index] = copy
+                stream.metadata.update(
+                    {key: value for key, value in taken.streams.video[0].metadata.items() if key == "language"}
+                )
+                container.metadata.update(taken.metadata)
+                container.set_chapters(taken.chapters())
+            reordering = _reordering(segments, stamps, encoding.time_base)
+            film = _stamped(_packets(segments), stamps, durations, reordering, encoding.time_base, stream)
+            beside = _beside(taken, streams) if taken is not None and streams else iter(())
+            for packet in heapq.merge(film, beside, key=_seconds):
+                container.mux(packet)
+        except _FAILURES as error:
+            raise_written(error, out, encoding.codec)
+
+
+def _seconds(packet: Any) -> float:
+    time = packet.dts if packet.dts is not None else packet.pts
+    return float(time * packet.time_base) if time is not None else 0.0
+
+
+def _packets(segments: Iterable[Path]) -> Iterator[Any]:
+    for path in segments:
+        with av.open(str(path)) as container:
+            for packet in container.demux(container.streams.video[0]):
+                if packet.size:
+                    yield packet
+
+
+def _reordering(segments: Iterable[Path], stamps: Sequence[int], time_base: Fraction) -> int:
+    """Return how many places later than it is shown a frame is coded, at most."""
+    places = (bisect_left(stamps, round(packet.pts * packet.time_base / time_base)) for packet in _packets(segments))
+    return max((number - place for number, place in enumerate(places)), default=0)
+
+
+def _stamped(
+    packets: Iterator[Any],
+    stamps: Sequence[int],
+    durations: Mapping[int, int],
+    reordering: int,
+    time_base: Fraction,
+    stream: Any,
+) -> Iterator[Any]:
+    """Give packets their time stamps: when each is shown, as it was coded, and when it is decoded."""
+    step = stamps[1] - stamps[0] if len(stamps) > 1 else 1
+    for number, packet in enumerate(packets):
+        place = number - reordering
+        shown = round(packet.pts * packet.time_base / time_base)
+        packet.time_base = time_base
+        packet.pts = shown
+        packet.dts = stamps[place] if place >= 0 else stamps[0] + place * step
+        packet.duration = durations.get(shown, step)
+        packet.stream = stream
+        yield packet
+
+
+def _beside(container: Any, streams: Mapping[int, Any]) -> Iterator[Any]:
+    """Yield the packets of the copied streams."""
+    for packet in container.demux([container.streams[index] for index in streams]):
+        if packet.size:
+            packet.stream = streams[packet.stream_index]
+            yield packet

@@ -1,0 +1,40 @@
+"""A command that colours films with a stand-in for the network."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from clips import Command, Done, MeanColour
+
+import pdnla.inference.colorizer
+
+
+@pytest.fixture
+def network() -> MeanColour:
+    """Return the stand-in that the command colours with."""
+    return MeanColour()
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], network: MeanColour
+) -> Command:
+    """Run the command in an empty folder, with weights of the stand-in."""
+    cli = importlib.import_module("pdnla.cli.colorize")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pdnla.inference.colorizer, "load_network", lambda path: network)
+    monkeypatch.setattr(pdnla.inference.colorizer, "for_inference", lambda net, dtype, copied: net)
+    weights = tmp_path.parent / "weights.safetensors"
+    weights.touch()
+
+    def run(*arguments: object) -> Done:
+        given = ["--size", "64", "--device", "cpu", "--weights", str(weights), *(str(a) for a in arguments)]
+        monkeypatch.setattr(sys, "argv", ["pdnla-colorize", *given])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Done(int(caught.value.code or 0), captured.out, captured.err)
+
+    return run
