@@ -75,6 +75,11 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
                 visible=False,
                 elem_id="still-candidates",
             )
+            together = gr.Checkbox(
+                label="Take colours from all of them: each place from the reference that shows it best",
+                visible=False,
+                elem_id="still-together",
+            )
     colour = gr.Button("Colour", variant="primary", elem_id="still-colour")
     message = gr.Textbox(show_label=False, container=False, interactive=False, visible=False, elem_id="still-message")
     with gr.Column(visible=False) as results:
@@ -117,7 +122,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
             undo = gr.Button("Undo the last correction", elem_id="still-undo")
     sliders = [saturation, strength]
     views = [comparison, result, reference, where, message]
-    offered = [candidates, reference, message, results]
+    offered = [candidates, together, reference, message, results]
     # One at a time: what a late one found must not replace what the last one shows.
     choosing: dict[str, Any] = {"concurrency_id": "choosing", "concurrency_limit": 1, "api_visibility": "private"}
     for event in (target.upload, target.clear):
@@ -126,7 +131,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
         event(handlers.take_references, references, offered, **choosing)
     folder.upload(handlers.take_references, folder, offered, **choosing)
     candidates.select(handlers.choose, None, [reference, message], api_visibility="private")
-    colour.click(handlers.colour, sliders, [*views, results], api_visibility="private")
+    colour.click(handlers.colour, [*sliders, together], [*views, results], api_visibility="private")
     for slider in sliders:
         slider.input(
             handlers.adjust,
@@ -232,9 +237,9 @@ class _Handlers:
             answers[:] = [session.still.choose(int(event.index)), _say("")]
         return answers
 
-    def colour(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
+    def colour(self, saturation: float, strength: float, together: bool, request: gr.Request) -> list[Any]:
         with self._session(request) as session, _refusing(4, more=1) as answers:
-            session.still.colour()
+            session.still.colour(together)
             answers[:] = [*_views(session.still, _adjustment(saturation, strength)), gr.Column(visible=True)]
         return answers
 
@@ -299,11 +304,12 @@ class _Handlers:
 
 
 def _offers(still: Still, sentence: str) -> list[Any]:
-    """Return the candidates, the chosen one, a sentence, and no results."""
+    """Return the candidates, whether all can be taken, the chosen one, a sentence, and whether there are results."""
     thumbnails = still.thumbnails()
     gallery = gr.Gallery(thumbnails or None, visible=bool(thumbnails), selected_index=0 if thumbnails else None)
     reference = still.choose(still.chosen) if thumbnails else None
-    return [gallery, gr.Image(reference), _say(sentence), gr.Column(visible=still.editor is not None)]
+    together = gr.Checkbox(visible=len(thumbnails) > 1)
+    return [gallery, together, gr.Image(reference), _say(sentence), gr.Column(visible=still.editor is not None)]
 
 
 def _views(still: Still, adjustment: Adjustment) -> list[Any]:

@@ -153,8 +153,11 @@ class Still:
             self.chosen = number
             return self._write(self._shown[number].rgb())
 
-    def colour(self) -> None:
+    def colour(self, together: bool = False) -> None:
         """Colour the target after the chosen candidate.
+
+        Args:
+            together: after all candidates: correspondence chooses among the places of all.
 
         Raises:
             UserError: there is no target or no reference, or the network fails.
@@ -165,7 +168,7 @@ class Still:
             picture = _read(target)
             with self.studio.turn() as colorizer:
                 references = (_read(candidate.upload) for candidate in self.candidates)
-                self.editor = Editor(colorizer, picture, references, self.chosen)
+                self.editor = Editor(colorizer, picture, references, None if together else self.chosen)
 
     def compare(self, adjustment: Adjustment, full: bool = False) -> Comparison:
         """Return files to compare.
