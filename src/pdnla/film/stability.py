@@ -19,8 +19,8 @@ from pdnla.film.motion import Finder, Map, filled
 
 STEP = 4
 """Largest number of frames from one key frame to the next."""
-MEMORY = 12.0
-"""Largest weight of carried colours, in key frames."""
+MEMORY = 4.0
+"""Largest weight of carried colours, in certain key frames: with confidences of a half, a mean over about eight."""
 CERTAIN = 1e3
 """Confidence of colours that are given, which nothing is joined with."""
 _OWN = 0.25  # least weight of a key frame's own colours
