@@ -133,6 +133,20 @@ def test_a_correction_takes_colours_from_any_reference(colorizer: Colorizer) -> 
     assert editor.source(*RIGHT).number == 0
 
 
+def test_colours_of_several_references_come_from_the_one_that_the_place_is_in(colorizer: Colorizer) -> None:
+    photographs = [Image.fromarray(picture).resize((SIDE, SIDE)) for picture in (data.astronaut(), data.chelsea())]
+    for number, target in enumerate(photographs):
+        editor = Editor(colorizer, target.convert("L"), photographs, main=None, side=SIDE)
+        for point in ((0.44, 0.2), (0.4, 0.75), (0.75, 0.8)):
+            place = editor.source(*point)
+            assert place.number == number
+            assert np.hypot(place.x - point[0], place.y - point[1]) < 0.05
+        difference = np.asarray(editor.image(), int) - np.asarray(target, int)
+        assert np.abs(difference).mean() < 15
+        editor.correct((0.5, 0.5), (0.5, 0.5), number=1 - number)
+        assert editor.source(0.5, 0.5).number == 1 - number
+
+
 def test_a_correction_holds_for_any_network_and_does_not_run_it_again() -> None:
     network = OneColour()
     colorizer = Colorizer(network, device="cpu", precision="float32", size=64)

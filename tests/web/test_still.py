@@ -139,6 +139,19 @@ def test_a_point_is_marked_where_its_colour_comes_from_corrected_and_undone(
     assert not still.undo()
 
 
+def test_colours_are_taken_from_all_references_where_that_is_asked(
+    studio: Studio, pictures: Path, tmp_path: Path
+) -> None:
+    still = ready(studio, tmp_path, pictures / "astronaut_grey.png", pictures / "coffee.png", pictures / "mirrored.jpg")
+    for chosen in (0, 1):
+        still.choose(chosen)
+        still.colour(together=True)
+        still.compare(PLAIN)
+        source = still.mark((0.2, 0.75)).source
+        assert source is not None
+        assert still.candidates[source.number].upload.name == "mirrored.jpg"
+
+
 @pytest.mark.parametrize(
     ("target", "name", "mode"),
     [("described.jpg", "described_colorized.jpg", "RGB"), ("still.gif", "still_colorized.png", "RGB")],

@@ -19,8 +19,8 @@ from pdnla.film.motion import Finder, Map, filled
 
 STEP = 4
 """Largest number of frames from one key frame to the next."""
-MEMORY = 12.0
-"""Largest weight of transferred colours, in key frames."""
+MEMORY = 4.0
+"""Largest weight of transferred colours, in certain key frames: with confidences of a half, a mean over about eight."""
 CERTAIN = 1e3
 """Confidence of given colours, which are not averaged with others."""
 _OWN = 0.25  # smallest weight of a key frame's own colours

@@ -7,6 +7,7 @@ region, and luminance is brought to that region's mean and standard deviation (t
 "Transferring Color to Greyscale Images", SIGGRAPH 2002). Outside the target's region the colours stay as they are.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import kornia.filters
@@ -116,10 +117,10 @@ def correct(
     prior = functional.avg_pool2d(source, _PER_CELL).flatten()
     log_prior = torch.where(prior > min(_LEAST, float(prior.max()) / 2), _PULL * (prior - 1), _EXCLUDED)
     attention = correspondence.attention(target, cells, code, compared, log_prior)
-    found = carry(attention, code, reference.grid)
+    found = carry(attention, code, [reference.grid])
     rows, columns = (side * _PER_CELL for side in target.grid)
     values = torch.zeros(1, 5 * _PER_CELL**2, target.cells.shape[1], device=weight.device)
-    values[0, :, cells] = torch.cat(found, dim=-1).permute(2, 1, 0).flatten(0, 1)
+    values[0, :, cells] = torch.cat(found[:3], dim=-1).permute(2, 1, 0).flatten(0, 1)
     spots = functional.fold(values, (rows, columns), _PER_CELL, stride=_PER_CELL)
     chroma, alike, places = spots.split([2, 1, 2], dim=1)
     # Outside the region its mean, with no weight to speak of: windows at its border see nothing else.
@@ -164,20 +165,22 @@ class CarriedSpots(NamedTuple):
         chroma: a* and b*, ``(M, spots, 2)``.
         alike: how alike the places are that it comes from, a cosine, ``(M, spots, 1)``.
         places: x and y in [0, 1] of the place that most of it comes from, ``(M, spots, 2)``.
+        numbers: which reference that place is in, from 0 on, ``(M, spots)``.
     """
 
     chroma: Tensor
     alike: Tensor
     places: Tensor
+    numbers: Tensor
 
 
-def carry(attention: SpotAttention, code: ReferenceSpots, grid: tuple[int, int]) -> CarriedSpots:
+def carry(attention: SpotAttention, code: ReferenceSpots, grids: Sequence[tuple[int, int]]) -> CarriedSpots:
     """Return what an attention carries over.
 
     Args:
         attention: of the spots of some cells.
-        code: the reference's code.
-        grid: rows and columns of the reference's cells.
+        code: the code of a reference, or of several, joined (:func:`~pdnla.network.correspondence.join_spots`).
+        grids: rows and columns of the cells of each.
     """
     window = code.spots.shape[2]
     weights = attention.weights
@@ -187,11 +190,15 @@ def carry(attention: SpotAttention, code: ReferenceSpots, grid: tuple[int, int])
     cell, spot = attention.cells.gather(1, best // window), best % window
     side = round(window**0.5)
     margin = (side - _PER_CELL) // 2
-    rows = (cell // grid[1]) * _PER_CELL + spot // side - margin
-    columns = (cell % grid[1]) * _PER_CELL + spot % side - margin
-    height, width = (cells * _PER_CELL for cells in grid)
-    places = torch.stack([(columns + 0.5) / width, (rows + 0.5) / height], dim=-1).clamp(0, 1)
-    return CarriedSpots(weights @ colours, (weights @ cosines).clamp(0, 1), places)
+    shapes = torch.tensor(grids, device=cell.device)
+    ends = shapes.prod(dim=1).cumsum(0)
+    numbers = torch.searchsorted(ends, cell, right=True)
+    cell = cell - (ends - shapes.prod(dim=1))[numbers]
+    height, width = shapes[numbers].unbind(-1)
+    rows = (cell // width) * _PER_CELL + spot // side - margin
+    columns = (cell % width) * _PER_CELL + spot % side - margin
+    places = torch.stack([(columns + 0.5) / (width * _PER_CELL), (rows + 0.5) / (height * _PER_CELL)], dim=-1)
+    return CarriedSpots(weights @ colours, (weights @ cosines).clamp(0, 1), places.clamp(0, 1), numbers)
 
 
 def spot_at(point: tuple[float, float], height: int, width: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from pdnla.inference.chroma_upscaling import ChromaPlane
 from pdnla.inference.colorizer import Colorizer, WorkingColours
 from pdnla.inference.correcting import REACH, Corrected, Correction, carry, check_point, correct, spot_at
 from pdnla.inference.preprocessing import network_input
-from pdnla.network.correspondence import CELL, FINE, SIDE, Correspondence, ReferenceSpots, View
+from pdnla.network.correspondence import CELL, FINE, SIDE, Correspondence, ReferenceSpots, View, join_spots
 
 _EDGE = 1e-3  # of the guided filter of a region's weights: variance of L*/100 below which a window counts as flat
 _SURE = 0.5  # confidence at which a place keeps its colours longest
@@ -77,7 +77,8 @@ class Editor:
         target: what to colour.
         references: pictures in colour; corrections may take colours from each. Only what the network sees of them is
             kept.
-        main: number of the reference that the network is given.
+        main: number of the reference that the network is given; None for all, as
+            :meth:`Colorizer.set_references` takes them.
         side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
 
     Raises:
@@ -89,7 +90,7 @@ class Editor:
         colorizer: Colorizer,
         target: Image.Image | Picture,
         references: Iterable[Image.Image | Picture],
-        main: int = 0,
+        main: int | None = 0,
         side: int = SIDE,
     ) -> None:
         self.target = target if isinstance(target, Picture) else picture_from_pil(target)
@@ -99,12 +100,18 @@ class Editor:
         self._device = colorizer.device
         self._side = side
         self._references: list[Tensor] = []
+        encoded = []
         working: WorkingColours | None = None
         for number, reference in enumerate(references):
             picture = reference if isinstance(reference, Picture) else picture_from_pil(reference)
-            if number == main:
+            if main is None:
+                encoded.append(colorizer.encode(picture))
+            elif number == main:
                 working = colorizer.working_colours(self.target, picture)
             self._references.append(self._input(picture, grey=False))
+        if encoded:
+            colorizer.use(encoded)
+            working = colorizer.working_colours(self.target)
         if working is None:
             raise ValueError(f"main is {main}, and there are {len(self._references)} references")
         self._working = working
@@ -142,13 +149,13 @@ class Editor:
         Args:
             target: x and y in [0, 1] of the point whose colour is wrong.
             reference: x and y in [0, 1] of the point whose colour it is to have.
-            number: which reference; None: the one that the network was given.
+            number: which reference; None: the one that the network was given, or the first of all.
             reach: see :class:`~pdnla.inference.correcting.Correction`.
 
         Raises:
             UserError: a point lies outside its picture, there is no such reference, or the reach is not above 0.
         """
-        number = self.main if number is None else number
+        number = (self.main or 0) if number is None else number
         if not 0 <= number < len(self._references):
             count = len(self._references)
             raise UserError(f"reference {number}: there are {count}; give a number from 0 to {count - 1}")
@@ -184,12 +191,23 @@ class Editor:
                 return Source(correction.number, place[0], place[1], float(corrected.alike[0, 0, row, column]), True)
         per_cell = CELL // FINE
         cell = torch.tensor([row // per_cell * self._view.grid[1] + column // per_cell], device=self._device)
-        seen = self._seen(self.main)
+        numbers = self._given
+        grids = [self._seen(number).view.grid for number in numbers]
         with torch.inference_mode():
-            found = carry(self._correspondence.attention(self._view, cell, seen.code), seen.code, seen.view.grid)
+            found = carry(self._correspondence.attention(self._view, cell, self._given_code), self._given_code, grids)
         spot = row % per_cell * per_cell + column % per_cell
         place = found.places[0, spot].tolist()
-        return Source(self.main, place[0], place[1], float(found.alike[0, spot]))
+        return Source(numbers[int(found.numbers[0, spot])], place[0], place[1], float(found.alike[0, spot]))
+
+    @property
+    def _given(self) -> list[int]:
+        """Numbers of the references that the network was given."""
+        return list(range(len(self._references))) if self.main is None else [self.main]
+
+    @functools.cached_property
+    def _given_code(self) -> ReferenceSpots:
+        with torch.inference_mode():
+            return join_spots([self._seen(number).code for number in self._given])
 
     def _plane(self, adjustment: Adjustment, size: tuple[int, int]) -> ChromaPlane:
         """Return the chroma for a picture of ``size``."""
@@ -222,7 +240,7 @@ class Editor:
     @functools.cached_property
     def _confidence(self) -> Tensor:
         with torch.inference_mode():
-            carried = self._correspondence(self._input(self.target, grey=True), self._seen(self.main).code)
+            carried = self._correspondence(self._input(self.target, grey=True), self._given_code)
             return carried.confidence
 
     def _seen(self, number: int) -> _Seen:

@@ -4,9 +4,11 @@ What users send is shown as text, never as markup: names of files are theirs to 
 """
 
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -14,6 +16,8 @@ from pdnla.errors import UserError
 from pdnla.inference.correcting import REACH
 from pdnla.inference.editing import Adjustment, Source
 from pdnla.web.album import Row, State, colour_album
+from pdnla.web.film import SHOWN, Stopped, has_film
+from pdnla.web.film import Row as ShotRow
 from pdnla.web.sessions import Session, Sessions
 from pdnla.web.still import Still
 from pdnla.web.studio import Studio
@@ -44,6 +48,8 @@ def build_page(studio: Studio, sessions: Sessions) -> gr.Blocks:
             _still_tab(studio, handlers)
         with gr.Tab("Album"):
             _album_tab(studio, handlers)
+        with gr.Tab("Film"):
+            _film_tab(handlers)
         page.unload(handlers.close)
     page.queue(max_size=64, default_concurrency_limit=AT_ONCE, api_open=False)
     return page
@@ -74,6 +80,11 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
                 buttons=[],
                 visible=False,
                 elem_id="still-candidates",
+            )
+            together = gr.Checkbox(
+                label="Take colours from all of them: each place from the reference that shows it best",
+                visible=False,
+                elem_id="still-together",
             )
     colour = gr.Button("Colour", variant="primary", elem_id="still-colour")
     message = gr.Textbox(show_label=False, container=False, interactive=False, visible=False, elem_id="still-message")
@@ -117,7 +128,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
             undo = gr.Button("Undo the last correction", elem_id="still-undo")
     sliders = [saturation, strength]
     views = [comparison, result, reference, where, message]
-    offered = [candidates, reference, message, results]
+    offered = [candidates, together, reference, message, results]
     # One at a time: what a late one found must not replace what the last one shows.
     choosing: dict[str, Any] = {"concurrency_id": "choosing", "concurrency_limit": 1, "api_visibility": "private"}
     for event in (target.upload, target.clear):
@@ -126,7 +137,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
         event(handlers.take_references, references, offered, **choosing)
     folder.upload(handlers.take_references, folder, offered, **choosing)
     candidates.select(handlers.choose, None, [reference, message], api_visibility="private")
-    colour.click(handlers.colour, sliders, [*views, results], api_visibility="private")
+    colour.click(handlers.colour, [*sliders, together], [*views, results], api_visibility="private")
     for slider in sliders:
         slider.input(
             handlers.adjust,
@@ -182,6 +193,51 @@ def _album_tab(studio: Studio, handlers: "_Handlers") -> None:
     stop.click(handlers.stopped, None, message, cancels=[running], api_visibility="private")
 
 
+def _film_tab(handlers: "_Handlers") -> None:
+    if not has_film():
+        gr.Markdown('Film needs an extra that is not installed: `pip install "pdnla[film]"`.')
+        return
+    with gr.Row():
+        target = gr.File(label="Film: a video file", height=160, elem_id="film-target")
+        references = gr.File(
+            label="References in colour: one or more. Shots name them by their numbers, from 1 on.",
+            file_count="multiple",
+            height=160,
+            elem_id="film-references",
+        )
+    find = gr.Button("Find shots", elem_id="film-find")
+    message = gr.Textbox(show_label=False, container=False, interactive=False, lines=2, elem_id="film-message")
+    with gr.Column(visible=False) as found:
+        frames = gr.Gallery(
+            label="A frame of each shot",
+            columns=5,
+            height=260,
+            object_fit="contain",
+            interactive=False,
+            buttons=[],
+            format="jpeg",
+            elem_id="film-frames",
+        )
+        shots = gr.Dataframe(
+            headers=["First frame", "Last frame", "References"],
+            datatype=["number", "number", "str"],
+            column_count=3,
+            type="array",
+            interactive=True,
+            label="Shots: click a cell to change it; several references are separated by commas",
+            elem_id="film-shots",
+        )
+        with gr.Row():
+            start = gr.Button("Colour the film", variant="primary", elem_id="film-start")
+            stop = gr.Button("Stop", variant="stop", elem_id="film-stop")
+    result = gr.HTML(elem_id="film-result")
+    file = gr.DownloadButton("Download the film", visible=False, variant="primary", elem_id="film-file")
+    long: dict[str, Any] = {"concurrency_limit": AT_ONCE // 2, "api_visibility": "private"}
+    find.click(handlers.find_shots, [target, references], [message, found, frames, shots, result, file], **long)
+    start.click(handlers.film, shots, [message, result, file], show_progress="minimal", **long)
+    stop.click(handlers.stop_film, None, message, api_visibility="private")
+
+
 def _reference_label(studio: Studio, more: str = "") -> str:
     folder = f" None: those of {studio.folder.name} on this machine." if studio.folder else ""
     return f"References in colour: one or more.{more}{folder}"
@@ -232,9 +288,9 @@ class _Handlers:
             answers[:] = [session.still.choose(int(event.index)), _say("")]
         return answers
 
-    def colour(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
+    def colour(self, saturation: float, strength: float, together: bool, request: gr.Request) -> list[Any]:
         with self._session(request) as session, _refusing(4, more=1) as answers:
-            session.still.colour()
+            session.still.colour(together)
             answers[:] = [*_views(session.still, _adjustment(saturation, strength)), gr.Column(visible=True)]
         return answers
 
@@ -291,6 +347,44 @@ class _Handlers:
             except UserError as error:
                 yield [_tell(error), gr.skip(), gr.skip(), gr.skip()]
 
+    def find_shots(self, target: str | None, references: list[str] | None, request: gr.Request) -> list[Any]:
+        with self._session(request) as session:
+            nothing = [gr.Column(visible=False), None, None, "", gr.DownloadButton(visible=False)]
+            try:
+                sent = session.sent(target)
+                left_out = session.film.take(sent[0] if sent else None, session.sent(references))
+                shots = session.film.find_shots(_progress("finding shots"))
+            except Stopped:
+                return ["Stopped.", *nothing]
+            except UserError as error:
+                return [_tell(error), *nothing]
+            names = [f"{number}: {one}" for number, one in enumerate(session.film.references, 1)]
+            sentences = [*(f"left out: {sentence}" for sentence in left_out), *shots.remarks]
+            said = "\n".join([f"{len(shots.rows)} shots; references {', '.join(names)}", *sentences])
+            frames = [
+                (frame, f"{row.first} to {row.last} · {row.references}")
+                for frame, row in zip(shots.frames, shots.rows, strict=True)
+            ]
+            return [said, gr.Column(visible=True), frames, [list(row) for row in shots.rows], *nothing[3:]]
+
+    def film(self, rows: list[list[Any]], request: gr.Request) -> Iterator[list[Any]]:
+        with self._session(request) as session:
+            session.stop.clear()
+            try:
+                with closing(session.film.colour(_shot_rows(rows), session.stop)) as states:
+                    for state in states:
+                        said = "\n".join([f"frame {state.done} of {state.total}", *state.remarks])
+                        yield [said, *_shown_film(state.result)]
+            except Stopped:
+                yield ["Stopped.", gr.skip(), gr.skip()]
+            except UserError as error:
+                yield [_tell(error), gr.skip(), gr.skip()]
+
+    def stop_film(self, request: gr.Request) -> str:
+        with self._session(request) as session:
+            session.stop.set()
+        return "Stopping after this frame."
+
     def stopped(self) -> str:
         return "Stopped."
 
@@ -299,11 +393,12 @@ class _Handlers:
 
 
 def _offers(still: Still, sentence: str) -> list[Any]:
-    """Return the candidates, the chosen one, a sentence, and no results."""
+    """Return the candidates, whether all can be taken, the chosen one, a sentence, and whether there are results."""
     thumbnails = still.thumbnails()
     gallery = gr.Gallery(thumbnails or None, visible=bool(thumbnails), selected_index=0 if thumbnails else None)
     reference = still.choose(still.chosen) if thumbnails else None
-    return [gallery, gr.Image(reference), _say(sentence), gr.Column(visible=still.editor is not None)]
+    together = gr.Checkbox(visible=len(thumbnails) > 1)
+    return [gallery, together, gr.Image(reference), _say(sentence), gr.Column(visible=still.editor is not None)]
 
 
 def _views(still: Still, adjustment: Adjustment) -> list[Any]:
@@ -352,6 +447,32 @@ def _progress_of(state: State) -> list[Any]:
 
 def _line(row: Row) -> list[str]:
     return [row.name, row.reference, "" if row.score is None else f"{row.score:.2f}"]
+
+
+def _shot_rows(rows: Sequence[Sequence[Any]]) -> list[ShotRow]:
+    """Return the rows of the table, without empty ones.
+
+    Raises:
+        UserError: a frame is no number.
+    """
+    shots = []
+    for first, last, references in rows:
+        if first in ("", None) and last in ("", None):
+            continue
+        try:
+            shots.append(ShotRow(int(first), int(last), str(references or "")))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"shot {first} to {last}: needs the numbers of its first and last frame") from error
+    return shots
+
+
+def _shown_film(result: Path | None) -> list[Any]:
+    if result is None:
+        return [gr.skip(), gr.skip()]
+    address = f"/gradio_api/file={quote(str(result))}"
+    video = f'<video controls src="{html.escape(address)}" style="max-width: 100%"></video>'
+    shown = video if result.suffix.lower() in SHOWN else ""
+    return [shown, gr.DownloadButton(value=result, visible=True)]
 
 
 def _adjustment(saturation: float, strength: float) -> Adjustment:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from pdnla.errors import UserError
+from pdnla.web.film import FilmDesk
 from pdnla.web.still import Still
 from pdnla.web.studio import Studio
 
@@ -30,6 +31,8 @@ class Session:
         self.folder, self.uploads = folder, uploads
         self.still = Still(studio, folder / "still")
         self.closed = threading.Event()
+        self.stop = threading.Event()  # what is long stops
+        self.film = FilmDesk(studio, folder / "film", self.closed)
         self._sent: set[Path] = set()
 
     def __enter__(self) -> Self:

@@ -18,7 +18,7 @@ from pdnla.web.picking import BEST, Candidate, pick, readable
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import Upload, check_count, check_upload, keep_upload
 
-SHOWN_PIXELS = 2_000_000
+SHOWN_PIXELS = 1_200_000
 """Larger pictures are shown reduced to about as many pixels, unless their full size is asked for."""
 _THUMBNAIL = 320  # longest side in pixels
 _QUALITY = 92  # of the JPEG and WebP files that are shown
@@ -129,7 +129,7 @@ class Still:
                     left_out.append(str(error))
                     continue
                 self.candidates.append(candidate)
-                self._shown.append(Picture(picture.resized(_reduced(picture.size, self.shown_pixels // 2)).colour))
+                self._shown.append(Picture(picture.resized(_reduced(picture.size, self.shown_pixels)).colour))
             if not self.candidates:
                 raise UserError(left_out[0])
             return left_out
@@ -153,8 +153,11 @@ class Still:
             self.chosen = number
             return self._write(self._shown[number].rgb())
 
-    def colour(self) -> None:
+    def colour(self, together: bool = False) -> None:
         """Colour the target after the chosen candidate.
+
+        Args:
+            together: after all candidates: correspondence chooses among the places of all.
 
         Raises:
             UserError: there is no target or no reference, or the network fails.
@@ -165,7 +168,7 @@ class Still:
             picture = _read(target)
             with self.studio.turn() as colorizer:
                 references = (_read(candidate.upload) for candidate in self.candidates)
-                self.editor = Editor(colorizer, picture, references, self.chosen)
+                self.editor = Editor(colorizer, picture, references, None if together else self.chosen)
 
     def compare(self, adjustment: Adjustment, full: bool = False) -> Comparison:
         """Return files to compare.

@@ -1,0 +1,301 @@
+"""A film of one user: its shots with their references to change, then coloured with progress."""
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from torch import Tensor
+
+from pdnla.errors import UserError
+from pdnla.film.planning import Film, plan_film
+from pdnla.film.shots import Shot, write_shots
+from pdnla.images.io import Picture
+from pdnla.inference.colorizer import Colorizer, Encoded
+from pdnla.network.correspondence import Carried
+from pdnla.web.picking import readable
+from pdnla.web.studio import Studio
+from pdnla.web.uploads import Upload, check_count, keep_upload
+
+_ABOUT = {"weights": "of the page"}  # one run has one network
+SHOWN = (".mp4", ".m4v", ".webm")
+"""Suffixes of films that browsers show."""
+
+
+class Row(NamedTuple):
+    """A shot: numbers of its first and last frame, from 0 on, and of its references, from 1 on: ``1, 3``."""
+
+    first: int
+    last: int
+    references: str
+
+
+class Shots(NamedTuple):
+    """What was found in a film.
+
+    Attributes:
+        rows: the shots.
+        frames: a coloured frame of each.
+        remarks: sentences that the user should know.
+    """
+
+    rows: list[Row]
+    frames: list[Image.Image]
+    remarks: list[str]
+
+
+class Progress(NamedTuple):
+    """How far a film is; ``result`` once it is done."""
+
+    done: int
+    total: int
+    remarks: list[str]
+    result: Path | None = None
+
+
+class Stopped(Exception):
+    """The user left or stopped it."""
+
+
+def has_film() -> bool:
+    """Return whether what film needs is installed, the extra ``pdnla[film]``."""
+    return find_spec("av") is not None and find_spec("cv2") is not None
+
+
+class FilmDesk:
+    """The Film tab of one user.
+
+    Args:
+        studio: what all users share.
+        folder: where this user's films go.
+        closed: is set when the page is closed, which stops the work.
+    """
+
+    def __init__(self, studio: Studio, folder: Path, closed: threading.Event) -> None:
+        self.studio, self.folder, self.closed = studio, folder, closed
+        self.references: list[Upload] = []
+        self._film: Film | None = None
+        self._busy = threading.Lock()  # not one of a thread: an iterator may go on in another
+
+    def take(self, target: str | Path | None, references: Sequence[str | Path]) -> list[str]:
+        """Take a film and references, and return a sentence for each reference that cannot be used.
+
+        Raises:
+            UserError: there is no film, no reference, or none that can be used.
+        """
+        with self._working():
+            self._film = None
+            if target is None:
+                raise UserError("there is no film; choose a video file first")
+            if not references:
+                raise UserError("there is no reference; choose pictures in colour")
+            check_count(references, self.studio.limits, "references")
+            film = keep_upload(target, self.folder / "film")
+            kept = [keep_upload(path, self.folder / "references") for path in references]
+            self.references, left_out = readable(kept, self.studio.limits)
+            if not self.references:
+                raise UserError(left_out[0])
+            try:
+                self._film = plan_film(film.path, [one.path for one in self.references], None)
+            except UserError as error:
+                raise UserError(film.told(error)) from error
+            self._film = self._film._replace(size=self.studio.colorizer.size)
+            return left_out
+
+    def find_shots(self, progress: Callable[[int, int], None]) -> Shots:
+        """Find the shots of the film, choose their references, and colour a frame of each.
+
+        Args:
+            progress: called with the number of frames that were searched and of all.
+
+        Raises:
+            UserError: the film or a reference cannot be read.
+        """
+        from pdnla.film.colouring import Work
+        from pdnla.film.references import References
+
+        with self._working(), self._told():
+            film = self._taken()
+            colorizer = InTurns(self.studio)
+            observer = _Observer(self.closed, progress, lambda done, total: None)
+            work = Work(film, _ABOUT, observer)
+            megapixels = work.source.size[0] * work.source.size[1] / 1e6
+            if megapixels > self.studio.limits.megapixels:
+                most = self.studio.limits.megapixels
+                raise UserError(f"{film.target}: has {megapixels:.0f} million pixels, and this page takes {most}")
+            work.open()
+            scan = work.scan()
+            shots = work.shots(scan)
+            references = References(film.references, colorizer)
+            shown = work.shown(shots, scan)
+            choices = references.choose(shots, shown, scan.frames, lambda done, total: None)
+            rows, frames = [], []
+            for number, (shot, _) in enumerate(choices):
+                observer.check()
+                numbers = [film.references.index(path) + 1 for path in shot.references]
+                rows.append(Row(shot.start, shot.end - 1, ", ".join(map(str, numbers))))
+                references.use(shot.references)
+                frames.append(colorizer.colorize(shown(number)))
+            return Shots(rows, frames, self._named(observer.remarks))
+
+    def colour(self, rows: Sequence[Row], stop: threading.Event) -> Generator[Progress, None, None]:
+        """Colour the film with shots as the user wants them, and yield how far it is.
+
+        Others have their turns between two frames.
+
+        Args:
+            rows: the shots.
+            stop: set to stop; so does closing the iterator, or the page.
+
+        Raises:
+            UserError: the shots do not fit the film, or something cannot be read or written.
+        """
+        from pdnla.film.colouring import colour_film
+
+        with self._working(), self._told():
+            film = self._taken()._replace(shots=self.folder / "shots.csv")
+            assert film.shots is not None
+            write_shots(film.shots, [self._shot(row) for row in rows])
+            events: queue.SimpleQueue[tuple[int, int] | BaseException | Path] = queue.SimpleQueue()
+            left = threading.Event()
+            observer = _Observer(self.closed, lambda done, total: None, lambda *counts: events.put(counts), stop, left)
+
+            def work() -> None:
+                try:
+                    events.put(colour_film(film, InTurns(self.studio), _ABOUT, False, observer))
+                except BaseException as error:  # handed to whoever waits
+                    events.put(error)
+
+            thread = threading.Thread(target=work, name="film")
+            thread.start()
+            try:
+                done = total = 0
+                while not isinstance(event := events.get(), Path):
+                    if isinstance(event, BaseException):
+                        raise event
+                    done, total = event
+                    yield Progress(done, total, self._named(observer.remarks))
+                yield Progress(total, total, self._named(observer.remarks), event)
+            finally:
+                left.set()
+                thread.join()
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise UserError("this film is being worked on; wait, or stop it")
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def _taken(self) -> Film:
+        if self._film is None:
+            raise UserError("there is no film; choose a video file and references, and find its shots")
+        return self._film
+
+    def _shot(self, row: Row) -> Shot:
+        numbers = [number.strip() for number in row.references.replace(";", ",").split(",") if number.strip()]
+        for number in numbers:
+            if not number.isdecimal() or not 1 <= int(number) <= len(self.references):
+                raise UserError(
+                    f"shot {row.first} to {row.last}: there is no reference {number}; give numbers from 1 to"
+                    f" {len(self.references)}"
+                )
+        return Shot(row.first, row.last + 1, tuple(self.references[int(number) - 1].path for number in numbers))
+
+    def _named(self, sentences: Sequence[str]) -> list[str]:
+        """Return sentences with the names that the user knows in place of paths."""
+        named = []
+        for sentence in sentences:
+            for upload in self.references:
+                sentence = upload.told(sentence)
+            if self._film is not None:
+                for path in (self._film.target, self._film.out):
+                    sentence = sentence.replace(str(path), path.name)
+            named.append(sentence.replace(f"{self.folder / 'shots.csv'}", "the table of shots"))
+        return named
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            raise UserError(self._named([str(error)])[0]) from error
+
+
+class InTurns(Colorizer):
+    """A studio's colorizer with references of its own, which waits for its turn at each frame.
+
+    Args:
+        studio: the studio.
+    """
+
+    def __init__(self, studio: Studio) -> None:
+        self.__dict__.update(studio.colorizer.__dict__)  # the same network, not another copy
+        self._studio = studio
+        self._held = False
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._held:  # one of these methods calls another
+            yield
+            return
+        with self._studio.turn():
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
+
+    def encode(self, reference: Image.Image | Picture) -> Encoded:
+        """Encode a reference in turn."""
+        with self._turn():
+            return super().encode(reference)
+
+    def predict(self, grey: Tensor, reference: Tensor | None = None) -> Tensor:
+        """Run the network in turn."""
+        with self._turn():
+            return super().predict(grey, reference)
+
+    def estimate(self, grey: Tensor) -> Carried:
+        """Run the network in turn."""
+        with self._turn():
+            return super().estimate(grey)
+
+
+class _Observer:
+    """Collects the events of a film; raises :class:`Stopped` where one of the ``ends`` is set."""
+
+    def __init__(
+        self,
+        closed: threading.Event,
+        scanned: Callable[[int, int], Any],
+        coloured: Callable[[int, int], Any],
+        *ends: threading.Event,
+    ) -> None:
+        self.remarks: list[str] = []
+        self._ends = (closed, *ends)
+        self._scanned, self._coloured = scanned, coloured
+
+    def check(self) -> None:
+        if any(end.is_set() for end in self._ends):
+            raise Stopped
+
+    def remark(self, sentence: str) -> None:
+        self.remarks.append(sentence)
+
+    def damage(self, sentence: str) -> None:
+        self.remarks.append(sentence)
+
+    def scanned(self, done: int, total: int) -> None:
+        self.check()
+        self._scanned(done, total)
+
+    def coloured(self, done: int, total: int) -> None:
+        self.check()
+        self._coloured(done, total)
