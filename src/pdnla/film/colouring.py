@@ -136,7 +136,8 @@ class Work:
         remove_stale_temporaries(self.folder)
         references = [_identity(path) for path in self.film.references]
         if self._changed("source.json", [str(self.film.target), self.source.signature(), references]):
-            self._remove("scan.npz", "frame_*", "segment_*")
+            self._remove("scan.npz", "frame_*")
+            self._begin_anew()
 
     def settle(self, shots: Sequence[Shot]) -> None:
         """Leave out segments that an earlier run coloured with other settings.
@@ -154,11 +155,14 @@ class Work:
             "depth": film.depth,
             **self._about,
         }
-        begun = any(self.folder.glob("segment_*"))
         if self._changed("settings.json", settings):
-            self._remove("segment_*")
-            if begun:
-                self.observer.remark(f"{film.out}: was begun with other settings and is coloured anew")
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Leave out what was coloured before."""
+        if any(self.folder.glob("segment_*")):
+            self.observer.remark(f"{self.film.out}: was begun with other settings and is coloured anew")
+        self._remove("segment_*")
 
     def _changed(self, name: str, value: Any) -> bool:
         """Return whether a value differs from that of the last run, and keep it."""
