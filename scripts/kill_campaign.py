@@ -9,7 +9,7 @@ Parts:
 - `album`: `pdnla-colorize` colours an album and is killed (SIGKILL to all of its processes) at random moments, then run
   to the end. Every picture must have the bytes that an undisturbed run gives, and no other file may be left.
 - `disk`: the results' folder has too little space (a small tmpfs, which needs root). What was written must be whole,
-  the rest be reported with exit status 1, and the same command must finish when there is space again.
+  the full disk be said with exit status 2, and the same command must finish when there is space again.
 - `removed`: the results' folder is removed while the command runs. There must be no traceback, and the same command
   must finish.
 - `training`: for each seed, a short `pdnla-train` is killed and resumed; the weights must be those, bit for bit, of a
@@ -163,7 +163,7 @@ def fill_disk(folder: Path, options: argparse.Namespace) -> Finding:
     try:
         out = disk / "out"
         status, _ = run_to_the_end(colour_command(folder, out), log)
-        wrong = [f"exit status {status} on the full disk"] * (status != 1) + tracebacks(log)
+        wrong = [f"exit status {status} on the full disk"] * (status != 2) + tracebacks(log)
         found = {name: digest for name, digest in contents(out).items() if name.endswith(".png")}
         wrong += [f"{name}: half written" for name, digest in found.items() if expected.get(name) != digest]
         subprocess.run(["mount", "-o", f"remount,size={size * 4}", str(disk)], check=True)

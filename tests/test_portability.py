@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import builtins, importlib, os, pkgutil, signal
 POSIX = {"resource", "fcntl", "pwd", "grp", "termios", "tty", "pty"}
@@ -38,6 +40,7 @@ assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "lock"]
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_and_files_are_written_without_posix() -> None:
     result = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

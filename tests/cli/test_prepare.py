@@ -190,13 +190,16 @@ def test_mistakes_get_one_sentence(
         (("empty", "out"), "holds no image"),
         (("file", "out"), "is a file; name the folder with the images"),
         (("greys", "file"), "is a file; name a folder for the shards"),
-        (("greys", "out", "--workers", 1), "holds no readable colour photograph"),
+        (("greys", "out", "--workers", 1), "holds no readable colour photograph; choose another folder (1 left out"),
+        (("greys", "greys"), "greys: is the folder of the photographs; name another"),
         (("greys", "out", "--shard-size", 0), "see pdnla-prepare --help"),
         (("greys",), "see pdnla-prepare --help"),
     ]:
         given = [tmp_path / a if str(a).isalpha() else a for a in arguments]
         assert command(monkeypatch, *given) == 2
         assert sentence in error(capsys)
+    assert not list((tmp_path / "out").iterdir())
+    assert [path.name for path in (tmp_path / "greys").iterdir()] == ["g.png"]
 
 
 def test_training_from_shards_composes(tmp_path: Path) -> None:

@@ -302,6 +302,18 @@ def test_missing_files_and_folders_are_one_sentence(tmp_path: Path) -> None:
             read_image(path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
+def test_a_pipe_is_refused_and_left_out_of_a_folder_instead_of_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    Image.new("L", (2, 2)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"pipe\.png: is a pipe or a device"):
+        read_image(tmp_path / "pipe.png")
+    left_out: list[str] = []
+    assert list_images(tmp_path, left_out.append) == list_images(tmp_path) == [tmp_path / "a.png"]
+    assert len(left_out) == 1
+    assert left_out[0].startswith(f"{tmp_path / 'pipe.png'}: is a pipe or a device")
+
+
 def test_a_hundred_megapixels_are_read_without_lifting_pillows_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:

@@ -28,7 +28,7 @@ app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
 class Depth(str, enum.Enum):
-    """Bits a channel of a result."""
+    """Bits per channel of a result."""
 
     eight = "8"
     sixteen = "16"
@@ -139,7 +139,7 @@ def colorize(
         typer.Option(help="Use the fast versions of the network's modules; --no-accelerate uses the plain ones."),
     ] = True,
     depth: Annotated[
-        Depth, typer.Option(help="Bits a channel of the results; 16, in PNG or TIFF, keep a 16-bit grey scan's L*.")
+        Depth, typer.Option(help="Bits per channel of the results; 16, in PNG or TIFF, keep a 16-bit grey scan's L*.")
     ] = Depth.eight,
     film: Annotated[
         bool,
@@ -222,7 +222,7 @@ def colorize(
 
         pdnla-colorize frames/ stills/ --film -o coloured/
 
-    Results that exist are skipped, so a command that was stopped goes on where it stopped. Under torchrun or srun
+    Results that exist are skipped, so repeating a stopped command continues it. Under torchrun or srun
     each process colours its share. Pictures that cannot be coloured are listed in failed.csv next to the results, and
     the exit status is 1.
     """

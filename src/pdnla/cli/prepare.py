@@ -50,7 +50,7 @@ def prepare(
 
         pdnla-train data=imagenet_shards data.root=shards/
     """
-    from pdnla.data.preparing import GREY, begin, plan_shards, write_left_out, write_shards, written
+    from pdnla.data.preparing import GREY, begin, discard, plan_shards, write_left_out, write_shards, written
 
     echo(f"listing {folder}")
     unlisted: list[str] = []
@@ -74,14 +74,19 @@ def prepare(
             left_out += shard.left_out
             counts = f"{shard.kept} photographs, {len(shard.left_out)} left out"
             progress.advance(len(job.paths), f"wrote {done}/{len(plan.jobs)} shard {job.number}: {counts}")
+    if not kept:
+        discard(out)
+        path, reason = left_out[0]
+        raise UserError(
+            f"{folder}: holds no readable colour photograph; choose another folder ({len(left_out)} left out,"
+            f" the first: {path}: {reason})"
+        )
     write_left_out(out, left_out)
     grey = sum(reason == GREY for _, reason in left_out)
     echo(
         f"{kept} photographs in {len(plan.jobs)} shards, {skipped} of which existed before; {len(left_out)} left out"
         f" ({grey} grey, {len(left_out) - grey} unreadable), listed in {out / 'left_out.csv'}"
     )
-    if not kept:
-        raise UserError(f"{folder}: holds no readable colour photograph; choose another folder")
     return SOME_FAILED if unlisted else 0
 
 

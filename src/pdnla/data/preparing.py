@@ -69,8 +69,10 @@ def plan_shards(
         left_out: called with a sentence for each folder that cannot be listed; None makes such a folder an error.
 
     Raises:
-        UserError: the folder is missing or holds no image.
+        UserError: the folder is missing, holds no image, or is ``out``.
     """
+    if out.resolve() == folder.resolve():
+        raise UserError(f"{out}: is the folder of the photographs; name another folder for the shards")
     images = without_held_out(list_images(folder, left_out, natural=False), folder)
     paths = [path.relative_to(folder).as_posix() for path in images]
     lengths = np.array([_length(path) for path in images])
@@ -99,6 +101,11 @@ def plan_shards(
     return ShardPlan(jobs, record)
 
 
+def discard(out: Path) -> None:
+    """Remove the shards in a folder, their plan and their list of what was left out."""
+    _remove([out / "plan.json", out / "left_out.csv", *out.glob("shard-*.json"), *out.glob("shard-*.tar")])
+
+
 def _length(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -120,7 +127,7 @@ def begin(plan: ShardPlan, out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; name a folder for the shards")
     if overwrite:
-        _remove([out / "plan.json", out / "left_out.csv", *out.glob("shard-*.json"), *out.glob("shard-*.tar")])
+        discard(out)
     elif (out / "plan.json").exists():
         existing = read_plan(out)
         for key, what in (("shard_size", "--shard-size"), ("size", "--size")):

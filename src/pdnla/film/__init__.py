@@ -1,9 +1,9 @@
-"""Colouring film: from a video file or a folder of frames to another, after reference pictures.
+"""Colouring of film with reference pictures: video files or folders of frames in, and out.
 
-* ``source``, ``video``, ``planes``: frames in and out; the source's luminance plane is kept, its sound is copied.
-* ``shots``, ``references``: where the camera cuts, and which references colour each shot.
-* ``motion``, ``stability``: colours that hold still.
-* ``planning``, ``colouring``: from command to result, in parts that survive a kill; ``review`` shows a frame a shot.
+* ``source``, ``video``, ``planes``: reading and writing of frames; the luminance plane is kept, and the sound copied.
+* ``shots``, ``references``: detection of cuts, and the choice of references for each shot.
+* ``motion``, ``stability``: temporal stability of colours along motion.
+* ``planning``, ``colouring``: from the command to the result, resumable; ``review``: a page with a frame of each shot.
 
-PyAV and OpenCV are in the extra ``pdnla[film]``.
+The extra ``pdnla[film]`` installs PyAV and OpenCV.
 """

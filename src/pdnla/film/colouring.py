@@ -1,7 +1,7 @@
-"""Colour a film: find its shots, colour it in segments that survive a kill, and join them.
+"""Colouring of a film: detect its shots, colour it in resumable segments, and join them.
 
-What is finished lies in the folder ``RESULT.parts`` beside the result until that is whole: the scan, and segments with
-the colours that the next one goes on from, so that a film coloured in several runs is the same as in one.
+Until the result is complete, the folder ``RESULT.parts`` next to it holds the scan and the finished segments, each with
+the colours from which the next one continues. A film that is coloured in several runs is the same as in one.
 """
 
 import itertools
@@ -54,7 +54,7 @@ _logger = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 
 SEGMENT = 240
-"""Least number of frames of a segment: what a kill can cost."""
+"""Smallest number of frames of a segment, the work that a kill can lose."""
 _AHEAD = 12  # frames decoded ahead
 _SHOWN = 768  # longest side of a shot's frame for the review
 
@@ -63,10 +63,10 @@ class Observer(Protocol):
     """Receives the events of colouring a film."""
 
     def remark(self, sentence: str) -> None:
-        """Something that the user should know; the work goes on."""
+        """A note for the user; the work continues."""
 
     def damage(self, sentence: str) -> None:
-        """Some of the film cannot be read; the rest is coloured."""
+        """A part of the film cannot be read; the rest is coloured."""
 
     def scanned(self, done: int, total: int) -> None:
         """``done`` of about ``total`` frames were searched for cuts; 0 if their number is not known."""
@@ -76,13 +76,13 @@ class Observer(Protocol):
 
 
 class Scan(NamedTuple):
-    """What was found in a first pass over a film.
+    """The results of the first pass over a film.
 
     Attributes:
         times: time stamps of all frames.
         cuts: numbers of the frames that follow a cut.
         frames: references that are frames of the film, by number.
-        remarks: what was wrong with the film.
+        remarks: sentences about damage of the film.
     """
 
     times: list[int]
@@ -92,15 +92,15 @@ class Scan(NamedTuple):
 
 
 class Work:
-    """A film, opened, with the folder of its finished parts.
+    """An opened film, with the folder of its finished parts.
 
     Args:
         film: the film.
-        about: what else decides its result, such as the weights.
+        about: further settings that affect the result, such as the weights.
         observer: receives the events.
 
     Raises:
-        UserError: the source cannot be read, or the result cannot be written as asked.
+        UserError: the source cannot be read, or the result cannot be written with these options.
     """
 
     def __init__(self, film: Film, about: dict[str, Any], observer: Observer) -> None:
@@ -122,10 +122,10 @@ class Work:
         self._about = about
 
     def open(self) -> None:
-        """Make the folder of parts; leave out what an earlier run found in another film.
+        """Create the folder of parts, and remove the parts of another film.
 
         Raises:
-            UserError: it cannot be made.
+            UserError: it cannot be created.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -136,10 +136,10 @@ class Work:
         remove_stale_temporaries(self.folder)
         references = [_identity(path) for path in self.film.references]
         if self._changed("source.json", [str(self.film.target), self.source.signature(), references]):
-            self._remove("scan.npz", "frame_*")  # segments are left to `settle`, whose settings hold the source too
+            self._remove("scan.npz", "frame_*")  # `settle` removes segments; its settings include the source
 
     def settle(self, shots: Sequence[Shot]) -> None:
-        """Leave out segments that an earlier run coloured with other settings.
+        """Remove segments that an earlier run coloured with other settings.
 
         Args:
             shots: the shots with their references.
@@ -162,13 +162,13 @@ class Work:
                 self.observer.remark(f"{film.out}: was begun with other settings and is coloured anew")
 
     def _changed(self, name: str, value: Any) -> bool:
-        """Return whether a value differs from that of the last run, and keep it."""
+        """Return whether a value differs from that of the last run, and store it."""
         file = self.folder / name
         text = json.dumps(value)
         try:
             if file.read_text(encoding="utf-8") == text:
                 return False
-        except (OSError, UnicodeDecodeError) as error:  # none yet, or half of one
+        except (OSError, UnicodeDecodeError) as error:  # no file yet, or a damaged one
             _logger.debug("%s: %s", file, error)
         with replacing(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -179,7 +179,7 @@ class Work:
             path.unlink(missing_ok=True)
 
     def scan(self) -> Scan:
-        """Return what a first pass over the film finds, or found in an earlier run.
+        """Return the results of the first pass, from an earlier run if it finished.
 
         Raises:
             UserError: the film cannot be read.
@@ -233,7 +233,7 @@ class Work:
         return Scan(times, cuts, found, remarks)
 
     def shots(self, scan: Scan) -> list[Shot]:
-        """Return the shots: those of the user's file, or those between the cuts found.
+        """Return the shots of the user's file, or else those between the detected cuts.
 
         Raises:
             UserError: the file cannot be used.
@@ -244,7 +244,7 @@ class Work:
         return shots_of(scan.cuts, len(scan.times))
 
     def shown(self, shots: Sequence[Shot], scan: Scan) -> Callable[[int], Picture]:
-        """Return what gives the frame in the middle of a shot, kept from an earlier run if it is there."""
+        """Return a function that returns the frame in the middle of a shot, which later runs reuse."""
 
         def show(number: int) -> Picture:
             shot = shots[number]
@@ -266,13 +266,13 @@ class Work:
 
 
 def _identity(path: Path) -> list[str | int]:
-    """Return what tells whether a file is still the same."""
+    """Return values that change if the file changes."""
     status = path.stat()
     return [str(path), status.st_size, status.st_mtime_ns]
 
 
 def ahead(items: Iterator[_Item], most: int = _AHEAD) -> Iterator[_Item]:
-    """Yield what an iterator yields, computed in a thread by at most ``most`` items ahead."""
+    """Yield the items of an iterator, which a thread computes at most ``most`` items ahead."""
     room: queue.Queue[tuple[bool, Any]] = queue.Queue(most)
     stopped = threading.Event()
 
@@ -311,15 +311,15 @@ def ahead(items: Iterator[_Item], most: int = _AHEAD) -> Iterator[_Item]:
 
 
 def steps(shots: Sequence[Shot], frames: Sequence[int], step: int, start: int = 0) -> Iterator[tuple[int, int]]:
-    """Yield the first frame, and the one after the last, of what is coloured together from frame ``start`` on.
+    """Yield the first frame, and the frame after the last, of each step from frame ``start`` on.
 
-    A shot's first frame is alone, as is nothing else; a frame whose colours are given ends a step.
+    The first frame of a shot is a step of its own; a frame with given colours ends a step.
 
     Args:
         shots: the shots.
         frames: numbers of the frames whose colours are given.
         step: largest number of frames in a step.
-        start: a frame with which a step begins.
+        start: the first frame of a step.
     """
     for shot in shots:
         ends = sorted({shot.start + 1, shot.end, *(frame + 1 for frame in frames if shot.start <= frame < shot.end)})
@@ -337,8 +337,8 @@ def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review:
 
     Args:
         film: the film.
-        colorizer: what colours; its ``size`` is that of the film.
-        about: what else decides the result, such as the name of the weights.
+        colorizer: the colorizer, with the ``size`` of the film.
+        about: further settings that affect the result, such as the name of the weights.
         review: write a page with one frame of each shot instead.
         observer: receives the events.
 
@@ -371,7 +371,7 @@ def frame_input(picture: Picture, side: int | str, aspect: Fraction = Fraction(1
 
     Args:
         picture: the frame.
-        side: as :class:`~pdnla.inference.colorizer.Colorizer`'s ``size``.
+        side: ``size`` of :class:`~pdnla.inference.colorizer.Colorizer`.
         aspect: width of a pixel over its height.
     """
     if isinstance(side, int):
@@ -382,20 +382,20 @@ def frame_input(picture: Picture, side: int | str, aspect: Fraction = Fraction(1
 
 
 def motion_grey(frame: Tensor) -> NDArray[np.uint8]:
-    """Return a frame as motion is found in it: L* · 2.55, ``(h, w)``."""
+    """Return a frame in the form for motion estimation: L* · 2.55, ``(h, w)``."""
     lightness = color.rgb_to_lab(frame)[0, 0] * 2.55
     values: NDArray[np.uint8] = lightness.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     return values
 
 
 def own_colours(colorizer: Colorizer, frame: Tensor) -> Own:
-    """Return a frame's own colours after the references that a colorizer keeps."""
+    """Return a frame's own colours, from the references set in a colorizer."""
     carried = colorizer.estimate(frame)
     return Own(_pixels(carried.chroma), _pixels(carried.confidence)[..., 0])
 
 
 def given_colours(picture: Picture, like: Tensor) -> Own:
-    """Return the colours of a picture that is the frame itself, at the size of another tensor of it."""
+    """Return the colours of a coloured version of the frame, at the size of a tensor of the frame."""
     height, width = like.shape[-2:]
     rgb = torch.from_numpy(picture.resized((width, height)).rows(0, height)).permute(2, 0, 1)[None]
     chroma = _pixels(color.rgb_to_lab(rgb.to(like.device))[:, 1:])
@@ -412,12 +412,12 @@ def _pixels(maps: Tensor) -> NDArray[np.float32]:
 def colour_shot(
     pictures: Iterable[Picture], colorizer: Colorizer, before: Picture | None = None
 ) -> Iterator[Image.Image]:
-    """Colour the frames of a shot in memory, as :func:`colour_film` does, after the references set in a colorizer.
+    """Colour the frames of a shot in memory like :func:`colour_film`, with the references set in a colorizer.
 
     Args:
-        pictures: the frames; one of another size begins anew.
-        colorizer: what colours.
-        before: the frame before the first, in its true colours; None if it is not known.
+        pictures: the frames; a change of size starts a new shot.
+        colorizer: the colorizer.
+        before: the frame before the first, in its true colours, if it is known.
 
     Yields:
         Each frame in colour, mode RGB.
@@ -445,7 +445,7 @@ def colour_shot(
 
 @torch.inference_mode()
 def carried_frame(picture: Picture, before: Picture) -> Picture:
-    """Return a grey frame with the colours of the frame before it, carried along motion wherever that leads.
+    """Return a grey frame with the colours of the frame before it, transferred along motion without a check of trust.
 
     Args:
         picture: the frame.
@@ -470,7 +470,7 @@ def _colour(
     colorizer: Colorizer,
     observer: Observer,
 ) -> None:
-    """Colour what is not finished, and join the segments."""
+    """Colour the unfinished segments, and join all."""
     film, source, total = work.film, work.source, len(scan.times)
     shots = [choice.shot for choice in choices]
     sink = VideoSink(work, scan) if work.encoding is not None else FolderSink(work)
@@ -524,7 +524,7 @@ def _given(path: Path, like: Tensor) -> Own:
 
 
 def _finished(folder: Path) -> tuple[int, int, Memory | None]:
-    """Return the number of the next segment, its first frame and what to go on from."""
+    """Return the number of the next segment, its first frame and the state before it."""
     number, start, memory = 0, 0, None
     while (file := folder / f"segment_{number:06d}.npz").is_file():
         with np.load(file) as kept:

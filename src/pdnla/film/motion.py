@@ -1,4 +1,4 @@
-"""Motion between two frames, and how far it can be trusted."""
+"""Estimation of motion between two frames, with a trust for each pixel."""
 
 from typing import Any, NamedTuple
 
@@ -13,10 +13,10 @@ cv2 = installed("cv2")
 Map = NDArray[np.float32]
 """Values for every pixel, ``(H, W)`` or ``(H, W, C)``."""
 
-_RETURN = 0.5  # pixels by which a way there and back may miss at a trust of 0.6
-_PART = 0.05  # and that per pixel of motion
-_SHADE = 6.0  # difference in L*, smoothed, at which trust is 0.6
-_SURROUNDINGS = 0.02  # weight of what is around a pixel
+_RETURN = 0.5  # error of forward and backward motion, in pixels, with a trust of 0.6
+_PART = 0.05  # additional error per pixel of motion
+_SHADE = 6.0  # smoothed difference in L* with a trust of 0.6
+_SURROUNDINGS = 0.02  # weight of a pixel's surroundings
 _GRAIN = 5  # side of the window that smooths grain, in pixels
 
 
@@ -32,11 +32,11 @@ def require_cv2() -> Any:
 
 
 class Motion(NamedTuple):
-    """Where each pixel of a frame is in another one.
+    """The position of each pixel of a frame in another frame.
 
     Attributes:
-        places: its column and row there, ``(H, W, 2)``.
-        trust: how sure that is, ``(H, W)`` in [0, 1].
+        places: column and row in the other frame, ``(H, W, 2)``.
+        trust: trust in the position, ``(H, W)`` in [0, 1].
     """
 
     places: Map
@@ -51,8 +51,8 @@ class Motion(NamedTuple):
 class Finder:
     """Finds the motion between frames by dense inverse search (Kroeger et al., ECCV 2016), OpenCV's ``DISOpticalFlow``.
 
-    Trust falls where the way there and back does not end where it began (Sundaram et al., ECCV 2010), where luminance
-    differs and outside the other frame.
+    Trust is low where forward and backward motion disagree (Sundaram et al., ECCV 2010), where luminance differs, and
+    outside the other frame.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Finder:
         self._flow.setFinestScale(1)
 
     def between(self, frame: NDArray[np.uint8], other: NDArray[np.uint8]) -> Motion:
-        """Return where the pixels of a frame are in another one of the same size, both L* · 2.55, ``(H, W)``."""
+        """Return the motion from a frame to another one of the same size, both L* · 2.55, ``(H, W)``."""
         return self.both(frame, other)[0]
 
     def both(self, frame: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[Motion, Motion]:
@@ -78,7 +78,7 @@ def _trusted(frame: NDArray[np.uint8], other: NDArray[np.uint8], there: Map, bac
     miss = np.square(returned).sum(axis=-1)
     limit = np.square(_RETURN) + np.square(_PART) * np.square(there).sum(axis=-1)
     shade = frame.astype(np.float32) - cv2.remap(other, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    shade -= float(np.median(shade[::4, ::4]))  # exposure of old film flickers
+    shade -= float(np.median(shade[::4, ::4]))  # the exposure of old film varies
     shade = cv2.blur(shade, (_GRAIN, _GRAIN))
     trust = np.exp(-0.5 * miss / limit - 0.5 * np.square(shade / (2.55 * _SHADE)))
     inside = (places > -0.5).all(axis=-1) & (places[..., 0] < width - 0.5) & (places[..., 1] < height - 0.5)
@@ -86,7 +86,7 @@ def _trusted(frame: NDArray[np.uint8], other: NDArray[np.uint8], there: Map, bac
 
 
 def filled(chroma: Map, weight: Map) -> Map:
-    """Return chroma over its weight; where that is small, what is around, from ever wider surroundings.
+    """Return chroma divided by its weight; where the weight is small, the mean of increasingly large surroundings.
 
     Args:
         chroma: weighted a* and b*, ``(H, W, 2)``.

@@ -1,4 +1,4 @@
-"""Y'CbCr as video stores it: luma to a grey picture, and chroma planes for CIELAB's a* and b* under that luma.
+"""Y'CbCr of video: conversion of luma to a grey picture, and of a* and b* with that luma to chroma planes.
 
 A grey film's luma is read as the sRGB value of a grey pixel. ITU-R BT.601, BT.709 and BT.2020 define the matrices,
 ranges and rounding.
@@ -22,12 +22,12 @@ _ROUNDS = 3  # after which luma is exact to a tenth of an 8-bit step
 
 
 class Coding(NamedTuple):
-    """What code values mean.
+    """The coding of values in a plane.
 
     Attributes:
         matrix: a key of :data:`WEIGHTS`.
         full: whether luma takes all code values; otherwise those from 16 to 235, of 8 bits.
-        depth: bits a component.
+        depth: bits per component.
     """
 
     matrix: str
@@ -47,10 +47,10 @@ def grey_values(luma: Plane, coding: Coding) -> NDArray[np.float32]:
 
 
 def chroma_codes(grey: Tensor, chroma: Tensor, coding: Coding) -> tuple[Plane, Plane]:
-    """Return the planes Cb and Cr under which pixels of a given luma have given a* and b*.
+    """Return the planes Cb and Cr with which pixels of a given luma have given a* and b*.
 
-    L* is found for each pixel so that the colour has exactly that luma. A colour outside RGB moves towards the grey of
-    its luma until it fits.
+    L* is determined for each pixel so that the colour has exactly that luma. The chroma of a colour outside RGB is
+    reduced until it fits.
 
     Args:
         grey: luma as sRGB in [0, 1], ``(h, w)``, at the places of the chroma samples.

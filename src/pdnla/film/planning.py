@@ -1,4 +1,4 @@
-"""What film is coloured after which references, and where the result goes; nothing is decoded or written here."""
+"""Planning of a film: its references and the path of the result; nothing is decoded or written."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from pdnla.images.io import list_images
 from pdnla.inference.planning import RESULT
 
 _SAME_SUFFIX = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"])
-_OTHERS = ".mkv"  # holds what other containers do
+_OTHERS = ".mkv"  # a container that holds all streams of the others
 
 
 class Film(NamedTuple):
@@ -20,14 +20,14 @@ class Film(NamedTuple):
 
     Attributes:
         target: a video file, or a folder of frames.
-        references: the pictures that give the colours.
+        references: the references.
         out: a video file, or a folder of frames.
         rate: frames per second of a folder of frames.
         codec: name of the encoder; None for the container's usual one.
         crf: constant rate factor; None for the default.
         shots: CSV of shots, read if it exists and written otherwise; None for none.
-        size: as :class:`~pdnla.inference.colorizer.Colorizer`'s; frames are never enlarged to it.
-        depth: bits a channel of coloured frames in a folder.
+        size: ``size`` of :class:`~pdnla.inference.colorizer.Colorizer`; frames are not enlarged to it.
+        depth: bits per channel of coloured frames in a folder.
     """
 
     target: Path
@@ -47,7 +47,7 @@ class Film(NamedTuple):
 
     @property
     def parts(self) -> Path:
-        """The folder of what is finished of an unfinished result."""
+        """The folder of finished parts, until the result is complete."""
         return self.out.with_name(f"{self.out.name}.parts")
 
     @property
@@ -57,7 +57,7 @@ class Film(NamedTuple):
 
 
 def is_film(target: Path, out: str | None, asked: bool) -> bool:
-    """Return whether a target is a film: a video file, or a folder that is asked to be or becomes a video file."""
+    """Return whether a target is a film: a video file, or a folder with ``--film`` or a video file as its result."""
     return is_video(target) or asked or (target.is_dir() and out is not None and is_video(Path(out)))
 
 
@@ -67,10 +67,10 @@ def plan_film(target: Path, references: Sequence[Path], out: str | None) -> Film
     Args:
         target: a video file or a folder of frames.
         references: pictures and folders of pictures.
-        out: the result: a video file, or a folder of frames. None: beside the target.
+        out: the result, a video file or a folder of frames. None: next to the target.
 
     Raises:
-        UserError: a path is missing, there is no reference, or the result would take the place of what it is made of.
+        UserError: a path is missing, there is no reference, or the result would replace an input.
     """
     for path in (target, *references):
         if not path.exists():

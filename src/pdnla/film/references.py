@@ -1,4 +1,4 @@
-"""References of a film: which of them colour a shot, and which are frames of the film themselves."""
+"""References of a film: the choice for each shot, and references that are frames of the film."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,23 +17,23 @@ from pdnla.inference.fitting import Fit
 from pdnla.inference.preprocessing import network_input
 
 MOST = 3
-"""References of a shot that are chosen by what they show."""
+"""Largest number of references that are chosen for a shot by content."""
 _WITHIN = 0.04  # of the best score, for further references
 _THUMBNAIL = (64, 36)
-_ALIKE = 0.9  # correlation of luminance from which a reference is the frame whose number it bears
+_ALIKE = 0.9  # correlation of luminance above which a reference is the frame whose number is its name
 _KEPT = 16  # encoded references in memory
 _SIDE = 256  # of pictures whose content is compared
 
 
 class Choice(NamedTuple):
-    """The references of a shot and how well each fits, a mean cosine; None where it was not measured."""
+    """A shot with the score of each reference, a mean cosine; None if it was not measured."""
 
     shot: Shot
     scores: tuple[float | None, ...]
 
 
 def thumbnail(picture: Picture) -> NDArray[np.float32]:
-    """Return luminance in a few pixels, by which a frame is recognised."""
+    """Return the luminance of a reduced frame, for recognising it."""
     grey = picture.visible().colour.convert("F" if picture.colour.mode == "F" else "L").resize(_THUMBNAIL)
     return np.asarray(grey, np.float32)
 
@@ -51,11 +51,11 @@ def same_frame(reference: NDArray[np.float32], frame: NDArray[np.float32]) -> bo
 
 
 class References:
-    """The pictures that colour a film, each encoded when a shot first needs it.
+    """The references of a film; each is encoded when a shot first needs it.
 
     Args:
         paths: the pictures.
-        colorizer: what encodes them.
+        colorizer: the colorizer.
 
     Raises:
         UserError: one cannot be read or is grey.
@@ -74,12 +74,12 @@ class References:
         frames: dict[int, Path],
         progress: Callable[[int, int], None],
     ) -> list[Choice]:
-        """Return the references of each shot: its own, or those that show what it shows.
+        """Return the references of each shot: those of the user's file, or the ones with the most similar content.
 
         Args:
             shots: the shots; those with references keep them.
             shown: returns a frame of the shot with a number.
-            frames: references that are frames, by number; a shot takes those of its frames first.
+            frames: references that are frames, by number; a shot uses those of its frames first.
             progress: called with the number of finished shots and of all.
         """
         choices = []
@@ -107,7 +107,7 @@ class References:
         return Choice(shot._replace(references=tuple(chosen)), tuple(by_path.get(path) for path in chosen))
 
     def use(self, references: Sequence[Path]) -> None:
-        """Colour after these from now on."""
+        """Set these references in the colorizer."""
         self._colorizer.use([self._encode(path) for path in references])
 
     def _encode(self, path: Path) -> Encoded:
@@ -123,7 +123,7 @@ def read_reference(path: Path) -> Picture:
     """Read a reference.
 
     Raises:
-        UserError: it cannot be read, or has no colours.
+        UserError: it cannot be read, or is grey.
     """
     picture = read_image(path)
     if picture.colour.mode != "RGB":

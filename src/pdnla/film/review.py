@@ -1,4 +1,4 @@
-"""A page with one coloured frame of each shot and the references that coloured it, before hours are spent."""
+"""A page with one coloured frame of each shot and its references, for a check before the film is coloured."""
 
 import base64
 import html
@@ -41,7 +41,7 @@ def write_review(
         choices: the shots and their references.
         shown: returns a frame of the shot with a number.
         references: the references.
-        colorizer: what colours.
+        colorizer: the colorizer.
         count: number of frames.
 
     Raises:

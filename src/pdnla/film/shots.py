@@ -1,4 +1,4 @@
-"""Shots: where the camera cuts, as a list that the user can edit."""
+"""Shots: detection of cuts, and a list of shots that the user can edit."""
 
 import csv
 from collections import deque
@@ -28,7 +28,7 @@ class Shot(NamedTuple):
     Attributes:
         start: number of its first frame.
         end: number of the frame after its last.
-        references: pictures that colour it; none to choose them by what it shows.
+        references: its references; none: they are chosen by content.
     """
 
     start: int
@@ -37,9 +37,9 @@ class Shot(NamedTuple):
 
 
 def frame_signature(picture: Picture) -> NDArray[np.float32]:
-    """Return what frames are compared by: the histograms of luminance in fields, ``(fields, bins)``.
+    """Return the signature by which frames are compared: histograms of luminance in fields, ``(fields, bins)``.
 
-    Luminance is brought to the frame's mean and deviation, so that flicker of exposure is no change.
+    Luminance is normalised by the mean and deviation of the frame, so varying exposure has no effect.
     """
     grey = np.asarray(picture.colour.convert("F").resize(_SMALL), np.float32)
     grey = (grey - grey.mean()) / max(float(grey.std()), 0.02 * max(float(grey.max()), 1e-6))
@@ -55,13 +55,13 @@ def frame_signature(picture: Picture) -> NDArray[np.float32]:
 
 
 def find_cuts(signatures: Iterable[NDArray[np.float32]]) -> Iterator[int]:
-    """Yield the number of each frame that follows a cut, a few frames later than it comes.
+    """Yield the number of each frame that follows a cut, with a delay of a few frames.
 
-    A cut is a change between two frames that is large, and much larger than those of the frames around it: so neither
-    motion nor a pan is one. The rule is that of PySceneDetect's adaptive detector, on histograms of fields.
+    A cut is a change between two frames that is large, and much larger than the changes around it, so motion and pans
+    are not cuts. The rule is that of PySceneDetect's adaptive detector, on histograms of fields.
 
     Args:
-        signatures: of :func:`frame_signature`.
+        signatures: results of :func:`frame_signature`.
     """
     changes: deque[tuple[int, float]] = deque()
     last: NDArray[np.float32] | None = None
@@ -109,7 +109,7 @@ def write_shots(path: Path, shots: Sequence[Shot]) -> None:
 
 
 def read_shots(path: Path, count: int, known: Sequence[Path]) -> list[Shot]:
-    """Read shots as :func:`write_shots` writes them, edited by people.
+    """Read a file of :func:`write_shots`, which the user may have edited.
 
     Args:
         path: the file.

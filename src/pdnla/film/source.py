@@ -1,4 +1,4 @@
-"""Frames of a film, one after the other, from a video file or a folder."""
+"""Reading of the frames of a film from a video file or a folder."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ _CONTAINERS = (
     *("mxf", "wmv", "flv", "ogv", "3gp", "dv", "nut", "y4m"),
 )
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _CONTAINERS)
-"""Suffixes of names, in lower case, that are taken for video files."""
+"""Suffixes of video files, in lower case."""
 EXTRA = 'install it with: pip install "pdnla[film]"'
 
 
@@ -29,7 +29,7 @@ def installed(name: str) -> Any:
 
 
 def is_video(path: Path) -> bool:
-    """Return whether a path, by its name, is a video file."""
+    """Return whether a path has the suffix of a video file."""
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
 
 
@@ -38,7 +38,7 @@ class Frame:
     """A frame of a film.
 
     Attributes:
-        number: its place, from 0.
+        number: its number, from 0.
         picture: the frame, upright; of a video, luminance only.
         time: its time stamp in units of the source's time base.
         luma: the code values of the video's luminance plane, upright, ``(H, W)``; None in a folder.
@@ -53,7 +53,7 @@ class Frame:
 
 
 class Source(Protocol):
-    """Where frames come from.
+    """A source of frames.
 
     Attributes:
         path: the file or folder.
@@ -61,7 +61,7 @@ class Source(Protocol):
         aspect: width of a pixel over its height.
         time_base: seconds in a unit of a time stamp.
         rate: mean frames per second.
-        count: number of frames as far as it is known before they are read; 0 if it is not.
+        count: number of frames if it is known before they are read, else 0.
         remarks: what the user should know of it; more may come while it is read.
     """
 
@@ -78,17 +78,17 @@ class Source(Protocol):
 
         Args:
             start: the first.
-            times: the time stamps of all frames if they are known, by which a video is searched for the first.
+            times: the time stamps of all frames, if they are known, for seeking in a video.
         """
         ...
 
     def signature(self) -> dict[str, Any]:
-        """Return what tells whether the source is still the same."""
+        """Return values that change if the source changes."""
         ...
 
 
 class FolderSource:
-    """The pictures of a folder in natural order; those that cannot be read end the work.
+    """The pictures of a folder in natural order; one that cannot be read is an error.
 
     Args:
         path: the folder.

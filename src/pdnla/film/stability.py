@@ -1,11 +1,11 @@
-"""Colours that hold still: each frame's own colours joined with those that motion carries from its neighbours.
+"""Temporal stability: the colours of each frame combine its own with those of neighbouring frames, along motion.
 
-A shot is coloured in steps of a few frames. At each step a *key frame* gets colours of its own. Those of the key frame
-before are carried to it along motion and joined with them, each weighted by its confidence: a running mean along the
-paths of motion, as in Lai et al. ("Learning Blind Video Temporal Consistency", ECCV 2018) but without a network. The
-frames between two key frames get the colours of both, in proportion to their distance, where motion is trusted. Where
-it is not, nothing is carried: new things get colours of their own at once, so nothing smears. Old colours lose weight
-with every key frame, so a wrong one does not stay.
+A shot is coloured in steps of a few frames. At each step, a *key frame* is coloured by itself. The colours of the
+previous key frame are transferred to it along motion, and both are averaged with their confidences as weights: a
+running mean along the paths of motion, as in Lai et al. ("Learning Blind Video Temporal Consistency", ECCV 2018) but
+without a network. The frames between two key frames get the colours of both, in proportion to their distance, where
+motion is trusted. Elsewhere nothing is transferred: new objects get their own colours at once, so nothing smears. Old
+colours lose weight with every key frame, so wrong ones fade.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ from pdnla.film.motion import Finder, Map, filled
 
 STEP = 4
 """Largest number of frames from one key frame to the next."""
-MEMORY = 12.0
-"""Largest weight of carried colours, in key frames."""
+MEMORY = 4.0
+"""Largest weight of transferred colours, in certain key frames: with confidences of a half, a mean over about eight."""
 CERTAIN = 1e3
-"""Confidence of colours that are given, which nothing is joined with."""
-_OWN = 0.25  # least weight of a key frame's own colours
-_TRUSTED = 0.3  # trust below which a pixel has no carried colours
-_GAPS = 0.08  # share of pixels without carried colours from which on a frame gets its own
+"""Confidence of given colours, which are not averaged with others."""
+_OWN = 0.25  # smallest weight of a key frame's own colours
+_TRUSTED = 0.3  # trust below which a pixel has no transferred colours
+_GAPS = 0.08  # share of pixels without transferred colours above which a frame becomes a key frame
 _LEAST = 1e-3
 
 
@@ -43,12 +43,12 @@ class Own(NamedTuple):
 
 @dataclass
 class Memory:
-    """What is kept of the last key frame.
+    """The state after the last key frame.
 
     Attributes:
         grey: its L* · 2.55, ``(H, W)``.
         chroma: its a* and b*, ``(H, W, 2)``.
-        weight: how many key frames' confidence they have, ``(H, W)``.
+        weight: their accumulated confidence, in key frames, ``(H, W)``.
     """
 
     grey: NDArray[np.uint8]
@@ -60,9 +60,9 @@ class Stabiliser:
     """Colours the frames of a shot.
 
     Args:
-        own: returns the colours of a frame, by its place among those given.
-        step: largest number of frames from one key frame to the next; 1 makes each frame one.
-        memory: largest weight of carried colours; 0 for none.
+        own: returns the colours of a frame, by its index among the given frames.
+        step: largest distance between key frames; 1 makes every frame a key frame.
+        memory: largest weight of transferred colours; 0 for none.
     """
 
     def __init__(self, own: Callable[[int], Own], step: int = STEP, memory: float = MEMORY) -> None:
@@ -82,11 +82,11 @@ class Stabiliser:
         return self._between(list(greys), 0)
 
     def cut(self) -> None:
-        """Forget what came before, at the beginning of a shot."""
+        """Clear the state, at the beginning of a shot."""
         self.memory = None
 
     def _between(self, greys: list[NDArray[np.uint8]], first: int) -> list[Map]:
-        """Colour frames of which the first has the place ``first``; halve them where motion is not trusted."""
+        """Colour frames, the first with the index ``first``; split them if motion is not trusted."""
         before = self.memory
         key, last = greys[-1], first + len(greys) - 1
         if before is None:
@@ -123,7 +123,7 @@ def _fresh(grey: NDArray[np.uint8], own: Own) -> Memory:
 
 
 def _joined(grey: NDArray[np.uint8], own: Own, carried: Map, weight: Map) -> Memory:
-    """Join carried colours with a key frame's own."""
+    """Average transferred colours with a key frame's own."""
     confidence = np.maximum(own.confidence, _OWN)
     total = weight + confidence
     chroma = (weight[..., None] * carried + confidence[..., None] * own.chroma) / total[..., None]

@@ -1,4 +1,4 @@
-"""Video files by PyAV: luminance planes in, coloured segments out, and the streams beside the picture copied."""
+"""Video files with PyAV: reading of luminance planes, writing of coloured segments, and copies of other streams."""
 
 import heapq
 import itertools
@@ -23,7 +23,7 @@ av = installed("av")
 
 _logger = logging.getLogger(__name__)
 
-_FAILURES = (OSError, ValueError, RuntimeError, LookupError, EOFError)  # what PyAV's own errors derive from
+_FAILURES = (OSError, ValueError, RuntimeError, LookupError, EOFError)  # base classes of PyAV's errors
 _PLANAR = ("yuv", "yuvj", "gray", "nv", "yuva")  # pixel formats whose first plane is luma
 _MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}  # by AVColorSpace
 _SPACES = {"bt709": 1, "bt601": 6, "bt2020": 9}
@@ -32,11 +32,11 @@ _GLOBAL_HEADER = 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER
 _FULL, _LIMITED = 2, 1  # AVColorRange
 _HD = 720  # rows from which on untagged video is BT.709
 _CRF = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "libaom-av1")
-_TELLS_ASPECT = ("libx264", "libx265", "mpeg4", "mpeg2video", "mpeg1video")  # in the coded stream itself
+_TELLS_ASPECT = ("libx264", "libx265", "mpeg4", "mpeg2video", "mpeg1video")  # in the coded stream
 _BITS_A_PIXEL = 0.3  # of codecs without constant quality
 _COARSEST = 65535  # largest denominator of a time base in MPEG-4 Part 2
 _DEFAULT_CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4", ".mpg": "mpeg2video", ".mpeg": "mpeg2video"}
-_SHORT = 0.5  # seconds that a video may end before its container says
+_SHORT = 0.5  # seconds by which a video may be shorter than its container's duration
 
 
 def require_av() -> Any:
@@ -94,11 +94,11 @@ class VideoSource:
         self.damaged = 0
 
     def frames(self, start: int = 0, times: Sequence[int] | None = None) -> Iterator[Frame]:
-        """Yield the frames from number ``start`` on, in the order in which they are shown.
+        """Yield the frames from number ``start`` on, in display order.
 
         Args:
             start: the first.
-            times: the time stamps of all frames if they are known, by which the first is searched.
+            times: the time stamps of all frames, if they are known, for seeking.
 
         Raises:
             UserError: the size of frames changes.
@@ -124,12 +124,12 @@ class VideoSource:
                     yield self._frame(number, frame, time)
 
     def signature(self) -> dict[str, Any]:
-        """Return the file's size and time of change."""
+        """Return the file's size and modification time."""
         status = self.path.stat()
         return {"bytes": status.st_size, "changed": status.st_mtime_ns}
 
     def check_whole(self, times: Sequence[int]) -> None:
-        """Remark, after all frames were read, that some are missing."""
+        """Add a remark if frames are missing, after all were read."""
         end = len(times)
         if self.damaged:
             self.remarks.append(f"is damaged: {self.damaged} packet(s) could not be decoded; the other frames are kept")
@@ -183,7 +183,7 @@ def _plain(error: Exception) -> str:
 
 
 def _decoded(container: Any, stream: Any, path: Path, source: "VideoSource") -> Iterator[Any]:
-    """Yield what can be decoded; count the packets that cannot."""
+    """Yield the frames that can be decoded, and count damaged packets."""
     packets = container.demux(stream)
     while True:
         try:
@@ -224,7 +224,7 @@ def _coding(frame: Any) -> tuple[Coding, str | None]:
 
 
 def _luma(frame: Any, layout: str | None) -> Plane:
-    """Return the code values of luma, as they are stored if they are."""
+    """Return the code values of luma, unchanged if they are stored as a plane."""
     if layout is not None:
         frame = frame.reformat(format=layout)
     plane = frame.planes[0]
@@ -234,7 +234,7 @@ def _luma(frame: Any, layout: str | None) -> Plane:
 
 
 def _tags(frame: Any, coding: Coding) -> dict[str, int]:
-    """Return the colour tags of the result: the source's, or those that say how it is computed."""
+    """Return the colour tags of the result: those of the source, or else those of its computation."""
     primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
     return {
         "colorspace": _SPACES[coding.matrix] if int(frame.colorspace) not in _MATRICES else int(frame.colorspace),
@@ -245,7 +245,7 @@ def _tags(frame: Any, coding: Coding) -> dict[str, int]:
 
 
 class Encoding(NamedTuple):
-    """How a film is encoded.
+    """The encoding of a film.
 
     Attributes:
         codec: name of the encoder.
@@ -363,11 +363,11 @@ def choose_encoding(
 
 
 class SegmentWriter:
-    """Encodes frames into a file of their own, which :func:`join_segments` joins with others.
+    """Encodes frames into a separate file, which :func:`join_segments` joins with others.
 
     Args:
         path: the file.
-        encoding: how.
+        encoding: the encoding.
 
     Raises:
         UserError: the encoder refuses these settings.
@@ -404,7 +404,7 @@ class SegmentWriter:
         self._container.close()
 
     def abandon(self) -> None:
-        """Leave the file as it is."""
+        """Abandon the file."""
         self._container.close()
 
     def _mux(self, frame: Any) -> None:
@@ -415,7 +415,7 @@ class SegmentWriter:
 
 
 def raise_written(error: Exception, path: Path, codec: str) -> None:
-    """Raise what an error of writing means to the user."""
+    """Raise a UserError for an error of writing."""
     import errno
 
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
@@ -468,7 +468,7 @@ def add_film(container: Any, encoding: Encoding) -> Any:
 
 
 def _fill(plane: Any, values: NDArray[Any]) -> None:
-    """Write rows into a plane, whose lines may be longer."""
+    """Write rows into a plane, which may have longer lines."""
     row = plane.line_size
     wide = values.dtype.itemsize
     lines = np.zeros((plane.height, row // wide), values.dtype)
@@ -477,13 +477,13 @@ def _fill(plane: Any, values: NDArray[Any]) -> None:
 
 
 def check_container(out: Path, source: Path | None, encoding: Encoding) -> list[str]:
-    """Check that a container takes the film and the streams beside it, before anything is coloured.
+    """Check that a container supports the film and its other streams, before anything is coloured.
 
     Returns:
         Remarks on streams that are not copied.
 
     Raises:
-        UserError: it does not; the sentence names the stream.
+        UserError: it does not; the message names the stream.
     """
     import io
 
@@ -523,8 +523,8 @@ def _fits(container: Any, stream: Any) -> bool:
 
 
 def _timing(out: Path, encoding: Encoding) -> dict[str, str]:
-    """Return the options under which a container keeps time stamps."""
-    if out.suffix.lower() in (".mp4", ".m4v", ".mov", ".3gp"):  # they tell a stream's beginning in units of the film
+    """Return the options with which a container keeps time stamps."""
+    if out.suffix.lower() in (".mp4", ".m4v", ".mov", ".3gp"):  # they store the start of a stream in units of the film
         return {"movie_timescale": str(encoding.time_base.denominator)}
     return {"avoid_negative_ts": "disabled"} if out.suffix.lower() == ".nut" else {}
 
@@ -534,7 +534,7 @@ def _format_of(suffix: str) -> str | None:
 
 
 def copied_streams(container: Any) -> tuple[list[Any], list[str]]:
-    """Return the streams that are copied beside the picture, and remarks on others."""
+    """Return the other streams that are copied, and remarks on the rest."""
     copied, remarks = [], []
     for stream in container.streams:
         if stream.type in ("audio", "subtitle"):
@@ -547,9 +547,9 @@ def copied_streams(container: Any) -> tuple[list[Any], list[str]]:
 def join_segments(
     segments: Sequence[Path], times: Sequence[int], last_duration: int, source: Any, encoding: Encoding, out: Path
 ) -> None:
-    """Write coded segments one after the other as one film, with the streams beside the picture of its source.
+    """Join coded segments into one film, with the other streams of its source.
 
-    Packets are copied as they are; memory does not grow with their number.
+    Packets are copied unchanged; memory does not grow with their number.
 
     Args:
         segments: files of :class:`SegmentWriter`, in order.
@@ -613,7 +613,7 @@ def _packets(segments: Iterable[Path]) -> Iterator[Any]:
 
 
 def _reordering(segments: Iterable[Path], stamps: Sequence[int], time_base: Fraction) -> int:
-    """Return how many places later than it is shown a frame is coded, at most."""
+    """Return the largest difference between the display and coding positions of a frame."""
     places = (bisect_left(stamps, round(packet.pts * packet.time_base / time_base)) for packet in _packets(segments))
     return max((number - place for number, place in enumerate(places)), default=0)
 
@@ -626,7 +626,7 @@ def _stamped(
     time_base: Fraction,
     stream: Any,
 ) -> Iterator[Any]:
-    """Give packets their time stamps: when each is shown, as it was coded, and when it is decoded."""
+    """Set the display and decoding time stamps of packets."""
     step = stamps[1] - stamps[0] if len(stamps) > 1 else 1
     for number, packet in enumerate(packets):
         place = number - reordering

@@ -50,6 +50,7 @@ _LARGE_TEXT = 1 << 20  # bytes of texts or profile above which Pillow refuses a 
 _BIG_TEXT = 64 << 20  # largest uncompressed size of a PNG's colour profile in bytes
 _MOST_PACKED = 1032  # zlib's largest compression ratio
 
+_NO_FILE = "{}: is a pipe or a device, which could wait for ever; copy it to a file"
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -263,6 +264,8 @@ def _opened(path: str | Path | Openable) -> Iterator[Image.Image]:
     path = Path(path) if isinstance(path, str) else path
     if isinstance(path, Path) and path.is_dir():
         raise UserError(f"{path}: is a folder; name an image in it")
+    if isinstance(path, Path) and path.exists() and not path.is_file():
+        raise UserError(_NO_FILE.format(path))
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             if not file.read(1):
@@ -538,7 +541,12 @@ def _walk(folder: Path, above: frozenset[str], left_out: Callable[[str], None] |
             if os.path.realpath(path) not in above:
                 yield from _walk(path, above, left_out)
         elif path.suffix.lower() in IMAGE_SUFFIXES or why_unread(path) is not None:
-            yield path
+            if entry.is_file() or entry.is_symlink():  # a link that leads nowhere is reported when it is opened
+                yield path
+            elif left_out is None:
+                _logger.warning("left out: %s", _NO_FILE.format(path))
+            else:
+                left_out(_NO_FILE.format(path))
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:

@@ -163,13 +163,13 @@ class Colorizer:
         return self.colorize_many([target], [reference])[0]
 
     def set_reference(self, reference: Image.Image | Picture) -> None:
-        """Keep what depends on ``reference`` alone, for :meth:`colorize` and :meth:`colorize_many`."""
+        """Encode ``reference`` for :meth:`colorize` and :meth:`colorize_many`."""
         self.set_references([reference])
 
     def set_references(self, references: Sequence[Image.Image | Picture]) -> None:
-        """Keep several references, among whose places colours are chosen.
+        """Encode several references, for :meth:`colorize` and :meth:`colorize_many`.
 
-        Correspondence chooses among all places. The rest of the network takes the reference that fits each target
+        Correspondence chooses among the places of all. The rest of the network uses the reference that fits each target
         best, the one with the most similar content (:class:`~pdnla.inference.fitting.Fit`).
 
         Raises:
@@ -179,14 +179,14 @@ class Colorizer:
 
     @torch.inference_mode()
     def encode(self, reference: Image.Image | Picture) -> Encoded:
-        """Compute what depends on ``reference`` alone, for :meth:`use`."""
+        """Compute all that depends only on ``reference``, for :meth:`use`."""
         picture = network_input(_as_picture(reference), self.size, grey=False).to(self.device)
         with self._precision():
             return Encoded(self.network.encode_reference(picture * 2 - 1), picture)
 
     @torch.inference_mode()
     def use(self, references: Sequence[Encoded]) -> None:
-        """Keep encoded references, as :meth:`set_references` does.
+        """Set encoded references, like :meth:`set_references`.
 
         Raises:
             ValueError: there is no reference.
@@ -217,7 +217,7 @@ class Colorizer:
         """Colour ``targets``; those with the same working size form a batch.
 
         Args:
-            targets: what to colour, of any sizes.
+            targets: pictures of any sizes.
             references: one for each target; None for what :meth:`set_reference` or :meth:`set_references` keeps.
 
         Returns:
@@ -264,15 +264,15 @@ class Colorizer:
             return WorkingColours(color.rgb_to_lab(grey)[:, :1], self.predict(grey, colours))
 
     def paint(self, target: Image.Image | Picture, plane: ChromaPlane) -> Image.Image:
-        """Return ``target`` in its own L* and the chroma of ``plane``, as :meth:`colorize` does.
+        """Return ``target`` with its own L* and the chroma of ``plane``, like :meth:`colorize`.
 
-        Where the plane has a third map beside a* and b*, it is the share of the target's own a* and b* that is added.
+        A third map of the plane, besides a* and b*, is the share of the target's own a* and b* that is added.
         """
         with torch.inference_mode():
             return paint(_as_picture(target), plane, self.device)
 
     def paint_16_bits(self, target: Image.Image | Picture, plane: ChromaPlane) -> Pixels:
-        """Return what :meth:`paint` does as :meth:`colorize_16_bits` does."""
+        """Return the result of :meth:`paint` like :meth:`colorize_16_bits`."""
         with torch.inference_mode():
             return paint_16_bits(_as_picture(target), plane, self.device)
 
@@ -325,9 +325,9 @@ class Colorizer:
         return self._run(grey, self._codes[0] if reference is None else reference.to(self.device) * 2 - 1)
 
     def estimate(self, grey: Tensor) -> Carried:
-        """Do what :meth:`predict` does after the references set, with the confidence of each pixel's colours.
+        """Return the result of :meth:`predict` for the set references, with a confidence for each pixel.
 
-        A network that does not tell it has the same confidence everywhere.
+        For a network without confidence, it is the same everywhere.
         """
         carried = getattr(self.network, "carried", None)
         if carried is None:
@@ -338,7 +338,7 @@ class Colorizer:
         return result
 
     def _run(self, grey: Tensor, code: Any) -> Tensor:
-        """Run the network with a code, or with colour pictures in [-1, 1]."""
+        """Run the network on an encoded reference, or on colour pictures in [-1, 1]."""
         try:
             with self._precision():
                 if isinstance(self.network, ChromaNetwork):
@@ -377,7 +377,7 @@ def colorize(
 
 
 def paint(picture: Picture, plane: ChromaPlane, device: torch.device) -> Image.Image:
-    """Return ``picture`` in its own L* and the chroma of ``plane``, in strips, which bounds the memory."""
+    """Return ``picture`` with its own L* and the chroma of ``plane``, computed in strips to limit the memory."""
     result = Image.new("RGB", picture.size)
     for top, rgb in _strips(picture, plane, device, levels=255):
         result.paste(Image.fromarray(rgb.to(torch.uint8).cpu().numpy()), (0, top))
@@ -387,7 +387,7 @@ def paint(picture: Picture, plane: ChromaPlane, device: torch.device) -> Image.I
 
 
 def paint_16_bits(picture: Picture, plane: ChromaPlane, device: torch.device) -> Pixels:
-    """Return ``picture`` as :func:`paint` does, with 16 bits a channel."""
+    """Return the result of :func:`paint` with 16 bits per channel."""
     width, height = picture.size
     result = np.empty((height, width, 3 if picture.alpha is None else 4), np.uint16)
     for top, rgb in _strips(picture, plane, device, levels=65535):

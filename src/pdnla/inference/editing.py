@@ -1,4 +1,4 @@
-"""Editing: the colours of a picture changed after the network has run, without running it again."""
+"""Editing: changes of a picture's colours after the network has run, without running it again."""
 
 import functools
 from collections.abc import Iterable
@@ -20,19 +20,19 @@ from pdnla.inference.correcting import REACH, Corrected, Correction, carry, chec
 from pdnla.inference.preprocessing import network_input
 from pdnla.network.correspondence import CELL, FINE, SIDE, Correspondence, ReferenceSpots, View, join_spots
 
-_EDGE = 1e-3  # of the guided filter of a region's weights: variance of L*/100 under which a window counts as flat
+_EDGE = 1e-3  # of the guided filter of a region's weights: variance of L*/100 below which a window counts as flat
 _SURE = 0.5  # confidence at which a place keeps its colours longest
-_FADING = (0.3, 1.7)  # exponents of the strength where correspondence is sure, and where it is not
+_FADING = (0.3, 1.7)  # exponents of the strength where correspondence is certain, and where it is not
 
 
 class Source(NamedTuple):
-    """Where a point's colour comes from.
+    """The origin of a point's colour.
 
     Attributes:
         number: the reference, from 0 on.
         x, y: the place in it, in [0, 1] from the top left.
-        alike: how alike the two places are to the frozen network, a cosine.
-        corrected: whether a correction decided it.
+        alike: similarity of the two places in the frozen network's features, a cosine.
+        corrected: whether a correction determines it.
     """
 
     number: int
@@ -43,7 +43,7 @@ class Source(NamedTuple):
 
 
 class Adjustment(NamedTuple):
-    """How a result is shown.
+    """An adjustment of the colours of a result.
 
     Attributes:
         saturation: factor on a* and b*; 1 leaves them.
@@ -56,7 +56,7 @@ class Adjustment(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """A reference as correspondence sees it."""
+    """A reference in the form for correspondence."""
 
     view: View
     code: ReferenceSpots

@@ -1,4 +1,4 @@
-"""How well references fit a target: how much of what it shows they show too."""
+"""The fit of references to a target: the share of its content that they also show."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from pdnla.backbones import load_backbone
 from pdnla.network.correspondence import Correspondence, likeness
 
 SIDE = 224
-"""Pictures are compared at about this many pixels squared; as many as matching needs would decide the same."""
+"""Pictures are compared at about the area of a square with this side; the size of matching leads to the same choice."""
 
 
 class Fit:
@@ -17,7 +17,7 @@ class Fit:
 
     Args:
         references: pictures, sRGB in [0, 1], ``(1, 3, H, W)`` each.
-        device: where to compute.
+        device: the device.
     """
 
     def __init__(self, references: Sequence[Tensor], device: torch.device) -> None:

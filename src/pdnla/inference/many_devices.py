@@ -57,15 +57,15 @@ def colour_shares(
     A single share is coloured in this process; of several, each has its own process.
 
     Args:
-        shares: what each device does.
-        devices: as many as shares.
-        settings: how.
-        references: the references of all tasks; None: each has one of its own.
+        shares: the tasks of each device.
+        devices: the devices, one per share.
+        settings: the settings.
+        references: the common references of all tasks; None: each task has its own.
 
     Raises:
-        UserError: weights or references of all cannot be read, or a process was killed.
-        DiskFullError: there is no room for a result.
-        ChildProcessError: a process ended by a fault of ours; its traceback is on stderr.
+        UserError: weights or the common references cannot be read, or a process was killed.
+        DiskFullError: the disk is full.
+        ChildProcessError: a process failed with an unexpected error; its traceback is on stderr.
     """
     work = [(list(tasks), device) for tasks, device in zip(shares, devices, strict=True) if tasks]
     if len(work) == 1:

@@ -57,15 +57,15 @@ def colour_tasks(
     """Colour tasks and yield the outcome of each when its result is written or it has failed.
 
     Args:
-        colorizer: what colours.
-        tasks: what to colour.
-        batch_size: pictures of like shape coloured at a time.
-        references: the references of all tasks, which are read once; None: each has one of its own.
-        depth: bits a channel of the results, 8 or 16.
+        colorizer: the colorizer.
+        tasks: the tasks.
+        batch_size: largest number of pictures of similar shape in a batch.
+        references: the common references of all tasks, which are read once; None: each task has its own.
+        depth: bits per channel of the results, 8 or 16.
 
     Raises:
-        UserError: a reference of all targets cannot be read.
-        DiskFullError: there is no room for a result.
+        UserError: a common reference cannot be read.
+        DiskFullError: the disk is full.
     """
     if references is not None:
         colorizer.set_references([_read_reference(path) for path in references])
@@ -208,6 +208,6 @@ def _write(task: Task, result: "Image | Pixels") -> Outcome:
 
 
 def shared_references(tasks: Sequence[Task]) -> tuple[Path, ...] | None:
-    """Return the references of all tasks, or None if they differ."""
+    """Return the common references of all tasks, or None if they differ."""
     first = tasks[0].references
     return first if all(task.references == first for task in tasks) else None

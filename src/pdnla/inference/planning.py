@@ -26,14 +26,14 @@ class Task(NamedTuple):
     """One picture to colour.
 
     Attributes:
-        name: what to call it.
-        target: where it is.
-        reference: where its colours come from.
-        result: where it goes.
-        score: how like the target a reference is that was picked, a cosine.
-        source: what to open instead of ``target``, which is then a file of many pictures.
-        pages: how many pages the target has, which become as many of a TIFF.
-        further: further references, among whose places colours are chosen too.
+        name: its name in messages.
+        target: its path.
+        reference: path of the reference.
+        result: path of the result.
+        score: similarity of a picked reference to the target, a cosine.
+        source: the object to open instead of ``target``, if that file contains many pictures.
+        pages: number of pages of the target, and of the result, a TIFF.
+        further: further references.
     """
 
     name: str
@@ -88,11 +88,11 @@ def plan_album(
     """Pair targets with references and name the results.
 
     Args:
-        target: a picture; a folder of pictures, or of shards; or, if there is no ``reference``, a pairs file.
-        reference: a picture, or a folder of them, but for shards; or several pictures and folders, all of which give
-            colours to every target.
-        out: where the result or results go; a trailing ``/`` says that it is a folder. None: beside the target.
-        pick: references are to be picked from the folder ``reference`` by what they show, not matched by name.
+        target: a picture; a folder of pictures or of shards; or, without ``reference``, a pairs file.
+        reference: a picture; if the targets are not shards, a folder of pictures; or several pictures and folders, all
+            of them references of every target.
+        out: the result, or the folder of results; a trailing ``/`` marks a folder. None: next to the target.
+        pick: pick references from the folder ``reference`` by content instead of matching names.
 
     Raises:
         UserError: a path is missing or empty, no target has a reference, or a result would replace a target or a
@@ -215,7 +215,7 @@ def _plan_shards(root: Path, reference: Path, out: Path) -> Album:
 
 
 def _check_results(tasks: Sequence[Task]) -> None:
-    """Raise UserError if a result would take the place of a target or a reference."""
+    """Raise UserError if a result would replace a target or a reference."""
     inputs = {os.path.realpath(path) for task in tasks for path in (task.target, *task.references)}
     for task in tasks:
         if os.path.realpath(task.result) in inputs:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import kornia.color
-import kornia.filters
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ _MULTIPLE = 32  # the frozen network's largest stride
 _LEVELS = (0.5, 1.0, 1.0, 1.0)  # weights of the features, fine to coarse
 _TEMPERATURE, _PENALTY = 160.0, 0.3  # of the coarse attention, and of a luminance difference in it
 _SHARPNESS = 40.0  # of the fine attention
+_NOTHING = -60.0  # logarithm of a weight that counts as none
 _CANDIDATES = 4  # cells in the fine attention
 _MARGIN = 1  # further spots around a candidate cell
 _TEXTURE = 0.3  # weight of the finest features relative to luminance, in the fine matching
@@ -43,7 +43,7 @@ _STRAY = 12.0  # distance in a*b* from a window's fit at which a spot's weight i
 _KEPT = 6.0  # and at which a confident spot keeps 0.6 of the distance
 _ROUNDS = 3
 _EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
-_CELLS = 512  # processed at a time, which bounds the memory
+_CELLS = 256  # processed at a time, which bounds the memory
 
 
 class Carried(NamedTuple):
@@ -163,9 +163,10 @@ class Correspondence(nn.Module):
         """Do what :meth:`forward` does and return the backbone's maps of the target too, fine to coarse."""
         code = reference if isinstance(reference, ReferenceSpots) else self.encode_reference(reference)
         with torch.autocast(target.device.type, enabled=False):
-            full = kornia.color.rgb_to_lab((at_least_float32(target) + 1) / 2)[:, :1] / 100
-            lightness = kornia.color.rgb_to_lab((self._resized(at_least_float32(target)) + 1) / 2)[:, :1] / 100
-            maps = self._maps(lightness)
+            grey = at_least_float32(target)[:, :1]
+            resized = self._resized(grey)
+            full, lightness = _lightness((grey + 1) / 2), _lightness((resized + 1) / 2)
+            maps = self._features(resized)
             features = _centred(maps)
             cells = self._cells(features, lightness)
             compared = _match_exposure(lightness, code.exposure)
@@ -186,7 +187,7 @@ class Correspondence(nn.Module):
             confidence = carried[:, 2:].clamp(0, 1)
             carried = trust * torch.cat([smooth_outliers(spots, carried[:, :2], confidence), confidence], dim=1)
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
-            return Carried(kornia.filters.guided_blur(full, carried[:, :2], 5, _EDGE), carried[:, 2:]), tuple(maps)
+            return Carried(guided_filter(full, carried[:, :2], 5, _EDGE), carried[:, 2:]), tuple(maps)
 
     @torch.no_grad()
     def describe(self, picture: Tensor) -> Tensor:
@@ -205,22 +206,28 @@ class Correspondence(nn.Module):
         """Return a*, b* and confidence of each cell's spots, ``(N, spots, 3)``, and the mean best cosine."""
         window = reference.spots.shape[1]
         appearance, chroma = reference.spots.split([queries.shape[-1], 2], dim=-1)
+        squared = appearance.square().sum(dim=-1)
+        values = torch.cat([chroma, chroma.square().sum(dim=-1, keepdim=True)], dim=-1)
         results, best_cosines = [], []
         for part in _parts(len(cells)):
             cosines = cells[part] @ reference.features.T
             best_cosines.append(cosines.amax(dim=1))
-            logits = _TEMPERATURE * (cosines - _PENALTY * (shades[part, None] - reference.lightness[None]).abs())
-            best = logits.log_softmax(dim=1).topk(min(_CANDIDATES, logits.shape[1]), dim=1)
-            own, candidates = queries[part], appearance[best.indices].flatten(1, 2)
-            prior = best.values.repeat_interleave(window, dim=1).unsqueeze(1)
-            squared = torch.cdist(own, candidates).square()
-            weights = (prior - _SHARPNESS * squared).softmax(dim=-1)
-            colours = chroma[best.indices].flatten(1, 2)
-            mean = weights @ colours
-            spread = (weights @ colours.square() - mean.square()).clamp(min=0).sum(dim=-1).sqrt()
-            alike = weights @ cosines.gather(1, best.indices).repeat_interleave(window, dim=1).unsqueeze(-1)
-            confidence = alike.squeeze(-1).clamp(0, 1) * torch.exp(-spread / _DISAGREEMENT)
-            results.append(torch.cat([mean, confidence.unsqueeze(-1)], dim=-1))
+            distance = (shades[part, None] - reference.lightness[None]).abs_()
+            logits = torch.add(cosines, distance, alpha=-_PENALTY).mul_(_TEMPERATURE)
+            best = logits.topk(min(_CANDIDATES, logits.shape[1]), dim=1)
+            prior = best.values - best.values[:, :1]
+            # Of what is left out of the sum, all cells together weigh nothing; exp is slow where it yields denormals.
+            prior = prior - logits.sub_(best.values[:, :1]).clamp_(min=_NOTHING).exp_().sum(dim=1, keepdim=True).log_()
+            # Of the squared distance to each candidate, what belongs to the own spot alone does not change the softmax.
+            products = queries[part] @ appearance[best.indices].flatten(1, 2).transpose(1, 2)
+            scores = (prior.unsqueeze(-1) - _SHARPNESS * squared[best.indices]).flatten(1).unsqueeze(1)
+            weights = scores.add(products, alpha=2 * _SHARPNESS).softmax(dim=-1)
+            alike = cosines.gather(1, best.indices).repeat_interleave(window, dim=1).unsqueeze(-1)
+            chosen = torch.cat([values[best.indices].flatten(1, 2), alike], dim=-1)
+            mean, squares, alike = (weights @ chosen).split([2, 1, 1], dim=-1)
+            spread = (squares - mean.square().sum(dim=-1, keepdim=True)).clamp(min=0).sqrt()
+            confidence = alike.clamp(0, 1) * torch.exp(-spread / _DISAGREEMENT)
+            results.append(torch.cat([mean, confidence], dim=-1))
         return torch.cat(results), torch.cat(best_cosines).mean()
 
     @torch.no_grad()
@@ -282,10 +289,13 @@ class Correspondence(nn.Module):
 
     def _maps(self, lightness: Tensor) -> Sequence[Tensor]:
         """Return the backbone's features of L*/100, ``(B, 1, H, W)``."""
-        (backbone,) = self._backbone
         lab = torch.cat([lightness * 100, torch.zeros_like(lightness).expand(-1, 2, -1, -1)], dim=1)
-        grey = kornia.color.lab_to_rgb(lab) * 2 - 1
-        features: Sequence[Tensor] = backbone.to(grey.device)(grey)
+        return self._features(kornia.color.lab_to_rgb(lab)[:, :1] * 2 - 1)
+
+    def _features(self, grey: Tensor) -> Sequence[Tensor]:
+        """Return the backbone's features of a grey picture, ``(B, 1, H, W)`` in [-1, 1]."""
+        (backbone,) = self._backbone
+        features: Sequence[Tensor] = backbone.to(grey.device)(grey.expand(-1, 3, -1, -1))
         return features
 
     @staticmethod
@@ -379,10 +389,49 @@ def smooth_outliers(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Te
     return fit + confidence * torch.exp(-squared / (2 * _KEPT**2)) * (chroma - fit)
 
 
+def guided_filter(guide: Tensor, values: Tensor, side: int, edge: float) -> Tensor:
+    """Return the guided filter (He et al. 2013) of values, ``(B, C, H, W)``.
+
+    Args:
+        guide: ``(B, 1, H, W)``.
+        values: ``(B, C, H, W)``.
+        side: of the windows, odd.
+        edge: variance of the guide under which a window counts as flat.
+    """
+    count = values.shape[1]
+    moments = torch.cat([guide, guide.square(), values, guide * values], dim=1)
+    mean, squares, level, product = _window_mean(moments, side).split([1, 1, count, count], dim=1)
+    slope = (product - mean * level) / (squares - mean.square() + edge)
+    slopes, offsets = _window_mean(torch.cat([slope, level - slope * mean], dim=1), side).split(count, dim=1)
+    return slopes * guide + offsets
+
+
 def _window_mean(x: Tensor, side: int) -> Tensor:
     """Return the mean over a window of ``side`` × ``side`` around each position, with reflection at the border."""
     x = F.pad(x, (side // 2,) * 4, mode="reflect")
-    return F.avg_pool2d(F.avg_pool2d(x, (side, 1), stride=1), (1, side), stride=1)
+    return _sums(_sums(x, side, -2), side, -1) / side**2
+
+
+def _sums(x: Tensor, count: int, dim: int) -> Tensor:
+    """Return the sums of ``count`` successive values along a dimension, made up of sums of 1, 2, 4, ... values."""
+    length = x.shape[dim] - count + 1
+    total, start, size = None, 0, 1
+    while True:
+        if count & size:
+            part = x.narrow(dim, start, length)
+            total = part if total is None else total + part
+            start += size
+        if 2 * size > count:
+            assert total is not None
+            return total
+        x = x.narrow(dim, 0, x.shape[dim] - size) + x.narrow(dim, size, x.shape[dim] - size)
+        size *= 2
+
+
+def _lightness(grey: Tensor) -> Tensor:
+    """Return L*/100 of grey sRGB values in [0, 1]."""
+    linear = torch.where(grey > 0.04045, ((grey + 0.055) / 1.055) ** 2.4, grey / 12.92)
+    return torch.where(linear > 0.008856, 1.16 * linear.clamp(min=0.008856) ** (1 / 3) - 0.16, 9.033 * linear)
 
 
 def _exposure(lightness: Tensor) -> Tensor:

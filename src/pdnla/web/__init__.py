@@ -1,6 +1,6 @@
 """The web page ``pdnla-web``, for people who do not write Python.
 
-* ``uploads``: files as users send them, within limits; ``studio``: the one network and whose turn it is.
-* ``still``, ``album``: what the two tabs do, without a browser.
-* ``sessions``: one for each open page; ``page``: the page itself (Gradio); ``server``: where and how it is served.
+* ``uploads``: files from users, within limits; ``studio``: the network, which serves one request at a time.
+* ``still``, ``album``: the functions of the two tabs, without a browser.
+* ``sessions``: the state of each open page; ``page``: the page itself (Gradio); ``server``: serving it.
 """

@@ -1,4 +1,4 @@
-"""The references that a user may pick from: those most like the target, with their scores."""
+"""The choice of references for the user: the most similar ones, with their scores."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ BEST = 5
 
 
 class Candidate(NamedTuple):
-    """A reference, and how like the target it is, a cosine; None where it was not compared."""
+    """A reference with its similarity to the target, a cosine; None if it was not compared."""
 
     upload: Upload
     score: float | None = None
 
 
 def readable(uploads: Sequence[Upload], limits: Limits) -> tuple[list[Upload], list[str]]:
-    """Return the uploads that are pictures within the limits, and a sentence for each other one."""
+    """Return the uploads that are pictures within the limits, and a sentence for each other upload."""
     kept, left_out = [], []
     for upload in uploads:
         try:
@@ -41,7 +41,7 @@ def pick(
     progress: Callable[[int, int], None] | None = None,
     left_out: Callable[[str], None] | None = None,
 ) -> list[Candidate]:
-    """Return the references in colour most like the target, best first; a single one is taken as it is.
+    """Return the references in colour that are most similar to the target, best first; a single one is not compared.
 
     Args:
         studio: the studio; comparing takes its turn.
