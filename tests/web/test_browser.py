@@ -208,18 +208,20 @@ def test_a_film_is_coloured_with_references_that_were_changed(
     page.click("#film-find")
     visitor.wait_text("film-message", "2 shots; references 1: coffee.png, 2: mirrored.jpg")
     visitor.wait("document.querySelectorAll('#film-frames img').length >= 2")
-    cell = page.locator("#film-shots td").nth(2)
+    cell = page.locator("#film-shots [data-testid='cell-0-2']")
     assert cell.inner_text().strip() == "2"
-    cell.dblclick()
-    page.keyboard.press("Control+A")
-    page.keyboard.type("3")
-    page.keyboard.press("Enter")
+
+    def change(number: str) -> None:
+        cell.dblclick()
+        page.keyboard.press("Control+A")
+        page.keyboard.type(number)
+        page.keyboard.press("Enter")
+        until(lambda: cell.inner_text().strip() == number)
+
+    change("3")
     page.click("#film-start")
     visitor.wait_text("film-message", "shot 0 to 5: there is no reference 3; give numbers from 1 to 2")
-    cell.dblclick()
-    page.keyboard.press("Control+A")
-    page.keyboard.type("1")
-    page.keyboard.press("Enter")
+    change("1")
     page.click("#film-start")
     visitor.wait("document.querySelector('#film-result video')?.videoWidth === 96")
     assert visitor.download("film-file", tmp_path).name == "two shots_colorized.mp4"
