@@ -44,7 +44,9 @@ def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.Mon
     assert network.channel == 4
 
 
-@pytest.mark.parametrize(("weights", "most"), [("default", 0.5), ("pdnla_semantic", 0.5), ("pdnla_tiny", 0.8)])
+@pytest.mark.parametrize(
+    ("weights", "most"), [("default", 0.5), ("pdnla_informed", 0.5), ("pdnla_semantic", 0.5), ("pdnla_tiny", 0.8)]
+)
 def test_they_colour_a_photograph_from_another_view_of_it(weights: str, most: float) -> None:
     truth, reference = photograph("motorcycle_left.png"), photograph("motorcycle_right.png")
     target = truth.convert("L")

@@ -364,7 +364,7 @@ def test_bad_usage_is_one_sentence_and_status_2(command: Command) -> None:
     refused(
         command("a.png", "r.png", weights=Path("none.safetensors")),
         "none.safetensors",
-        "use one of default, pdnla_semantic, pdnla_tiny",
+        "use one of default, pdnla_informed, pdnla_semantic, pdnla_tiny",
     )
     assert files() == ["a.png", "broken.png", "r.png"]
 

@@ -102,7 +102,7 @@ def colorize(
             "--weights",
             "-w",
             help="Weights of pdnla-train or pdnla-convert, or the name of weights in the package:"
-            " default, pdnla_semantic, pdnla_tiny.",
+            f" {', '.join(BUNDLED)}.",
         ),
     ] = "default",
     size: Annotated[

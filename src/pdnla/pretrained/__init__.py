@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-BUNDLED = ("default", "pdnla_semantic", "pdnla_tiny")
+BUNDLED = ("default", "pdnla_informed", "pdnla_semantic", "pdnla_tiny")
 """Names of the weights in the package."""
 MODEL = "model.safetensors"
 """Name of the weights in a folder of :mod:`pdnla.hub`."""
