@@ -216,7 +216,7 @@ def test_a_film_is_coloured_with_references_that_were_changed(
         page.keyboard.press("Control+A")
         page.keyboard.type(number)
         page.keyboard.press("Enter")
-        until(lambda: cell.inner_text().strip() == number)
+        until(lambda: cell.locator("span[data-editable]").inner_text().strip() == number)
 
     change("3")
     page.click("#film-start")
