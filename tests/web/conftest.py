@@ -77,6 +77,25 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """A grey clip of two shots, the astronaut and then the coffee, of six frames each."""
+    av = pytest.importorskip("av", reason="the extra pdnla[film] is not installed")
+    pytest.importorskip("cv2", reason="the extra pdnla[film] is not installed")
+    path = tmp_path_factory.mktemp("clip") / "two shots.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(12):
+            name = "astronaut_grey.png" if number < 6 else "coffee_grey.png"
+            picture = Image.open(pictures / name).resize((128, 96)).crop((number, 10, 96 + number, 74))
+            for packet in stream.encode(av.VideoFrame.from_image(picture.convert("RGB"))):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
 class Serving(NamedTuple):
     """A page that is being served: its address, its application, and what its users share."""
 

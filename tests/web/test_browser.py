@@ -195,6 +195,39 @@ def test_an_album_with_a_broken_file_is_coloured_but_for_that(
     assert visitor.errors == []
 
 
+def test_a_film_is_coloured_with_references_that_were_changed(
+    visit: Callable[[], Visitor], pictures: Path, tmp_path: Path, clip: Path
+) -> None:
+    visitor = visit()
+    page = visitor.page
+    page.get_by_role("tab", name="Film").click()
+    visitor.send("film-target", clip)
+    visitor.send("film-references", pictures / "coffee.png", pictures / "mirrored.jpg")
+    visitor.wait("document.querySelectorAll('#film-references .file').length === 2")
+    visitor.wait("document.querySelectorAll('#film-target .file').length === 1")
+    page.click("#film-find")
+    visitor.wait_text("film-message", "2 shots; references 1: coffee.png, 2: mirrored.jpg")
+    visitor.wait("document.querySelectorAll('#film-frames img').length >= 2")
+    cell = page.locator("#film-shots [data-testid='cell-0-2']")
+    assert cell.inner_text().strip() == "2"
+
+    def change(number: str) -> None:
+        cell.dblclick()
+        page.keyboard.press("Control+A")
+        page.keyboard.type(number)
+        page.keyboard.press("Enter")
+        until(lambda: cell.locator("span[data-editable]").inner_text().strip() == number)
+
+    change("3")
+    page.click("#film-start")
+    visitor.wait_text("film-message", "shot 0 to 5: there is no reference 3; give numbers from 1 to 2")
+    change("1")
+    page.click("#film-start")
+    visitor.wait("document.querySelector('#film-result video')?.videoWidth === 96")
+    assert visitor.download("film-file", tmp_path).name == "two shots_colorized.mp4"
+    assert visitor.errors == []
+
+
 def test_a_refused_upload_says_why_and_another_one_is_taken(
     visit: Callable[[], Visitor], pictures: Path, tmp_path: Path
 ) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pdnla.errors import UserError
 from pdnla.web.film import FilmDesk, Row, Stopped
@@ -15,24 +14,7 @@ from pdnla.web.studio import Studio
 av = pytest.importorskip("av", reason="the extra pdnla[film] is not installed")
 pytest.importorskip("cv2", reason="the extra pdnla[film] is not installed")
 
-FRAMES = 12
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
-    """A grey clip of two shots: the astronaut, then the coffee."""
-    path = tmp_path_factory.mktemp("clip") / "two shots.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for number in range(FRAMES):
-            name = "astronaut_grey.png" if number < FRAMES // 2 else "coffee_grey.png"
-            picture = Image.open(pictures / name).resize((128, 96)).crop((number, 10, 96 + number, 74))
-            for packet in stream.encode(av.VideoFrame.from_image(picture.convert("RGB"))):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
-    return path
+FRAMES = 12  # of the clip
 
 
 @pytest.fixture

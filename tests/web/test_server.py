@@ -131,9 +131,16 @@ def test_each_open_page_has_its_own_pictures_which_go_with_it(studio: Studio, pi
     for session in (first, second):  # the same file: what both sent is stored once
         (path,) = session.sent([str(sent)])
         session.still.take_target(path)
+    again = tmp_path / "again.png"
+    again.write_bytes(sent.read_bytes())
+    sessions.get("a").sent([str(again)])
+    again.unlink()
+    again.write_bytes(sent.read_bytes())  # another page sends the same, which Gradio puts in its place
+    os.utime(again, ns=(1, 1))
     sessions.close("a")
     assert not first.folder.exists()
     assert not sent.exists()
+    assert again.exists(), "it is not this page's any more"
     second.still.take_references([pictures / "mirrored.jpg"])
     second.still.pick()
     second.still.colour()
@@ -181,7 +188,7 @@ def test_the_command_serves_asks_nothing_of_other_hosts_and_leaves_nothing(tmp_p
     temporary.mkdir()
     paths = [str(tmp_path / "guard"), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "ASKED": str(asked)}
-    environment |= {"TMPDIR": str(temporary), "PDNLA_CACHE": str(tmp_path / "cache")}
+    environment |= {"TMPDIR": str(temporary), "PDNLA_NATIVE": "0"}  # nothing to compile
     command = [sys.executable, "-m", "pdnla.cli.web", "--port", "0", "--no-browser", "--device", "cpu"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1

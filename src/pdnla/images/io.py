@@ -541,7 +541,8 @@ def _walk(folder: Path, above: frozenset[str], left_out: Callable[[str], None] |
             if os.path.realpath(path) not in above:
                 yield from _walk(path, above, left_out)
         elif path.suffix.lower() in IMAGE_SUFFIXES or why_unread(path) is not None:
-            if entry.is_file() or entry.is_symlink():  # a link that leads nowhere is reported when it is opened
+            # A link is looked at when it is opened: it may lead nowhere, or to itself.
+            if entry.is_symlink() or entry.is_file():
                 yield path
             elif left_out is None:
                 _logger.warning("left out: %s", _NO_FILE.format(path))

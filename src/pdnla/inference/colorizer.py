@@ -51,6 +51,15 @@ class ChromaNetwork(Protocol):
         ...
 
 
+@runtime_checkable
+class CarryingNetwork(Protocol):
+    """A network that tells how sure its chroma is."""
+
+    def carried(self, target: Tensor, reference: Any) -> Carried:
+        """Return chroma as :meth:`ChromaNetwork.chroma` does, and its confidence."""
+        ...
+
+
 class WorkingColours(NamedTuple):
     """What the network makes of a picture, at the working size.
 
@@ -61,15 +70,6 @@ class WorkingColours(NamedTuple):
 
     lightness: Tensor
     chroma: Tensor
-
-
-@runtime_checkable
-class CarryingNetwork(Protocol):
-    """A network that tells how sure its chroma is."""
-
-    def carried(self, target: Tensor, reference: Any) -> Carried:
-        """Return chroma as :meth:`ChromaNetwork.chroma` does, and its confidence."""
-        ...
 
 
 class Encoded(NamedTuple):

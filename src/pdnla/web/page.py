@@ -211,7 +211,7 @@ def _film_tab(handlers: "_Handlers") -> None:
         frames = gr.Gallery(
             label="A frame of each shot",
             columns=5,
-            height=260,
+            height="auto",
             object_fit="contain",
             interactive=False,
             buttons=[],

@@ -33,7 +33,7 @@ class Session:
         self.closed = threading.Event()
         self.stop = threading.Event()  # what is long stops
         self.film = FilmDesk(studio, folder / "film", self.closed)
-        self._sent: set[Path] = set()
+        self._sent: dict[Path, tuple[int, int]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +55,7 @@ class Session:
         for path in files:
             if not path.resolve().is_relative_to(self.uploads.resolve()):
                 raise UserError(f"{path.name}: was not sent to this page; send it")
-        self._sent.update(files)
+            self._sent[path] = _identity(path)
         return files
 
     def close(self) -> None:
@@ -64,9 +64,19 @@ class Session:
         self._remove()
 
     def _remove(self) -> None:
-        for path in self._sent:
-            path.unlink(missing_ok=True)
+        for path, identity in self._sent.items():
+            if _identity(path) == identity:  # another page may have sent the same since, to the same place
+                path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what tells a file from one that replaced it; zeros if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_ino, status.st_mtime_ns
 
 
 class Sessions:
