@@ -6,9 +6,10 @@
     python scripts/benchmark.py --against ../before         # the package's variants beside those of another checkout
 
 Parts: `network` (every variant at 512×512 and channel 32, then the eager ones at other sizes and channels), `profile`
-(the time of one picture by kind of operation), `training` (a step at channel 8, 128×128, batch 12) and
-`files` (from files to files, compared with only the network, and with an encoded reference). `--out FOLDER` writes
-performance.json and performance.md to the folder.
+(the time of one picture by kind of operation), `training` (a step at channel 8, 128×128, batch 12), `files` (from files
+to files, compared with only the network, and with an encoded reference) and `film` (a 480×270 video file and one twice
+as long, with the default weights, decoding and encoding included). `--out FOLDER` writes performance.json and
+performance.md to the folder.
 
 Variants: `plain` is the network of pdnla.network, the baseline; `published` evaluates the formulas as published, with
 keys and values projected from whole maps; `pdnla` is the accelerated network. With `--against`, the package's variants
@@ -570,7 +571,76 @@ def file_rates(channel: int, rounds: int, folder: Path) -> dict[str, float]:
     return {name: count / statistics.median(values) for name, values in seconds.items()}
 
 
-PARTS = {"network": measure_network, "profile": measure_profile, "training": measure_training, "files": measure_files}
+def measure_film(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Measure colouring a video file, and one twice as long with a cut, with the default weights."""
+    from pdnla import Colorizer
+    from pdnla.film.colouring import colour_film
+    from pdnla.film.planning import plan_film
+
+    Image.fromarray(data.coffee()).save(folder / "coffee.png")
+    Image.fromarray(data.astronaut()).save(folder / "astronaut.png")
+    guides = [folder / "coffee.png", folder / "astronaut.png"]
+    colorizer = Colorizer()
+    measured: dict[str, Any] = {}
+    for shots in (1, 2):
+        film = folder / f"{shots}.mp4"
+        write_film(film, [data.coffee(), data.astronaut()][:shots])
+        seconds = []
+        for turn in range(options.rounds + 1):
+            report(f"film of {shots * FILM_FRAMES} frames, round {turn} of {options.rounds}")
+            start = time.perf_counter()
+            colour_film(plan_film(film, guides, str(folder / "out.mp4")), colorizer, {}, False, Silent())
+            if turn:
+                seconds.append(time.perf_counter() - start)
+        measured[str(shots)] = shots * FILM_FRAMES / statistics.median(seconds)
+    lines = [
+        "**Film**, 480×270 H.264 in and out, default weights, two references, frames/s",
+        "",
+        f"| one shot, {FILM_FRAMES} frames | two shots, {2 * FILM_FRAMES} frames |",
+        "| --- | --- |",
+        f"| {measured['1']:.2f} | {measured['2']:.2f} |",
+        "",
+    ]
+    return measured, lines
+
+
+FILM_FRAMES = 48
+
+
+def write_film(path: Path, scenes: Sequence[Any]) -> None:
+    """Write grey shots of a camera that moves over photographs."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 480, 270, "yuv420p"
+        for scene in scenes:
+            photograph = Image.fromarray(scene).convert("L")
+            for number in range(FILM_FRAMES):
+                view = photograph.resize((480, 270), box=(number, number / 2, number + 400, number / 2 + 225))
+                container.mux(stream.encode(av.VideoFrame.from_image(view.convert("RGB"))))
+        container.mux(stream.encode())
+
+
+class Silent:
+    """Ignores the events of a film."""
+
+    def remark(self, sentence: str) -> None: ...
+
+    def damage(self, sentence: str) -> None: ...
+
+    def scanned(self, done: int, total: int) -> None: ...
+
+    def coloured(self, done: int, total: int) -> None: ...
+
+
+PARTS = {
+    "network": measure_network,
+    "profile": measure_profile,
+    "training": measure_training,
+    "files": measure_files,
+    "film": measure_film,
+}
 
 
 def as_json(figures: dict[str, Figures]) -> dict[str, dict[str, float]]:

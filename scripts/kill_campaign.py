@@ -41,7 +41,7 @@ BIN = Path(sys.executable).parent
 TRAINING = (
     "trainer=cpu",
     "trainer.precision=32-true",
-    "trainer.max_steps=12",
+    "trainer.max_steps=30",
     "trainer.val_check_interval=1000",
     "callbacks.last.every_n_train_steps=2",
     "model.channel=4",
@@ -207,7 +207,8 @@ def kill_training(folder: Path, options: argparse.Namespace) -> Finding:
             expected, got = (torch.load(run / "last.ckpt", weights_only=True)["state_dict"] for run in (whole, cut))
             same = expected.keys() == got.keys() and all(torch.equal(expected[name], got[name]) for name in expected)
             wrong += [f"seed {seed}: the weights differ"] * (not same)
-        wrong += [f"{path}: left over" for path in cut.rglob("*") if path.name.startswith((".", "tmp"))]
+        hidden = (path for path in cut.rglob(".*") if path.is_file())  # as temporary files are
+        wrong += [f"{path}: left over" for path in hidden]
     return Finding("training", f"{options.seeds} seeds, {killed} kills", wrong + tracebacks(log))
 
 

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the benchmark needs POSIX's figures of memory")
 @pytest.mark.slow
 def test_variants_take_turns_with_those_of_another_checkout(tmp_path: Path) -> None:
     options = ["--only", "network", "--sizes", "64", "--channels", "32", "--rounds", "1", "--variants"]

@@ -1,5 +1,6 @@
 """From a video file to a video file: what stays as it was, to the bit, and what is said."""
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def test_a_film_keeps_its_length_time_stamps_luminance_sound_and_subtitles(comma
     write_clip(Path("film.mkv"), frames, sound=True, subtitles=True)
     done = command("film.mkv", still(Path("a.png")), "-o", "out.mkv", "--codec", "ffv1")
     assert (done.status, done.err) == (0, "")
+    assert re.search(r"^colouring 20/20 frames, \d+\.\d frames/s, 0:00:00 left$", done.out, re.MULTILINE)
     before, after = decode(Path("film.mkv")), decode(Path("out.mkv"))
     assert after.times == before.times
     for luma, own in zip(after.lumas, frames, strict=True):

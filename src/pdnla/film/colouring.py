@@ -136,7 +136,8 @@ class Work:
         remove_stale_temporaries(self.folder)
         references = [_identity(path) for path in self.film.references]
         if self._changed("source.json", [str(self.film.target), self.source.signature(), references]):
-            self._remove("scan.npz", "frame_*")  # `settle` removes segments; its settings include the source
+            self._remove("scan.npz", "frame_*")
+            self._begin_anew()
 
     def settle(self, shots: Sequence[Shot]) -> None:
         """Remove segments that an earlier run coloured with other settings.
@@ -155,11 +156,14 @@ class Work:
             "depth": film.depth,
             **self._about,
         }
-        begun = any(self.folder.glob("segment_*"))
         if self._changed("settings.json", settings):
-            self._remove("segment_*")
-            if begun:
-                self.observer.remark(f"{film.out}: was begun with other settings and is coloured anew")
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Leave out what was coloured before."""
+        if any(self.folder.glob("segment_*")):
+            self.observer.remark(f"{self.film.out}: was begun with other settings and is coloured anew")
+        self._remove("segment_*")
 
     def _changed(self, name: str, value: Any) -> bool:
         """Return whether a value differs from that of the last run, and store it."""

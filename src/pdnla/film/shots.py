@@ -66,7 +66,6 @@ def find_cuts(signatures: Iterable[NDArray[np.float32]]) -> Iterator[int]:
     changes: deque[tuple[int, float]] = deque()
     last: NDArray[np.float32] | None = None
     cut = -_SHORTEST
-    number = -1
 
     def decide(index: int) -> bool:
         place, change = changes[index]
@@ -86,7 +85,7 @@ def find_cuts(signatures: Iterable[NDArray[np.float32]]) -> Iterator[int]:
                 yield cut
         last = signature
     for index in range(max(0, len(changes) - _AROUND), len(changes)):
-        if decide(index) and number + 1 - changes[index][0] >= 1:
+        if decide(index):
             cut = changes[index][0]
             yield cut
 

@@ -36,6 +36,7 @@ _TELLS_ASPECT = ("libx264", "libx265", "mpeg4", "mpeg2video", "mpeg1video")  # i
 _BITS_A_PIXEL = 0.3  # of codecs without constant quality
 _COARSEST = 65535  # largest denominator of a time base in MPEG-4 Part 2
 _DEFAULT_CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4", ".mpg": "mpeg2video", ".mpeg": "mpeg2video"}
+_HOPELESS = 1000  # packets in a row that cannot be decoded
 _SHORT = 0.5  # seconds by which a video may be shorter than its container's duration
 
 
@@ -64,7 +65,8 @@ class VideoSource:
         require_av()
         self.path = path
         self.remarks: list[str] = []
-        self.damaged = 0
+        self.damaged = 0  # packets that could not be decoded
+        self.reached = 0.0  # seconds at which the last packet of any stream begins
         with _opened(path) as container:
             stream = container.streams.video[0]
             context = stream.codec_context
@@ -74,7 +76,7 @@ class VideoSource:
             self.time_base = Fraction(stream.time_base or Fraction(1, 1000))
             self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
             self.count = stream.frames
-            self.duration = float(container.duration or 0) / 1e6
+            self.end = float((container.start_time or 0) + (container.duration or 0)) / 1e6
             self.bit_rate = int(context.bit_rate or 0)
             self.rotation = int(first.rotation) % 360
             aspect = Fraction(stream.sample_aspect_ratio or context.sample_aspect_ratio or 1) or Fraction(1)
@@ -91,7 +93,7 @@ class VideoSource:
                 )
             if len(container.streams.video) > 1:
                 self.remarks.append("has several video streams; the first is coloured")
-        self.damaged = 0
+        self.damaged, self.reached = 0, 0.0
 
     def frames(self, start: int = 0, times: Sequence[int] | None = None) -> Iterator[Frame]:
         """Yield the frames from number ``start`` on, in display order.
@@ -133,10 +135,10 @@ class VideoSource:
         end = len(times)
         if self.damaged:
             self.remarks.append(f"is damaged: {self.damaged} packet(s) could not be decoded; the other frames are kept")
-        elif self.count > end or self.duration - float(times[-1] * self.time_base) > max(_SHORT, 3 / float(self.rate)):
-            expected = self.count or round(self.duration * self.rate)
-            if expected > end:
-                self.remarks.append(f"is truncated: it ends after {end} of about {expected} frames, which are coloured")
+        elif self.end - max(self.reached, float(times[-1] * self.time_base)) > max(_SHORT, 3 / float(self.rate)):
+            self.remarks.append(
+                f"is truncated: it ends after {end} frames, {self.end:.0f} s are announced; they are kept"
+            )
 
     def _timed(self, frames: Iterable[Any]) -> Iterator[tuple[Any, int]]:
         """Yield frames with rising time stamps."""
@@ -184,20 +186,25 @@ def _plain(error: Exception) -> str:
 
 def _decoded(container: Any, stream: Any, path: Path, source: "VideoSource") -> Iterator[Any]:
     """Yield the frames that can be decoded, and count damaged packets."""
-    packets = container.demux(stream)
+    packets = container.demux()
+    in_a_row = 0
     while True:
         try:
             packet = next(packets)
+            if packet.pts is not None:
+                source.reached = max(source.reached, float(packet.pts * packet.time_base))
+            if packet.stream is not stream:
+                continue
             yield from packet.decode()
-        except StopIteration:
+            in_a_row = 0
+        except (StopIteration, EOFError):
             return
         except _FAILURES as error:
-            if isinstance(error, EOFError):
-                return
             source.damaged += 1
+            in_a_row += 1
             _logger.debug("%s: %s", path, error)
-            if source.damaged > 1000 and source.damaged % 1000 == 0:
-                raise UserError(f"{path}: is damaged, {source.damaged} packets in a row cannot be decoded") from error
+            if in_a_row == _HOPELESS:
+                raise UserError(f"{path}: is damaged, {in_a_row} packets in a row cannot be decoded") from error
 
 
 def _coding(frame: Any) -> tuple[Coding, str | None]:

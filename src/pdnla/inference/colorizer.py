@@ -51,6 +51,15 @@ class ChromaNetwork(Protocol):
         ...
 
 
+@runtime_checkable
+class CarryingNetwork(Protocol):
+    """A network that tells how sure its chroma is."""
+
+    def carried(self, target: Tensor, reference: Any) -> Carried:
+        """Return chroma as :meth:`ChromaNetwork.chroma` does, and its confidence."""
+        ...
+
+
 class WorkingColours(NamedTuple):
     """What the network makes of a picture, at the working size.
 
@@ -320,31 +329,30 @@ class Colorizer:
         Raises:
             UserError: the network's result is not finite, or the device's memory is too small.
         """
-        if reference is None and self._fit is not None:
-            return torch.cat([self._run(row, self._codes[self._fit.best(row)]) for row in grey.split(1)])
-        return self._run(grey, self._codes[0] if reference is None else reference.to(self.device) * 2 - 1)
+        if reference is None:
+            return self.estimate(grey).chroma
+        return self._run(grey, reference.to(self.device) * 2 - 1).chroma
 
     def estimate(self, grey: Tensor) -> Carried:
         """Return the result of :meth:`predict` for the set references, with a confidence for each pixel.
 
         For a network without confidence, it is the same everywhere.
         """
-        carried = getattr(self.network, "carried", None)
-        if carried is None:
-            chroma = self.predict(grey)
-            return Carried(chroma, torch.full_like(chroma[:, :1], _UNKNOWN))
-        with self._precision():
-            result: Carried = carried(grey * 2 - 1, self._codes[0])
-        return result
+        if self._fit is None:
+            return self._run(grey, self._codes[0])
+        rows = [self._run(row, self._codes[self._fit.best(row)]) for row in grey.split(1)]
+        return Carried(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
 
-    def _run(self, grey: Tensor, code: Any) -> Tensor:
+    def _run(self, grey: Tensor, code: Any) -> Carried:
         """Run the network on an encoded reference, or on colour pictures in [-1, 1]."""
         try:
             with self._precision():
-                if isinstance(self.network, ChromaNetwork):
-                    chroma = self.network.chroma(grey * 2 - 1, code)
+                if isinstance(self.network, CarryingNetwork):
+                    result = self.network.carried(grey * 2 - 1, code)
+                elif isinstance(self.network, ChromaNetwork):
+                    result = _unsure(self.network.chroma(grey * 2 - 1, code))
                 else:
-                    chroma = color.rgb_to_lab((self.network(grey * 2 - 1, code).out.float() + 1) / 2)[:, 1:]
+                    result = _unsure(color.rgb_to_lab((self.network(grey * 2 - 1, code).out.float() + 1) / 2)[:, 1:])
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
                 raise
@@ -353,17 +361,21 @@ class Colorizer:
                 f"the memory of {self.device} is too small for --size {self.size} ({width}×{height} pixels) in batches"
                 f" of {len(grey)}; use a smaller --size or --batch-size"
             ) from error
-        if not bool(torch.isfinite(chroma).all()):
+        if not bool(torch.isfinite(result.chroma).all()):
             way_out = (
                 "the weights are damaged or were not trained to an end"
                 if self.dtype is torch.float32
                 else "try --precision float32"
             )
             raise UserError(f"the network's result is not finite in {_name(self.dtype)}; {way_out}")
-        return chroma
+        return result
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16)
+
+
+def _unsure(chroma: Tensor) -> Carried:
+    return Carried(chroma, torch.full_like(chroma[:, :1], _UNKNOWN))
 
 
 def colorize(

@@ -1,4 +1,4 @@
-"""Many pictures of one user: coloured one after the other, with a list of failures, into one archive."""
+"""The album of a user: its pictures are coloured one by one into an archive, with a list of failures."""
 
 import tempfile
 import zipfile
@@ -22,7 +22,7 @@ ARCHIVE = "coloured.zip"
 
 
 class Row(NamedTuple):
-    """What became of a picture: its reference and how like the target it is, or why there is no result."""
+    """The outcome of a picture: its reference with the score, or the reason why there is no result."""
 
     name: str
     reference: str = ""
@@ -31,12 +31,12 @@ class Row(NamedTuple):
 
 
 class State(NamedTuple):
-    """How far an album is.
+    """The progress of an album.
 
     Attributes:
-        done: pictures that are done, failed ones included.
-        total: all of them.
-        rows: what became of those that are done.
+        done: number of finished pictures, including failed ones.
+        total: number of pictures.
+        rows: the outcomes of the finished pictures.
         left_out: a sentence for each reference that cannot be used.
         archive: the results, once all is done; None before, and if there is none.
     """
@@ -55,15 +55,15 @@ def colour_album(
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> Generator[State, None, None]:
-    """Colour pictures, each after the reference most like it, and yield how far that is after each.
+    """Colour each picture with the most similar reference, and yield the progress after each.
 
     Others have their turns between two pictures. To stop, close the iterator: what is coloured by then is dropped.
 
     Args:
         studio: the studio.
-        targets: files that a user sent.
+        targets: files from the user.
         references: one for all, or several to pick from; none: those on this machine.
-        folder: where files of this album go.
+        folder: the folder for files of this album.
         progress: called while references are compared, with the number of finished pictures and the number of all.
 
     Raises:
@@ -141,7 +141,7 @@ def _task(upload: Upload, candidate: Candidate, result: Path, header: Header) ->
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """Return file names that differ even where upper and lower case are one: a.jpg, a_2.jpg."""
+    """Return file names that differ even if case is ignored: a.jpg, a_2.jpg."""
     taken: set[str] = set()
     unique = []
     for name in names:

@@ -1,4 +1,4 @@
-"""Serving the page: at one address, to those who may see it, with nothing from elsewhere."""
+"""Serving the page: at one address, with a password for others, and without requests to other hosts."""
 
 import hmac
 import ipaddress
@@ -23,7 +23,7 @@ from pdnla.web.studio import Studio
 PORTS = range(7860, 7960)
 """Where the page is looked for if no port is asked for: the first one that is free."""
 SHORTEST_PASSWORD = 8
-"""Characters of a password at least."""
+"""Smallest number of characters of a password."""
 # Scripts and styles of the page are inline; nothing may come from or go to another host.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
@@ -97,7 +97,7 @@ def listen(address: Address) -> socket.socket:
 
 
 class _Guard:
-    """Refuses what the page does not ask for, and tells browsers to fetch nothing from elsewhere.
+    """Refuses requests that the page does not make, and tells browsers to fetch nothing from other hosts.
 
     Args:
         app: what it guards.
@@ -159,7 +159,7 @@ async def _read_body(receive: Receive) -> bytes | None:
 
 
 def _then(body: bytes, receive: Receive) -> Receive:
-    """Return what gives a body that was read already, and then what follows it."""
+    """Return a receiver that yields a body that was already read, and then the messages after it."""
     given = False
 
     async def receive_again() -> Message:
@@ -197,14 +197,14 @@ def _host(scope: Scope) -> str:
 
 
 class _Server(uvicorn.Server):
-    """A server that tells when it can be reached."""
+    """A server that reports when it can be reached."""
 
     def __init__(self, config: uvicorn.Config, tell: Callable[[], None]) -> None:
         super().__init__(config)
         self._tell = tell
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and tell it."""
+        """Start, and report it."""
         await super().startup(sockets)
         self._tell()
 

@@ -1,4 +1,4 @@
-"""Sessions: what belongs to one open page, and goes when it is closed."""
+"""Sessions: the state and files of an open page, removed when it is closed."""
 
 import shutil
 import tempfile
@@ -22,9 +22,9 @@ class Session:
     """One open page, used in a block: what a block writes after the page was closed goes at its end.
 
     Args:
-        studio: what all share.
-        folder: where its files go; removed at the end.
-        uploads: where files lie that were sent.
+        studio: the shared network.
+        folder: the folder for its files; removed at the end.
+        uploads: the folder of uploaded files.
     """
 
     def __init__(self, studio: Studio, folder: Path, uploads: Path) -> None:
@@ -45,7 +45,7 @@ class Session:
             self._remove()
 
     def sent(self, paths: list[str] | str | None) -> list[Path]:
-        """Return the paths of files that were sent, to be removed with the session.
+        """Return the paths of uploaded files, which are removed with the session.
 
         Raises:
             UserError: another file is named, which is neither read nor removed.

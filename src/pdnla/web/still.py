@@ -1,4 +1,4 @@
-"""One picture of one user: coloured, adjusted, corrected and saved."""
+"""The Still tab: a user colours, adjusts, corrects and saves one picture."""
 
 import shutil
 import tempfile
@@ -19,7 +19,7 @@ from pdnla.web.studio import Studio
 from pdnla.web.uploads import Upload, check_count, check_upload, keep_upload
 
 SHOWN_PIXELS = 1_200_000
-"""Larger pictures are shown reduced to about as many pixels, unless their full size is asked for."""
+"""Larger pictures are shown reduced to about this number of pixels, unless full size is requested."""
 _THUMBNAIL = 320  # longest side in pixels
 _QUALITY = 92  # of the JPEG and WebP files that are shown
 _LARGEST_WEBP = 16_383  # pixels of a side
@@ -88,7 +88,7 @@ class Still:
             return self._write(picture.resized(_reduced(picture.size, self.shown_pixels)).rgb())
 
     def drop_target(self) -> None:
-        """Forget the picture and its result."""
+        """Remove the picture and its result."""
         with self._lock:
             self.target = self._header = self.editor = self.point = self._result = None
             self.candidates, self._shown, self.chosen = [], [], 0
@@ -135,7 +135,7 @@ class Still:
             return left_out
 
     def thumbnails(self) -> list[tuple[Path, str]]:
-        """Return files that show the candidates, and what to write under them."""
+        """Return pictures of the candidates, with captions."""
         with self._lock:
             thumbnails = []
             for number, candidate in enumerate(self.candidates):
@@ -171,7 +171,7 @@ class Still:
                 self.editor = Editor(colorizer, picture, references, None if together else self.chosen)
 
     def compare(self, adjustment: Adjustment, full: bool = False) -> Comparison:
-        """Return files to compare.
+        """Return the two files for the comparison.
 
         Args:
             adjustment: how the result is shown.

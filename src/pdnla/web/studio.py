@@ -1,4 +1,4 @@
-"""The one network that all users of the page share, and whose turn it is."""
+"""The network that all users of the page share, and the order of its use."""
 
 import threading
 from collections import deque
@@ -11,7 +11,7 @@ from pdnla.web.uploads import Limits
 
 
 class Turns:
-    """A lock that is given in the order in which it was asked for, so that an album does not keep others waiting."""
+    """A lock with first-come, first-served order, so an album does not keep others waiting."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()

@@ -1,4 +1,4 @@
-"""Files as users of the page send them: kept in a folder of their own, within limits that are checked by headers."""
+"""Uploaded files: stored in a separate folder, with limits that are checked by headers."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from pdnla.images.io import Header, read_header
 
 
 class Limits(NamedTuple):
-    """What a user of the page may send.
+    """Limits of uploads.
 
     Attributes:
         megabytes: of one file.
@@ -27,7 +27,7 @@ class Limits(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """A file that a user sent: its name there, and where it lies here."""
+    """An uploaded file: its name at the user, and its path here."""
 
     name: str
     path: Path
