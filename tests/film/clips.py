@@ -5,7 +5,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +13,11 @@ from skimage import data
 from torch import Tensor, nn
 
 Luma = NDArray[Any]
+
+try:
+    import av
+except ModuleNotFoundError:  # on Python 3.10, which PyAV 18 does not support
+    av = None
 
 
 class Colours(NamedTuple):
@@ -110,7 +114,7 @@ def write_interlaced(path: Path, frames: Sequence[Luma]) -> None:
         container.mux(stream.encode())
 
 
-def grey_frame(luma: Luma, pixels: str) -> av.VideoFrame:
+def grey_frame(luma: Luma, pixels: str) -> Any:
     height, width = luma.shape
     frame = av.VideoFrame(width, height, pixels)
     wide = luma.dtype.itemsize

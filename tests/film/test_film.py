@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clips import Command, MeanColour, decode, hue, names, packets, pan, photograph, refused, still, write_clip
+from clips import Command, MeanColour, av, decode, hue, names, packets, pan, photograph, refused, still, write_clip
 from PIL import Image
 from skimage import data
 
@@ -16,6 +16,8 @@ from pdnla.film import colouring
 from pdnla.film.shots import Shot, find_cuts, frame_signature, read_shots, shots_of, write_shots
 from pdnla.images.color import rgb_to_lab
 from pdnla.images.io import Picture, read_image
+
+pytestmark = pytest.mark.skipif(av is None, reason="PyAV 18, of pdnla[film], needs Python 3.11")
 
 RED, BLUE = (190, 60, 40), (40, 60, 190)
 

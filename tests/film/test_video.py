@@ -4,14 +4,15 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
-from clips import Command, decode, hue, names, packets, pan, refused, still, write_clip, write_interlaced
+from clips import Command, av, decode, hue, names, packets, pan, refused, still, write_clip, write_interlaced
 
 from pdnla.film import video
 from pdnla.images.color import rgb_to_lab
+
+pytestmark = pytest.mark.skipif(av is None, reason="PyAV 18, of pdnla[film], needs Python 3.11")
 
 
 def test_a_film_keeps_its_length_time_stamps_luminance_sound_and_subtitles(command: Command) -> None:

@@ -47,7 +47,7 @@ def require_av() -> Any:
         UserError: it is not installed.
     """
     if av is None:
-        raise UserError(f"video files need PyAV; {EXTRA}")
+        raise UserError(f"video files need PyAV 18 and Python 3.11; {EXTRA}")
     return av
 
 
