@@ -330,24 +330,30 @@ class Colorizer:
             UserError: the network's result is not finite, or the device's memory is too small.
         """
         if reference is None:
-            return self.estimate(grey).chroma
-        return self._run(grey, reference.to(self.device) * 2 - 1).chroma
+            return self._run_after_references(grey, confidence=False).chroma
+        return self._run(grey, reference.to(self.device) * 2 - 1, confidence=False).chroma
 
     def estimate(self, grey: Tensor) -> Carried:
         """Return the result of :meth:`predict` for the set references, with a confidence for each pixel.
 
         For a network without confidence, it is the same everywhere.
         """
+        return self._run_after_references(grey, confidence=True)
+
+    def _run_after_references(self, grey: Tensor, confidence: bool) -> Carried:
         if self._fit is None:
-            return self._run(grey, self._codes[0])
-        rows = [self._run(row, self._codes[self._fit.best(row)]) for row in grey.split(1)]
+            return self._run(grey, self._codes[0], confidence)
+        rows = [self._run(row, self._codes[self._fit.best(row)], confidence) for row in grey.split(1)]
         return Carried(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
 
-    def _run(self, grey: Tensor, code: Any) -> Carried:
-        """Run the network on an encoded reference, or on colour pictures in [-1, 1]."""
+    def _run(self, grey: Tensor, code: Any, confidence: bool) -> Carried:
+        """Run the network on an encoded reference, or on colour pictures in [-1, 1].
+
+        Without ``confidence``, a network's ``chroma`` is called, so that a subclass may change it alone.
+        """
         try:
             with self._precision():
-                if isinstance(self.network, CarryingNetwork):
+                if confidence and isinstance(self.network, CarryingNetwork):
                     result = self.network.carried(grey * 2 - 1, code)
                 elif isinstance(self.network, ChromaNetwork):
                     result = _unsure(self.network.chroma(grey * 2 - 1, code))
