@@ -1,5 +1,6 @@
 """Estimation of motion between two frames, with a trust for each pixel."""
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,19 +62,14 @@ class Finder:
 
     def between(self, frame: NDArray[np.uint8], other: NDArray[np.uint8]) -> Motion:
         """Return the motion from a frame to another one of the same size, both L* · 2.55, ``(H, W)``."""
-        return self.both(frame, other)[0]
-
-    def both(self, frame: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[Motion, Motion]:
-        """Return the motion from a frame to another one and back."""
         there: Map = self._flow.calc(frame, other, None)
         back: Map = self._flow.calc(other, frame, None)
-        return _trusted(frame, other, there, back), _trusted(other, frame, back, there)
+        return _trusted(frame, other, there, back)
 
 
 def _trusted(frame: NDArray[np.uint8], other: NDArray[np.uint8], there: Map, back: Map) -> Motion:
     height, width = frame.shape
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    places = np.stack([columns, rows], axis=-1) + there
+    places = _grid(height, width) + there
     returned = there + cv2.remap(back, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     miss = np.square(returned).sum(axis=-1)
     limit = np.square(_RETURN) + np.square(_PART) * np.square(there).sum(axis=-1)
@@ -83,6 +79,13 @@ def _trusted(frame: NDArray[np.uint8], other: NDArray[np.uint8], there: Map, bac
     trust = np.exp(-0.5 * miss / limit - 0.5 * np.square(shade / (2.55 * _SHADE)))
     inside = (places > -0.5).all(axis=-1) & (places[..., 0] < width - 0.5) & (places[..., 1] < height - 0.5)
     return Motion(places, (trust * inside).astype(np.float32))
+
+
+@functools.lru_cache(maxsize=2)
+def _grid(height: int, width: int) -> Map:
+    """Return the column and row of each pixel, ``(H, W, 2)``."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    return np.stack([columns, rows], axis=-1)
 
 
 def filled(chroma: Map, weight: Map) -> Map:
