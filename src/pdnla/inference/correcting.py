@@ -25,6 +25,7 @@ from pdnla.network.correspondence import (
     ReferenceSpots,
     SpotAttention,
     View,
+    match_exposure,
     smooth_outliers,
 )
 
@@ -39,7 +40,6 @@ _LEAST = 1e-3  # weight of places outside the reference's region, of which none 
 _PULL = 12.0  # by how much the coarse logits prefer the clicked place of the reference to the end of its region
 _EXCLUDED = -1e4  # logit of a cell that is not to be matched
 _PER_CELL = CELL // FINE
-_GUIDE_EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
 
 
 class Correction(NamedTuple):
@@ -107,11 +107,8 @@ def correct(
     weight = grown_region(target, correction.target, correction.reach)
     source = grown_region(reference, correction.reference, correction.reach)
     at_spots = functional.avg_pool2d(target.lightness, FINE), functional.avg_pool2d(reference.lightness, FINE)
-    (mean, deviation), (new_mean, new_deviation) = (
-        _weighted_moments(lightness, region) for lightness, region in zip(at_spots, (weight, source), strict=True)
-    )
-    factor = (new_deviation / deviation.clamp(min=1e-3)).clamp(0.5, 2)
-    compared = (target.lightness - mean) * factor + new_mean
+    own, new = (_exposure(lightness, region) for lightness, region in zip(at_spots, (weight, source), strict=True))
+    compared = match_exposure(target.lightness, new, own)
     cells = functional.max_pool2d(weight, _PER_CELL).flatten().nonzero().flatten()
     # Weighted by the share of a cell that belongs to the region; the rest of the reference is excluded.
     prior = functional.avg_pool2d(source, _PER_CELL).flatten()
@@ -206,7 +203,8 @@ def spot_at(point: tuple[float, float], height: int, width: int) -> tuple[int, i
     return min(int(point[1] * height), height - 1), min(int(point[0] * width), width - 1)
 
 
-def _weighted_moments(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def _exposure(lightness: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean and standard deviation, ``(1, 2)``."""
     total = weights.sum()
-    mean = (values * weights).sum() / total
-    return mean, ((values - mean).square() * weights).sum().div(total).sqrt()
+    mean = (lightness * weights).sum() / total
+    return torch.stack([mean, ((lightness - mean).square() * weights).sum().div(total).sqrt()])[None]

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import kornia.filters
 import torch
 from PIL import Image
 from torch import Tensor
@@ -18,7 +17,16 @@ from pdnla.inference.chroma_upscaling import ChromaPlane
 from pdnla.inference.colorizer import Colorizer, WorkingColours
 from pdnla.inference.correcting import REACH, Corrected, Correction, carry, check_point, correct, spot_at
 from pdnla.inference.preprocessing import network_input
-from pdnla.network.correspondence import CELL, FINE, SIDE, Correspondence, ReferenceSpots, View, join_spots
+from pdnla.network.correspondence import (
+    CELL,
+    FINE,
+    SIDE,
+    Correspondence,
+    ReferenceSpots,
+    View,
+    guided_filter,
+    join_spots,
+)
 
 _EDGE = 1e-3  # of the guided filter of a region's weights: variance of L*/100 below which a window counts as flat
 _SURE = 0.5  # confidence at which a place keeps its colours longest
@@ -247,7 +255,7 @@ class Editor:
         if number not in self._references_seen:
             picture = self._references[number]
             with torch.inference_mode():
-                seen = _Seen(self._correspondence.view(picture), self._correspondence.encode_reference(picture))
+                seen = _Seen(*self._correspondence.view_and_spots(picture))
             self._references_seen[number] = seen
         return self._references_seen[number]
 
@@ -258,5 +266,5 @@ class Editor:
 def _at_full_size(weight: Tensor, lightness: Tensor) -> Tensor:
     """Bring a region's weights to the size of L*, ``(1, 1, h, w)``, along its edges; 0 stays 0 beside the region."""
     weight = functional.interpolate(weight, lightness.shape[-2:], mode="bilinear", align_corners=False)
-    filtered = kornia.filters.guided_blur(lightness / 100, weight, 5, _EDGE).clamp(0, 1)
+    filtered = guided_filter(lightness / 100, weight, 5, _EDGE).clamp(0, 1)
     return torch.where(weight > 0, filtered, 0.0)

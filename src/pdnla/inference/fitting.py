@@ -36,4 +36,4 @@ class Fit:
         return max(range(len(scores)), key=scores.__getitem__)
 
     def _describe(self, picture: Tensor) -> Tensor:
-        return self._correspondence.describe(picture.to(self._device) * 2 - 1)[0]
+        return self._correspondence.view(picture.to(self._device) * 2 - 1).cells[0]

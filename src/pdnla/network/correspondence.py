@@ -29,7 +29,6 @@ _MULTIPLE = 32  # the frozen network's largest stride
 _LEVELS = (0.5, 1.0, 1.0, 1.0)  # weights of the features, fine to coarse
 _TEMPERATURE, _PENALTY = 160.0, 0.3  # of the coarse attention, and of a luminance difference in it
 _SHARPNESS = 40.0  # of the fine attention
-_NOTHING = -60.0  # logarithm of a weight that counts as none
 _CANDIDATES = 4  # cells in the fine attention
 _MARGIN = 1  # further spots around a candidate cell
 _TEXTURE = 0.3  # weight of the finest features relative to luminance, in the fine matching
@@ -135,17 +134,7 @@ class Correspondence(nn.Module):
     @torch.no_grad()
     def encode_reference(self, reference: Tensor) -> ReferenceSpots:
         """Compute all that depends only on the reference, sRGB ``(B, 3, H, W)`` in [-1, 1]."""
-        with torch.autocast(reference.device.type, enabled=False):
-            lab = kornia.color.rgb_to_lab((self._resized(at_least_float32(reference)) + 1) / 2)
-            lightness, chroma = lab[:, :1] / 100, lab[:, 1:]
-            features = _centred(self._maps(lightness))
-            cells = self._cells(features, lightness)
-            spots = torch.cat([self._appearance(lightness, features[0]), F.avg_pool2d(chroma, FINE)], dim=1)
-            per_cell = CELL // FINE
-            window = per_cell + 2 * _MARGIN
-            spots = F.unfold(F.pad(spots, (_MARGIN,) * 4, mode="replicate"), window, stride=per_cell)
-            spots = spots.unflatten(1, (-1, window**2)).permute(0, 3, 2, 1).contiguous()
-            return ReferenceSpots(cells, F.avg_pool2d(lightness, CELL).flatten(1), spots, _exposure(lightness))
+        return self.view_and_spots(reference)[1]
 
     @torch.no_grad()
     def forward(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Carried:
@@ -169,7 +158,7 @@ class Correspondence(nn.Module):
             maps = self._features(resized)
             features = _centred(maps)
             cells = self._cells(features, lightness)
-            compared = _match_exposure(lightness, code.exposure)
+            compared = match_exposure(lightness, code.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten(1)
             per_cell = CELL // FINE
             queries = F.unfold(self._appearance(compared, features[0]), per_cell, stride=per_cell)
@@ -189,54 +178,70 @@ class Correspondence(nn.Module):
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
             return Carried(guided_filter(full, carried[:, :2], 5, _EDGE), carried[:, 2:]), tuple(maps)
 
-    @torch.no_grad()
-    def describe(self, picture: Tensor) -> Tensor:
-        """Return the unit feature vectors of the cells of a picture, ``(B, N, D)``: see :func:`likeness`.
-
-        Args:
-            picture: sRGB in [-1, 1], ``(B, 3, H, W)``; only its luminance matters.
-        """
-        with torch.autocast(picture.device.type, enabled=False):
-            lightness = kornia.color.rgb_to_lab((self._resized(at_least_float32(picture)) + 1) / 2)[:, :1] / 100
-            return self._cells(_centred(self._maps(lightness)), lightness)
-
     def _carry(
         self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots
     ) -> tuple[Tensor, Tensor]:
         """Return a*, b* and confidence of each cell's spots, ``(N, spots, 3)``, and the mean best cosine."""
-        window = reference.spots.shape[1]
-        appearance, chroma = reference.spots.split([queries.shape[-1], 2], dim=-1)
-        squared = appearance.square().sum(dim=-1)
+        chroma = reference.spots[..., -2:]
         values = torch.cat([chroma, chroma.square().sum(dim=-1, keepdim=True)], dim=-1)
         results, best_cosines = [], []
-        for part in _parts(len(cells)):
-            cosines = cells[part] @ reference.features.T
-            best_cosines.append(cosines.amax(dim=1))
-            distance = (shades[part, None] - reference.lightness[None]).abs_()
-            logits = torch.add(cosines, distance, alpha=-_PENALTY).mul_(_TEMPERATURE)
-            best = logits.topk(min(_CANDIDATES, logits.shape[1]), dim=1)
-            prior = best.values - best.values[:, :1]
-            # Of what is left out of the sum, all cells together weigh nothing; exp is slow where it yields denormals.
-            prior = prior - logits.sub_(best.values[:, :1]).clamp_(min=_NOTHING).exp_().sum(dim=1, keepdim=True).log_()
-            # Of the squared distance to each candidate, what belongs to the own spot alone does not change the softmax.
-            products = queries[part] @ appearance[best.indices].flatten(1, 2).transpose(1, 2)
-            scores = (prior.unsqueeze(-1) - _SHARPNESS * squared[best.indices]).flatten(1).unsqueeze(1)
-            weights = scores.add(products, alpha=2 * _SHARPNESS).softmax(dim=-1)
-            alike = cosines.gather(1, best.indices).repeat_interleave(window, dim=1).unsqueeze(-1)
-            chosen = torch.cat([values[best.indices].flatten(1, 2), alike], dim=-1)
-            mean, squares, alike = (weights @ chosen).split([2, 1, 1], dim=-1)
+        for attention, best in self._attend(cells, shades, queries, reference):
+            alike = attention.cosines.repeat_interleave(chroma.shape[1], dim=1).unsqueeze(-1)
+            chosen = torch.cat([values[attention.cells].flatten(1, 2), alike], dim=-1)
+            mean, squares, alike = (attention.weights @ chosen).split([2, 1, 1], dim=-1)
             spread = (squares - mean.square().sum(dim=-1, keepdim=True)).clamp(min=0).sqrt()
             confidence = alike.clamp(0, 1) * torch.exp(-spread / _DISAGREEMENT)
             results.append(torch.cat([mean, confidence], dim=-1))
+            best_cosines.append(best)
         return torch.cat(results), torch.cat(best_cosines).mean()
+
+    @staticmethod
+    def _attend(
+        cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots, log_prior: Tensor | None = None
+    ) -> Iterator[tuple[SpotAttention, Tensor]]:
+        """Yield the attention of each part of a picture's cells, and their best cosines, ``(M,)``."""
+        appearance = reference.spots[..., :-2]
+        squared = appearance.square().sum(dim=-1)
+        for part in _parts(len(cells)):
+            cosines = cells[part] @ reference.features.T
+            distance = (shades[part, None] - reference.lightness[None]).abs_()
+            logits = torch.add(cosines, distance, alpha=-_PENALTY).mul_(_TEMPERATURE)
+            if log_prior is not None:
+                logits += log_prior
+            best = logits.topk(min(_CANDIDATES, logits.shape[1]), dim=1)
+            # The softmax over the spots is the same with the coarse attention's logits as with its logarithm, and
+            # without the part of the squared distance that belongs to the own spot alone.
+            prior = best.values - best.values[:, :1]
+            products = queries[part] @ appearance[best.indices].flatten(1, 2).transpose(1, 2)
+            scores = (prior.unsqueeze(-1) - _SHARPNESS * squared[best.indices]).flatten(1).unsqueeze(1)
+            weights = scores.add(products, alpha=2 * _SHARPNESS).softmax(dim=-1)
+            yield SpotAttention(best.indices, weights, cosines.gather(1, best.indices)), cosines.amax(dim=1)
 
     @torch.no_grad()
     def view(self, picture: Tensor) -> View:
         """Return what the matching sees of a picture, sRGB ``(B, 3, H, W)`` in [-1, 1]: only its luminance."""
+        return self._look(picture)[0]
+
+    @torch.no_grad()
+    def view_and_spots(self, picture: Tensor) -> tuple[View, ReferenceSpots]:
+        """Return what :meth:`view` and :meth:`encode_reference` do; the backbone runs once."""
+        view, chroma = self._look(picture)
         with torch.autocast(picture.device.type, enabled=False):
-            lightness = kornia.color.rgb_to_lab((self._resized(at_least_float32(picture)) + 1) / 2)[:, :1] / 100
+            spots = torch.cat([self._appearance(view.lightness, view.finest), F.avg_pool2d(chroma, FINE)], dim=1)
+            per_cell = CELL // FINE
+            window = per_cell + 2 * _MARGIN
+            spots = F.unfold(F.pad(spots, (_MARGIN,) * 4, mode="replicate"), window, stride=per_cell)
+            spots = spots.unflatten(1, (-1, window**2)).permute(0, 3, 2, 1).contiguous()
+            shades = F.avg_pool2d(view.lightness, CELL).flatten(1)
+            return view, ReferenceSpots(view.cells, shades, spots, _exposure(view.lightness))
+
+    def _look(self, picture: Tensor) -> tuple[View, Tensor]:
+        """Return what the matching sees of a picture, and its a* and b* at the matching size."""
+        with torch.autocast(picture.device.type, enabled=False):
+            lab = kornia.color.rgb_to_lab((self._resized(at_least_float32(picture)) + 1) / 2)
+            lightness = lab[:, :1] / 100
             features = _centred(self._maps(lightness))
-            return View(lightness, features[0], self._cells(features, lightness))
+            return View(lightness, features[0], self._cells(features, lightness)), lab[:, 1:]
 
     @torch.no_grad()
     def attention(
@@ -259,24 +264,14 @@ class Correspondence(nn.Module):
         """
         with torch.autocast(view.lightness.device.type, enabled=False):
             if compared is None:
-                compared = _match_exposure(view.lightness, reference.exposure)
+                compared = match_exposure(view.lightness, reference.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten()[cells]
             per_cell = CELL // FINE
             queries = F.unfold(self._appearance(compared, view.finest), per_cell, stride=per_cell)[..., cells]
             queries = queries.unflatten(1, (-1, per_cell**2)).permute(0, 3, 2, 1)[0]
-            appearance = reference.spots[0, ..., :-2]
-            results = []
-            for part in _parts(len(cells)):
-                cosines = view.cells[0, cells[part]] @ reference.features[0].T
-                logits = _TEMPERATURE * (cosines - _PENALTY * (shades[part, None] - reference.lightness).abs())
-                if log_prior is not None:
-                    logits = logits + log_prior
-                best = logits.log_softmax(dim=1).topk(min(_CANDIDATES, logits.shape[1]), dim=1)
-                squared = torch.cdist(queries[part], appearance[best.indices].flatten(1, 2)).square()
-                prior = best.values.repeat_interleave(appearance.shape[1], dim=1).unsqueeze(1)
-                weights = (prior - _SHARPNESS * squared).softmax(dim=-1)
-                results.append(SpotAttention(best.indices, weights, cosines.gather(1, best.indices)))
-            return SpotAttention(*(torch.cat(parts) for parts in zip(*results, strict=True)))
+            own = ReferenceSpots(*(part[0] for part in reference))
+            parts = [part for part, _ in self._attend(view.cells[0, cells], shades, queries, own, log_prior)]
+            return SpotAttention(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def _resized(self, image: Tensor) -> Tensor:
         """Resize a picture to about ``side``² pixels, with sides that are multiples of 32."""
@@ -326,7 +321,7 @@ def likeness(target: Tensor, reference: Tensor) -> float:
     """Return how much of a target a reference shows: the mean best cosine of its cells, at most 1.
 
     Args:
-        target: the target's cells, ``(N, D)``, from :meth:`Correspondence.describe`.
+        target: the target's cells, ``(N, D)``, from :meth:`Correspondence.view`.
         reference: the reference's, ``(M, D)``.
     """
     return float(torch.cat([(target[part] @ reference.T).amax(dim=1) for part in _parts(len(target))]).mean())
@@ -440,10 +435,16 @@ def _exposure(lightness: Tensor) -> Tensor:
     return torch.stack([mean, deviation], dim=1)
 
 
-def _match_exposure(lightness: Tensor, exposure: Tensor) -> Tensor:
-    """Bring luminance, ``(B, 1, H, W)``, to a mean and a standard deviation (changed at most by a factor of 2)."""
-    own = _exposure(lightness)
-    mean, new_mean, gain = (x[..., None, None, None] for x in (own[:, 0], exposure[:, 0], _gain(own, exposure)))
+def match_exposure(lightness: Tensor, new: Tensor, own: Tensor | None = None) -> Tensor:
+    """Bring luminance, ``(B, 1, H, W)``, to a mean and a standard deviation (changed at most by a factor of 2).
+
+    Args:
+        lightness: L*/100.
+        new: the mean and the standard deviation that it gets, ``(B, 2)``.
+        own: those that it has; None: over the whole picture.
+    """
+    own = _exposure(lightness) if own is None else own
+    mean, new_mean, gain = (x[..., None, None, None] for x in (own[:, 0], new[:, 0], _gain(own, new)))
     return (lightness - mean) * gain + new_mean
 
 
