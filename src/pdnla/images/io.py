@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import re
+import stat
 import struct
 import warnings
 import zlib
@@ -262,11 +263,9 @@ def _opened(path: str | Path | Openable) -> Iterator[Image.Image]:
         UserError: as :func:`read_image`.
     """
     path = Path(path) if isinstance(path, str) else path
-    if isinstance(path, Path) and path.is_dir():
-        raise UserError(f"{path}: is a folder; name an image in it")
-    if isinstance(path, Path) and path.exists() and not path.is_file():
-        raise UserError(_NO_FILE.format(path))
     try:
+        if isinstance(path, Path):
+            _check_is_file(path)
         with path.open("rb") as file, warnings.catch_warnings():
             if not file.read(1):
                 raise UserError(f"{path}: is empty (0 bytes); copy it again")
@@ -297,6 +296,14 @@ def _opened(path: str | Path | Openable) -> Iterator[Image.Image]:
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
         raise UserError(f"{path}: is truncated or damaged ({_plain(error)}); copy or save it again") from error
+
+
+def _check_is_file(path: Path) -> None:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{path}: is a folder; name an image in it")
+    if not stat.S_ISREG(mode):
+        raise UserError(_NO_FILE.format(path))
 
 
 def _plain(error: Exception) -> str:
