@@ -128,3 +128,9 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("PDNLA_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pdnla"
+
+
+def identity(path: Path) -> list[str | int]:
+    """Return values that change if a file does: its path, bytes and time of modification."""
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns]

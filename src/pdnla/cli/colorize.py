@@ -13,6 +13,7 @@ from typing_extensions import Self
 from pdnla.cli.command import SOME_FAILED, run
 from pdnla.cli.progress import Progress, echo
 from pdnla.errors import UserError
+from pdnla.files import identity
 from pdnla.film.planning import Film, is_film, plan_film
 from pdnla.images.io import check_writable_suffix
 from pdnla.inference.album import Settings, colour_album
@@ -325,18 +326,12 @@ def _colour_film(film: Film, settings: Settings, review: bool, overwrite: bool) 
 
     keep_freed_memory()
     options = (settings.precision, settings.size, settings.compile, settings.accelerate)
-    about = {"weights": _identity(settings.weights), "precision": settings.precision}
+    about = {"weights": identity(find_weights(settings.weights)), "precision": settings.precision}
     with FilmReport() as report:
         colorizer = Colorizer(settings.weights, settings.device, *options)
         result = colour_film(film, colorizer, about, review, report)
     echo(f"{'reviewed' if review else 'coloured'} {film.target.name}: {result}")
     return SOME_FAILED if report.damaged else 0
-
-
-def _identity(weights: str) -> str:
-    """Return what tells whether weights are still the same."""
-    path = find_weights(weights)
-    return f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"
 
 
 class FilmReport:

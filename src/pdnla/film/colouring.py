@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pdnla.errors import UserError
-from pdnla.files import lock, remove_stale_temporaries, replacing
+from pdnla.files import identity, lock, remove_stale_temporaries, replacing
 from pdnla.film.motion import Finder
 from pdnla.film.planes import chroma_codes, grey_values
 from pdnla.film.planning import Film
@@ -91,6 +91,22 @@ class Scan(NamedTuple):
     remarks: list[str]
 
 
+class Prepared(NamedTuple):
+    """A film before it is coloured.
+
+    Attributes:
+        scan: the results of the first pass.
+        shown: returns the frame of the shot with a number that stands for it.
+        references: the references.
+        choices: the shots with their references.
+    """
+
+    scan: Scan
+    shown: Callable[[int], Picture]
+    references: References
+    choices: list[Choice]
+
+
 class Work:
     """An opened film, with the folder of its finished parts.
 
@@ -134,7 +150,7 @@ class Work:
                 f"{self.folder}: cannot be made ({error.strerror}); choose another place with -o"
             ) from error
         remove_stale_temporaries(self.folder)
-        references = [_identity(path) for path in self.film.references]
+        references = [identity(path) for path in self.film.references]
         if self._changed("source.json", [str(self.film.target), self.source.signature(), references]):
             self._remove("scan.npz", "frame_*")
             self._begin_anew()
@@ -148,8 +164,7 @@ class Work:
         film = self.film
         used = {path for shot in shots for path in shot.references}
         settings = {
-            "source": [str(film.target), self.source.signature()],
-            "references": [_identity(path) for path in sorted(used)],
+            "references": [identity(path) for path in sorted(used)],
             "shots": [[shot.start, shot.end, [str(path) for path in shot.references]] for shot in shots],
             "encoding": str(self.encoding),
             "size": film.size,
@@ -236,6 +251,19 @@ class Work:
             remarks = self.source.remarks[before:]
         return Scan(times, cuts, found, remarks)
 
+    def prepare(self, colorizer: Colorizer) -> Prepared:
+        """Open the folder of parts, find the shots and choose their references.
+
+        Raises:
+            UserError: the film, its file of shots or a reference cannot be read.
+        """
+        self.open()
+        scan = self.scan()
+        shots = self.shots(scan)
+        references = References(self.film.references, colorizer)
+        shown = self.shown(shots, scan)
+        return Prepared(scan, shown, references, references.choose(shots, shown, scan.frames))
+
     def shots(self, scan: Scan) -> list[Shot]:
         """Return the shots of the user's file, or else those between the detected cuts.
 
@@ -267,12 +295,6 @@ class Work:
             return read_image(file)
 
         return show
-
-
-def _identity(path: Path) -> list[str | int]:
-    """Return values that change if the file changes."""
-    status = path.stat()
-    return [str(path), status.st_size, status.st_mtime_ns]
 
 
 def ahead(items: Iterator[_Item], most: int = _AHEAD) -> Iterator[_Item]:
@@ -354,12 +376,7 @@ def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review:
 
     work = Work(film, about, observer)
     with lock(film.parts / "lock"):
-        work.open()
-        scan = work.scan()
-        shots = work.shots(scan)
-        references = References(film.references, colorizer)
-        shown = work.shown(shots, scan)
-        choices = references.choose(shots, shown, scan.frames, lambda done, total: None)
+        scan, shown, references, choices = work.prepare(colorizer)
         if film.shots is not None and not film.shots.exists():
             write_shots(film.shots, [choice.shot for choice in choices])
         if review:
@@ -401,9 +418,14 @@ def own_colours(colorizer: Colorizer, frame: Tensor) -> Own:
 def given_colours(picture: Picture, like: Tensor) -> Own:
     """Return the colours of a coloured version of the frame, at the size of a tensor of the frame."""
     height, width = like.shape[-2:]
-    rgb = torch.from_numpy(picture.resized((width, height)).rows(0, height)).permute(2, 0, 1)[None]
-    chroma = _pixels(color.rgb_to_lab(rgb.to(like.device))[:, 1:])
+    rgb = _as_maps(picture.resized((width, height)).rows(0, height), like.device)
+    chroma = _pixels(color.rgb_to_lab(rgb)[:, 1:])
     return Own(chroma, np.full(chroma.shape[:2], CERTAIN, np.float32))
+
+
+def _as_maps(values: NDArray[np.float32], device: torch.device) -> Tensor:
+    """Return values, ``(H, W, C)``, as ``(1, C, H, W)`` on a device."""
+    return torch.from_numpy(values).permute(2, 0, 1)[None].to(device)
 
 
 def _pixels(maps: Tensor) -> NDArray[np.float32]:
@@ -441,8 +463,7 @@ def colour_shot(
             inputs[:] = [frame_input(picture, colorizer.size).to(colorizer.device) for picture in block]
             chroma = stabiliser.colour([motion_grey(x) for x in inputs])
             for picture, x, own in zip(block, inputs, chroma, strict=True):
-                colours = torch.from_numpy(own).permute(2, 0, 1)[None].to(x.device)
-                plane = ChromaPlane.fit(color.rgb_to_lab(x)[:, :1], colours, size)
+                plane = ChromaPlane.fit(color.rgb_to_lab(x)[:, :1], _as_maps(own, x.device), size)
                 yield paint(picture, plane, x.device)
             step = STEP
 
@@ -459,10 +480,9 @@ def carried_frame(picture: Picture, before: Picture) -> Picture:
     inputs = [network_input(frame, NATIVE, grey=True) for frame in (picture, before)]
     motion = Finder().between(*(motion_grey(x) for x in inputs))
     chroma = motion.carry(given_colours(before, inputs[1]).chroma)
-    plane = ChromaPlane.fit(
-        color.rgb_to_lab(inputs[0])[:, :1], torch.from_numpy(chroma).permute(2, 0, 1)[None], picture.size
-    )
-    return Picture(paint(picture, plane, torch.device("cpu")).convert("RGB"))
+    cpu = torch.device("cpu")
+    plane = ChromaPlane.fit(color.rgb_to_lab(inputs[0])[:, :1], _as_maps(chroma, cpu), picture.size)
+    return Picture(paint(picture, plane, cpu).convert("RGB"))
 
 
 @torch.inference_mode()
@@ -509,8 +529,7 @@ def _colour(
                     for frame, x in zip(block, inputs, strict=True)
                 ]
                 for frame, light, chroma in zip(block, lightness, stabiliser.colour(greys), strict=True):
-                    colours = torch.from_numpy(chroma).permute(2, 0, 1)[None].to(light.device)
-                    writer.submit(partial(sink.write, frame, light, colours), 1)
+                    writer.submit(partial(sink.write, frame, light, _as_maps(chroma, light.device)), 1)
                 observer.coloured(end, total)
                 if end - segment >= SEGMENT or end == total:
                     writer.finish()
@@ -650,7 +669,7 @@ def _grey(picture: Picture) -> NDArray[np.float32]:
     rows = picture.rows(0, picture.size[1])
     if rows.shape[-1] == 1:
         return rows[..., 0]
-    grey = color.grey(torch.from_numpy(rows).permute(2, 0, 1)[None])
+    grey = color.grey(_as_maps(rows, torch.device("cpu")))
     values: NDArray[np.float32] = grey[0, 0].numpy()
     return values
 

@@ -84,8 +84,6 @@ def plan_film(target: Path, references: Sequence[Path], out: str | None) -> Film
     guides: list[Path] = []
     for path in references:
         guides += list_images(path) if path.is_dir() else [path]
-    if not guides:
-        raise UserError(f"{references[0]}: holds no image; choose another folder")
     result = _result(target, out)
     taken = {os.path.realpath(path) for path in (target, *references, *guides)}
     if os.path.realpath(result) in taken:

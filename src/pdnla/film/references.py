@@ -72,7 +72,6 @@ class References:
         shots: Sequence[Shot],
         shown: Callable[[int], Picture],
         frames: dict[int, Path],
-        progress: Callable[[int, int], None],
     ) -> list[Choice]:
         """Return the references of each shot: those of the user's file, or the ones with the most similar content.
 
@@ -80,7 +79,6 @@ class References:
             shots: the shots; those with references keep them.
             shown: returns a frame of the shot with a number.
             frames: references that are frames, by number; a shot uses those of its frames first.
-            progress: called with the number of finished shots and of all.
         """
         choices = []
         for number, shot in enumerate(shots):
@@ -91,7 +89,6 @@ class References:
                 choices.append(Choice(shot._replace(references=tuple(self.paths)), (None,)))
             else:
                 choices.append(self._fitting(shot, shown(number), own))
-            progress(number + 1, len(shots))
         return choices
 
     @torch.inference_mode()

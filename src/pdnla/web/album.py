@@ -88,17 +88,13 @@ def colour_album(
         for upload, name in zip(uploads, names, strict=True):
             rows.append(_colour(studio, upload, offered, top, name, progress, left_out))
             yield State(len(rows), len(uploads), list(rows), list(left_out))
-        results = sorted((top / "results").glob("*"))
         archive = None
-        if results:
+        if any((top / "results").glob("*")):
             failures = [row.failure for row in rows if row.failure]
             write_failures(top / "results", failures, Rank(0, 0, 1))
-            # Stored as they are: pictures do not get smaller.
             archive = Path(tempfile.mkdtemp(dir=folder)) / ARCHIVE
-            with (
-                replacing(archive) as temporary,
-                zipfile.ZipFile(temporary, "w") as file,
-            ):  # pictures do not get smaller
+            # Stored as they are: pictures do not get smaller.
+            with replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
                 for path in sorted((top / "results").glob("*")):
                     file.write(path, path.name)
     yield State(len(rows), len(rows), rows, left_out, archive)

@@ -116,7 +116,6 @@ class FilmDesk:
             UserError: the film or a reference cannot be read.
         """
         from pdnla.film.colouring import Work
-        from pdnla.film.references import References
 
         with self._working(), self._told():
             film = self._taken()
@@ -127,12 +126,7 @@ class FilmDesk:
             if megapixels > self.studio.limits.megapixels:
                 most = self.studio.limits.megapixels
                 raise UserError(f"{film.target}: has {megapixels:.0f} million pixels, and this page takes {most}")
-            work.open()
-            scan = work.scan()
-            shots = work.shots(scan)
-            references = References(film.references, colorizer)
-            shown = work.shown(shots, scan)
-            choices = references.choose(shots, shown, scan.frames, lambda done, total: None)
+            _, shown, references, choices = work.prepare(colorizer)
             rows, frames = [], []
             for number, (shot, _) in enumerate(choices):
                 observer.check()
