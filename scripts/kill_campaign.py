@@ -20,6 +20,7 @@ Prints a table in Markdown; the exit status is 1 if something was lost, differed
 """
 
 import argparse
+import functools
 import hashlib
 import os
 import random
@@ -126,9 +127,10 @@ def colour_command(folder: Path, out: Path) -> list[str]:
     return command_line("pdnla-colorize", folder / "photographs", folder / "reference.png", "--out", out, *size)
 
 
-def undisturbed(folder: Path, options: argparse.Namespace) -> tuple[dict[str, str], float]:
+@functools.cache
+def undisturbed(folder: Path, pictures: int, seed: int) -> tuple[dict[str, str], float]:
     """Make an album, colour it, and return the results' contents and the seconds that it took."""
-    photographs(folder / "photographs", options.pictures, options.seed)
+    photographs(folder / "photographs", pictures, seed)
     shutil.copy(next((folder / "photographs").rglob("*.png")), folder / "reference.png")
     status, seconds = run_to_the_end(colour_command(folder, folder / "undisturbed"), folder / "undisturbed.log")
     if status:
@@ -137,37 +139,37 @@ def undisturbed(folder: Path, options: argparse.Namespace) -> tuple[dict[str, st
 
 
 def kill_album(folder: Path, options: argparse.Namespace) -> Finding:
-    expected, seconds = undisturbed(folder, options)
+    expected, seconds = undisturbed(folder.parent, options.pictures, options.seed)
     chance, log, out = random.Random(options.seed), folder / "album.log", folder / "out"
-    killed = sum(
-        kill_after(colour_command(folder, out), chance.uniform(0.1, 0.3) * seconds, log) for _ in range(options.kills)
-    )
+    command = colour_command(folder.parent, out)
+    killed = sum(kill_after(command, chance.uniform(0.1, 0.3) * seconds, log) for _ in range(options.kills))
     wrong = []
     if out.exists():
         whole = {name: digest for name, digest in contents(out).items() if name in expected}
         wrong += [f"{name}: half written" for name, digest in whole.items() if expected[name] != digest]
-    status, _ = run_to_the_end(colour_command(folder, out), log)
+    status, _ = run_to_the_end(command, log)
     wrong += [f"exit status {status}"] * (status != 0) + differences(expected, contents(out)) + tracebacks(log)
     return Finding("album", f"{options.pictures} pictures, {killed} kills", wrong)
 
 
 def fill_disk(folder: Path, options: argparse.Namespace) -> Finding:
-    expected, _ = undisturbed(folder, options)
+    expected, _ = undisturbed(folder.parent, options.pictures, options.seed)
     disk, log = folder / "disk", folder / "disk.log"
     disk.mkdir()
-    size = sum(path.stat().st_size for path in (folder / "undisturbed").rglob("*.png"))
+    size = sum(path.stat().st_size for path in (folder.parent / "undisturbed").rglob("*.png"))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size // 2}", "tmpfs", str(disk)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
         return Finding("disk", f"not run: {done.stderr.strip()}", [])
     try:
         out = disk / "out"
-        status, _ = run_to_the_end(colour_command(folder, out), log)
+        command = colour_command(folder.parent, out)
+        status, _ = run_to_the_end(command, log)
         wrong = [f"exit status {status} on the full disk"] * (status != 2) + tracebacks(log)
         found = {name: digest for name, digest in contents(out).items() if name.endswith(".png")}
         wrong += [f"{name}: half written" for name, digest in found.items() if expected.get(name) != digest]
         subprocess.run(["mount", "-o", f"remount,size={size * 4}", str(disk)], check=True)
-        status, _ = run_to_the_end(colour_command(folder, out), log)
+        status, _ = run_to_the_end(command, log)
         wrong += [f"exit status {status} with space"] * (status != 0) + differences(expected, contents(out))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -175,16 +177,17 @@ def fill_disk(folder: Path, options: argparse.Namespace) -> Finding:
 
 
 def remove_folder(folder: Path, options: argparse.Namespace) -> Finding:
-    expected, seconds = undisturbed(folder, options)
+    expected, seconds = undisturbed(folder.parent, options.pictures, options.seed)
     out, log = folder / "out", folder / "removed.log"
-    process = start(colour_command(folder, out), log)
+    command = colour_command(folder.parent, out)
+    process = start(command, log)
     while not list(out.rglob("*.png")) and process.poll() is None:
         time.sleep(0.01)
     time.sleep(0.1 * seconds)
     shutil.rmtree(out, ignore_errors=True)
     status = process.wait()
     wrong = [f"exit status {status}"] * (status not in (0, 1)) + tracebacks(log)
-    status, _ = run_to_the_end(colour_command(folder, out), log)
+    status, _ = run_to_the_end(command, log)
     wrong += [f"exit status {status} afterwards"] * (status != 0) + differences(expected, contents(out))
     return Finding("removed", f"{options.pictures} pictures, the folder removed once", wrong)
 
