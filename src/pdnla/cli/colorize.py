@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 import typer
 from typing_extensions import Self
 
-from pdnla.cli.command import SOME_FAILED, run
+from pdnla.cli.command import SOME_FAILED, DeviceOption, run
 from pdnla.cli.progress import Progress, echo
 from pdnla.errors import UserError
 from pdnla.files import identity
@@ -41,6 +41,12 @@ class Precision(str, enum.Enum):
     auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
+
+
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="auto is bfloat16 where the hardware supports it, else float32.")
+]
+"""The option ``--precision`` of commands that colour."""
 
 
 def main() -> None:
@@ -114,10 +120,8 @@ def colorize(
             " size; the result has the target's own size.",
         ),
     ] = "512",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    precision: Annotated[
-        Precision, typer.Option(help="auto is bfloat16 where the hardware supports it, else float32.")
-    ] = Precision.auto,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = Precision.auto,
     devices: Annotated[
         int,
         typer.Option(

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -14,6 +14,8 @@ from pdnla.errors import UserError
 SOME_FAILED = 1
 BAD_USAGE = 2
 INTERRUPTED = 130
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+"""The option ``--device``."""
 
 _LINE_END = re.compile(r"\s*[\r\n]+\s*")
 

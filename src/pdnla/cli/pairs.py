@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pdnla.cli.command import SOME_FAILED, run
+from pdnla.cli.command import SOME_FAILED, DeviceOption, run
 from pdnla.cli.progress import Progress, echo
 from pdnla.data.pairs_file import write_choices
 from pdnla.errors import UserError
@@ -40,7 +40,7 @@ def pairs(
     backbone: Annotated[BackboneName, typer.Option(help="Network whose features are compared.")] = (
         BackboneName.efficientnet_lite0
     ),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 2,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> int:

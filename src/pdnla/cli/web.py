@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from pdnla.cli.colorize import Precision, check_weights, working_side
-from pdnla.cli.command import run
+from pdnla.cli.colorize import Precision, PrecisionOption, check_weights, working_side
+from pdnla.cli.command import DeviceOption, run
 from pdnla.cli.progress import echo
 from pdnla.errors import UserError
 from pdnla.images.io import list_images
@@ -54,10 +54,8 @@ def web(
     size: Annotated[
         str, typer.Option(metavar="SIZE", help="The network works on about SIZE x SIZE pixels (16 to 8192), or native.")
     ] = "512",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    precision: Annotated[
-        Precision, typer.Option(help="auto is bfloat16 where the hardware supports it, else float32.")
-    ] = Precision.auto,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = Precision.auto,
     max_megabytes: Annotated[int, typer.Option(min=1, help="Largest file that is taken.")] = Limits().megabytes,
     max_megapixels: Annotated[int, typer.Option(min=1, help="Largest picture that is taken.")] = Limits().megapixels,
     max_files: Annotated[
