@@ -5,16 +5,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from commands import Command, Done, MeanColour, refused, run_here
 from PIL import Image, ImageOps
 from skimage import data
-from torch import Tensor, nn
+from torch import nn
 
 import pdnla.inference.colorizer
 from pdnla.data.pairs_file import read_pairs
@@ -25,38 +24,6 @@ from pdnla.inference.planning import Task, result_names
 cli = importlib.import_module("pdnla.cli.colorize")
 
 RED, BLUE = (200, 30, 30), (20, 30, 220)
-
-
-class Colours(NamedTuple):
-    mid: Tensor
-    out: Tensor
-
-
-class MeanColour(nn.Module):
-    """A stand-in for the network: every pixel gets the reference's mean colour."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def encode_reference(self, reference: Tensor) -> tuple[Tensor]:
-        return (reference.mean(dim=(2, 3), keepdim=True),)
-
-    def forward(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Colours:
-        code = reference if isinstance(reference, tuple) else self.encode_reference(reference)
-        out = (code[0] * self.scale).expand_as(target)
-        white = (target > 0.99).all(dim=3).all(dim=2).all(dim=1)  # stands for what breaks the network
-        out = torch.where(white.reshape(-1, 1, 1, 1), torch.nan, out)
-        return Colours(out, out)
-
-
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Done]
 
 
 @pytest.fixture
@@ -71,12 +38,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         given = ["--size", "32", "--device", "cpu", *(str(argument) for argument in arguments)]
         if weights is not None:
             given += ["--weights", str(weights)]
-        monkeypatch.setattr(sys, "argv", ["pdnla-colorize", *given])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Done(int(caught.value.code or 0), captured.out, captured.err)
+        return run_here(cli.main, ["pdnla-colorize", *given], monkeypatch, capsys)
 
     return run
 
@@ -94,14 +56,6 @@ def hue(path: str | Path) -> str:
 
 def files(folder: str | Path = ".") -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
-
-
-def refused(done: Done, *output: str) -> None:
-    assert done.status == 2
-    assert done.err.startswith("pdnla-colorize: ")
-    assert done.err.count("\n") == 1
-    for words in output:
-        assert words in done.err
 
 
 def test_one_picture_gets_its_result_beside_it(command: Command) -> None:

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from commands import Command, Done, run_here
 from PIL import Image
 
 from pdnla.cli import progress
@@ -21,15 +21,6 @@ from pdnla.cli.prepare import main as prepare
 SMALL = ["--weights", "pdnla_tiny", "--size", "16", "--precision", "float32", "--device", "cpu"]
 
 
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Done]
-
-
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Return what runs a command, pdnla-colorize if no other is given, in this process and the test's folder."""
@@ -38,12 +29,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
     def run(*arguments: str, main: Callable[[], None] = main) -> Done:
         given = ["pdnla-colorize", *SMALL] if main.__module__ == "pdnla.cli.colorize" else ["command"]
-        monkeypatch.setattr(sys, "argv", [*given, *arguments])
-        with pytest.raises(SystemExit) as left:
-            main()
-        output = capsys.readouterr()
-        assert "Traceback" not in output.err
-        return Done(int(left.value.code or 0), output.out, output.err)
+        return run_here(main, [*given, *arguments], monkeypatch, capsys)
 
     return run
 

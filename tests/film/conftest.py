@@ -1,11 +1,10 @@
 """A command that colours films with a stand-in for the network."""
 
 import importlib
-import sys
 from pathlib import Path
 
 import pytest
-from clips import Command, Done, MeanColour
+from commands import Command, Done, MeanColour, run_here
 
 import pdnla.inference.colorizer
 
@@ -30,11 +29,6 @@ def command(
 
     def run(*arguments: object) -> Done:
         given = ["--size", "64", "--device", "cpu", "--weights", str(weights), *(str(a) for a in arguments)]
-        monkeypatch.setattr(sys, "argv", ["pdnla-colorize", *given])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Done(int(caught.value.code or 0), captured.out, captured.err)
+        return run_here(cli.main, ["pdnla-colorize", *given], monkeypatch, capsys)
 
     return run

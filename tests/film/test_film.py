@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clips import Command, MeanColour, av, decode, hue, names, packets, pan, photograph, refused, still, write_clip
+from clips import av, decode, hue, names, packets, pan, photograph, still, write_clip
+from commands import Command, MeanColour, refused
 from PIL import Image
 from skimage import data
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clips import Command, av, decode, hue, names, packets, pan, refused, still, write_clip, write_interlaced
+from clips import av, decode, hue, names, packets, pan, still, write_clip, write_interlaced
+from commands import Command, refused
 
 from pdnla.film import video
 from pdnla.images.color import rgb_to_lab

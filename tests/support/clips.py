@@ -1,16 +1,14 @@
 """Clips made with PyAV, and what is read back of results."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
-from torch import Tensor, nn
 
 Luma = NDArray[Any]
 
@@ -18,29 +16,6 @@ try:
     import av
 except ModuleNotFoundError:  # on Python 3.10, which PyAV 18 does not support
     av = None
-
-
-class Colours(NamedTuple):
-    mid: Tensor
-    out: Tensor
-
-
-class MeanColour(nn.Module):
-    """A stand-in for the network: every pixel gets the reference's mean colour."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-        self.calls = 0
-
-    def encode_reference(self, reference: Tensor) -> tuple[Tensor]:
-        return (reference.mean(dim=(2, 3), keepdim=True),)
-
-    def forward(self, target: Tensor, reference: Tensor | tuple[Tensor]) -> Colours:
-        code = reference if isinstance(reference, tuple) else self.encode_reference(reference)
-        self.calls += 1
-        out = (code[0] * self.scale).expand_as(target)
-        return Colours(out, out)
 
 
 def photograph() -> Luma:
@@ -216,24 +191,8 @@ def still(path: Path, colour: tuple[int, int, int] = (150, 90, 60), size: tuple[
     return path
 
 
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Done]
-
-
 def names(folder: Path | str = ".") -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
-
-
-def refused(done: Done, *parts: str) -> None:
-    assert done.status == 2
-    assert len(done.err.strip().splitlines()) == 1
-    for part in parts:
-        assert part in done.err
 
 
 def hue(rgb: Iterable[NDArray[np.uint8]]) -> list[float]:
