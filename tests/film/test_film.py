@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,22 @@ class Killed(BaseException):
     """Stands for a kill, which no handler of errors sees."""
 
 
+@contextmanager
+def killed_at(network: MeanColour, calls: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kill what runs in the block when the network is called after so many calls."""
+    wanted = network.forward
+
+    def until(target: Any, reference: Any) -> Any:
+        if network.calls == calls:
+            raise Killed
+        return wanted(target, reference)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(network, "forward", until)
+        with pytest.raises(Killed):
+            yield
+
+
 def test_killed_it_goes_on_at_the_last_finished_segment(
     command: Command, network: MeanColour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -37,20 +54,11 @@ def test_killed_it_goes_on_at_the_last_finished_segment(
     assert command("film.mkv", "a.png", "-o", "whole.mkv").status == 0
     calls = network.calls
     network.calls = 0
-    wanted = network.forward
-
-    def until(target: Any, reference: Any) -> Any:
-        if network.calls == 6:
-            raise Killed
-        return wanted(target, reference)
-
-    monkeypatch.setattr(network, "forward", until)
-    with pytest.raises(Killed):
+    with killed_at(network, 6, monkeypatch):
         command("film.mkv", "a.png", "-o", "out.mkv")
     assert not Path("out.mkv").exists()
     kept = sorted(path.name for path in Path("out.mkv.parts").glob("segment_*.npz"))
     assert kept
-    monkeypatch.setattr(network, "forward", wanted)
     before = network.calls
     done = command("film.mkv", "a.png", "-o", "out.mkv")
     assert done.status == 0
@@ -67,17 +75,8 @@ def test_other_settings_begin_anew(command: Command, network: MeanColour, monkey
     monkeypatch.setattr(colouring, "SEGMENT", 4)
     write_clip(Path("film.mkv"), pan(20))
     still(Path("a.png"), RED)
-    wanted = network.forward
-
-    def until(target: Any, reference: Any) -> Any:
-        if network.calls == 3:
-            raise Killed
-        return wanted(target, reference)
-
-    monkeypatch.setattr(network, "forward", until)
-    with pytest.raises(Killed):
+    with killed_at(network, 3, monkeypatch):
         command("film.mkv", "a.png", "-o", "out.mkv")
-    monkeypatch.setattr(network, "forward", wanted)
     still(Path("a.png"), BLUE)
     done = command("film.mkv", "a.png", "-o", "out.mkv")
     assert "begun with other settings and is coloured anew" in done.err
