@@ -12,11 +12,12 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from pdnla.configuration import config_folder, follow_moves
+from pdnla.evaluation import options as evaluation
 from pdnla.losses import HistogramLoss
 from pdnla.losses.critics import ImageCritic
 from pdnla.options import check_options, matches, walk
+from pdnla.training import options as training
 from pdnla.training.module import ColorizationModule
-from pdnla.training.options import OPTIONS
 
 FILES = sorted(config_folder().glob("*/*.yaml"))
 REQUIRED = {
@@ -64,11 +65,11 @@ def test_every_file_composes_keeps_the_rules_of_options_and_needs_no_value_but_t
     assert resolved["name"]
     for group in ("model", "data", "loss", "optim", "trainer") if command == "train" else ("protocol",):
         assert "_target_" in resolved[group], group
-    if command == "train":
-        check_options(config, OPTIONS)
-        patterns = [rule.split(".") for rule in OPTIONS]
-        named = [path for path, value in walk(resolved) if not isinstance(value, dict) and not path[-1].startswith("_")]
-        assert [path for path in named if not any(matches(pattern, path) for pattern in patterns)] == []
+    rules = {"train": training.OPTIONS, "eval": evaluation.OPTIONS}[command]
+    check_options(config, rules)
+    patterns = [rule.split(".") for rule in rules]
+    named = [path for path, value in walk(resolved) if not isinstance(value, dict) and not path[-1].startswith("_")]
+    assert [path for path in named if not any(matches(pattern, path) for pattern in patterns)] == []
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_the_record_of_an_earlier_run_still_composes_and_makes_its_loss() -> Non
         }
     )
     follow_moves(config)
-    check_options(config, OPTIONS)
+    check_options(config, training.OPTIONS)
     loss = instantiate(config.loss)
     assert loss.weights == {"pixel": 1.0, "adversarial": 0.05}
     assert isinstance(loss.critics["adversarial"].critic, ImageCritic)

@@ -141,6 +141,7 @@ def test_a_clip_has_its_first_frame_for_its_reference(tmp_path: Path) -> None:
         (lambda p: GivenPairs(p / "t", p / "t", published=p / "r"), "protocol.published=.*: no reference has the name"),
         (lambda p: GivenPairs(pairs_file=p / "x.csv"), "x.csv: is not a pairs file"),
         (lambda p: Clips(p / "t"), "a.png: is grey and should give the colours"),
+        (lambda p: Clips(p / "r", count=0), "protocol.count=0: must be at least 1"),
         (lambda p: Clips(p / "r"), r"holds 1 frame\(s\), too few for a clip"),
     ],
 )

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
@@ -34,9 +33,6 @@ PLUGINS = {
     "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
     "hydra/launcher/submitit_local": "hydra-submitit-launcher",
 }
-
-NON_NUMERIC = {"size=native"}
-"""Overrides whose value is text although the default is a number."""
 
 
 class HydraBypass(BaseException):
@@ -77,18 +73,6 @@ def run_composed(name: str, function: Callable[[DictConfig], int | None]) -> NoR
         return status[0] if status else None
 
     run(f"pdnla-{name}", command)
-
-
-def check_numbers(config: DictConfig, name: str) -> None:
-    """Raise :class:`UserError` if an override gives text where the configuration has a number."""
-    task = HydraConfig.get().overrides.task
-    chosen = {override: (config_folder() / override.split("=", 1)[0]).is_dir() for override in task}
-    default = hydra.compose(name, [override for override, is_group in chosen.items() if is_group])
-    for key in (override.split("=", 1)[0] for override, is_group in chosen.items() if not is_group):
-        usual, value = OmegaConf.select(default, key), OmegaConf.select(config, key)
-        number = isinstance(usual, int | float) and not isinstance(usual, bool)
-        if number and isinstance(value, str) and f"{key}={value}" not in NON_NUMERIC:
-            raise UserError(f"{key}={value}: must be a number, such as {usual}")
 
 
 def explain(error: BaseException, name: str) -> UserError | None:

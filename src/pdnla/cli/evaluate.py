@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pdnla.cli.composition import check_numbers, run_composed
+from pdnla.cli.composition import run_composed
 from pdnla.cli.progress import Progress
 from pdnla.configuration import record, revision
 from pdnla.errors import UserError
+from pdnla.evaluation.options import OPTIONS
+from pdnla.options import check_options
 from pdnla.processes import process_count
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
@@ -37,8 +39,9 @@ def evaluate(config: DictConfig) -> "dict[str, Evaluation]":
     from pdnla.evaluation import downloads, methods, runner, suite
     from pdnla.film.motion import require_cv2
 
-    check_numbers(config, "eval")
-    _check(config)
+    if process_count() > 1:
+        raise UserError("do not use torchrun or srun: devices=N starts the processes of an evaluation")
+    check_options(config, OPTIONS)
     folder = Path(HydraConfig.get().runtime.output_dir)
     chosen = HydraConfig.get().runtime.choices["protocol"]
     weights: Any = OmegaConf.to_container(config.weights) if OmegaConf.is_config(config.weights) else config.weights
@@ -82,16 +85,6 @@ def evaluate(config: DictConfig) -> "dict[str, Evaluation]":
     title = f"{chosen}, {count} pictures: {folder}/report.html, metrics.csv, metrics.json"
     _print(evaluations, parts, title)
     return evaluations
-
-
-def _check(config: DictConfig) -> None:
-    """Raise :class:`UserError` for options that would otherwise fail late."""
-    if process_count() > 1:
-        raise UserError("do not use torchrun or srun: devices=N starts the processes of an evaluation")
-    for key, least in (("devices", 1), ("report.pictures", 0), ("report.side", 16)):
-        value = OmegaConf.select(config, key)
-        if value < least:
-            raise UserError(f"{key}={value}: must be at least {least}")
 
 
 def _print(evaluations: "dict[str, Evaluation]", parts: "Mapping[str, Part]", title: str) -> None:

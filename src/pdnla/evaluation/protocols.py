@@ -324,12 +324,13 @@ class Clips:
         starts: numbers of the clips' first cases.
 
     Raises:
-        UserError: a folder holds too few frames, or the reference is grey.
+        UserError: a folder holds too few frames, the reference is grey, or ``count`` is below 1.
     """
 
     def __init__(
         self, frames: str | Path | Sequence[str | Path], reference: str | Path | None = None, count: int | None = None
     ) -> None:
+        _check_count(count)
         folders = [Path(frames)] if isinstance(frames, str | Path) else [Path(folder) for folder in frames]
         self.starts: list[int] = []
         self._clips: list[tuple[str, Path, list[Path], bool]] = []
@@ -448,11 +449,15 @@ def reduced(picture: Picture, size: int | None) -> Picture:
 
 def spread(length: int, count: int | None) -> list[int]:
     """Return ``count`` evenly spaced numbers of ``range(length)``; all if it is None or larger."""
+    _check_count(count)
     if count is None or count >= length:
         return list(range(length))
-    if count < 1:
-        raise UserError(f"protocol.count={count}: must be at least 1, or null for all")
     return [i * length // count for i in range(count)]
+
+
+def _check_count(count: int | None) -> None:
+    if count is not None and count < 1:
+        raise UserError(f"protocol.count={count}: must be at least 1, or null for all")
 
 
 def _matched(targets: Path, references: Path) -> list[tuple[Path, Path]]:
