@@ -130,7 +130,7 @@ def parse(words: list[str], prose: bool = False) -> None:
         assert set(arguments) <= set(rules), rules
     elif program == "pip":
         parse_pip(arguments)
-    elif program == "python":
+    elif program in ("python", "python3"):
         parse_script(arguments)
     elif program == "pytest":
         assert all((PROJECT / path).exists() for path in arguments if "/" in path)
