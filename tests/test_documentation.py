@@ -130,7 +130,7 @@ def parse(words: list[str], prose: bool = False) -> None:
         assert set(arguments) <= set(rules), rules
     elif program == "pip":
         parse_pip(arguments)
-    elif program == "python":
+    elif program in ("python", "python3"):
         parse_script(arguments)
     elif program == "pytest":
         assert all((PROJECT / path).exists() for path in arguments if "/" in path)
@@ -214,7 +214,8 @@ def parse_script(arguments: list[str]) -> None:
     if script == "-m":
         assert find_spec(options[0])
         return
-    tree = ast.parse((PROJECT / script).read_text(encoding="utf-8"))
+    text = (PROJECT / script).read_text(encoding="utf-8")
+    tree = ast.parse(text)
     declared = {
         value.value
         for node in ast.walk(tree)
@@ -223,6 +224,9 @@ def parse_script(arguments: list[str]) -> None:
         if isinstance(value, ast.Constant)
     }
     assert {option.partition("=")[0] for option in options if option.startswith("-")} <= declared
+    if "sys.argv[1]" in text or any(not name.startswith("-") for name in declared):
+        assert options, f"{script} takes an argument"
+        assert not options[0].startswith("-"), f"{script} takes an argument first"
 
 
 def parse_launcher(arguments: list[str]) -> None:
@@ -253,6 +257,8 @@ def test_a_documented_command_is_parsed(command: Snippet, capsys: pytest.Capture
         "sbatch --nodes=2 scripts/slurm_train.sh experiment=imagenets",
         "make tests",
         "python scripts/benchmark.py --round 2",
+        "python scripts/showcase.py",
+        "python scripts/loading_speed.py --shards 8",
         'pip install "pdnla[hiec]"',
         "pdnla-paint a.jpg",
     ],
@@ -366,6 +372,8 @@ def test_sentences_of_the_troubleshooting_page_are_those_of_the_source() -> None
     assert len(sentences) > 200
     assert "…: is a folder; name an image in it" in sentences
     assert "--size …: must be native or a number from … to …" in sentences
+    assert "…: is a pipe or a device, which could wait for ever; copy it to a file" in sentences
+    assert not [text for text in sentences if "font:" in text or "'self'" in text or "click one to choose it" in text]
     page = (PROJECT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     quoted = [code for row in re.findall(r"^\| (`.*?) \|", page, re.M) for code in re.findall("`([^`]+)`", row)]
     assert len(quoted) >= 10
@@ -400,3 +408,6 @@ def test_the_site_is_built_without_warnings_and_asks_nobody_outside(site: Path) 
     api = (site / "api" / "colouring.html").read_text(encoding="utf-8")
     assert 'id="pdnla.inference.colorizer.Colorizer.set_reference"' in api
     assert not re.search(r":(?:class|func|meth|mod):`|&gt;&gt;&gt;", re.sub(r"<pre>.*?</pre>", "", api, flags=re.S))
+    assert "besides a* and b*, is the share of the target's own a* and b*" in api  # and no emphasis between asterisks
+    for page in (site / "api").glob("*.html"):  # an entry of a list documents one name
+        assert not re.findall(r">\w+,</span></code>", page.read_text(encoding="utf-8")), page.name

@@ -54,7 +54,7 @@ def sentences_of(tree: ast.Module) -> Iterator[str]:
     inner |= {
         part
         for node in ast.walk(tree)
-        if isinstance(node, ast.keyword) and node.arg == "help"
+        if isinstance(node, ast.keyword) and node.arg in ("help", "label")
         for part in ast.walk(node.value)
     }
     said = {node.args[0] for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args and _speaks(node.func)}
@@ -67,7 +67,8 @@ def sentences_of(tree: ast.Module) -> Iterator[str]:
         plain = _plain(text)
         message = re.search(r"\w.*; \w", plain) and len(_WORDS.findall(plain)) >= 4
         titled = plain[:1].isupper() and plain.endswith(".")  # descriptions
-        if (node in said and _WORDS.search(plain)) or (message and not titled):
+        listed = plain.count(";") > 2  # style sheets and headers of the page
+        if (node in said and _WORDS.search(plain)) or (message and not (titled or listed)):
             yield text
 
 
@@ -81,7 +82,7 @@ def _text(node: ast.AST, said: bool) -> str | None:
     """Return a string as HTML, on one line, or None for other nodes."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         text = html.escape(node.value, quote=False)
-        text = re.sub(r"%\.?\d*[sdgf]", "<em>…</em>", text) if said else text
+        text = re.sub(r"%\.?\d*[sdgf]", "<em>…</em>", text) if said else text.replace("{}", "<em>…</em>")
     elif isinstance(node, ast.JoinedStr):
         text = "".join(
             html.escape(str(part.value), quote=False) if isinstance(part, ast.Constant) else f"<em>{_name(part)}</em>"

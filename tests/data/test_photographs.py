@@ -186,6 +186,13 @@ def test_what_cannot_train_is_said_before_training(folder: Path, tmp_path: Path)
             module(tmp_path / root, **options).setup()
 
 
+def test_pairs_of_grey_targets_cannot_train_and_the_pairs_file_is_named(tmp_path: Path) -> None:
+    lines = [f"{save(tmp_path / f'{i}.png', None)},{save(tmp_path / f'c{i}.png', (200, 60, 60))}" for i in range(4)]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(UserError, match=r"is a readable colour photograph; choose another data\.pairs_file"):
+        PairsData(pairs_file=str(tmp_path / "pairs.csv"), **OPTIONS).setup()
+
+
 def test_a_run_of_grey_photographs_in_training_ends_it_with_the_reason(tmp_path: Path) -> None:
     grey = save(tmp_path / "g.png", None)
     with pytest.raises(UserError, match=r"64 photographs drawn in a row were grey \(64\)"):

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -94,6 +94,8 @@ class PseudoPairData(pl.LightningDataModule):
         overfit: train and validate on a single batch: a network that cannot memorise it cannot learn.
     """
 
+    _SOURCE: ClassVar[str] = "data.root"  # the option that names the photographs
+
     def __init__(
         self,
         batch_size: int,
@@ -152,7 +154,7 @@ class PseudoPairData(pl.LightningDataModule):
         if not colourful(self.training_paths, 1, self.seed):
             raise UserError(
                 f"none of the {len(self.training_paths)} training photographs is a readable colour photograph; choose"
-                " another data.root"
+                f" another {self._SOURCE}"
             )
         self.validation_paths = colourful(validation, self.validation_count, self.seed)
         if not self.validation_paths:
@@ -319,6 +321,8 @@ class PairsData(PseudoPairData):
         root: folder of the relative paths; None for the file's own folder.
         **options: see :class:`PseudoPairData`; ``pairing`` has no effect.
     """
+
+    _SOURCE = "data.pairs_file"
 
     def __init__(self, pairs_file: str, root: str | None = None, **options: Any) -> None:
         super().__init__(**options)

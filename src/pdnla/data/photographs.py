@@ -170,7 +170,7 @@ class TrainingCrops(Dataset[Crop]):
             index = int(rng.integers(self.targets))
         raise UserError(
             f"data: {_ATTEMPTS} photographs drawn in a row were grey ({left_out['grey']}) or"
-            f" unreadable ({left_out['unreadable']}), the last {path}; choose another data.root"
+            f" unreadable ({left_out['unreadable']}), the last {path}; choose other photographs"
         )
 
     def _crop(self, index: int, rng: np.random.Generator, left_out: dict[str, int]) -> Tensor | None:

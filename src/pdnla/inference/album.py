@@ -20,7 +20,11 @@ class Settings(NamedTuple):
     """Settings for colouring an album.
 
     Attributes:
-        weights, precision, size, compile, accelerate: as :class:`~pdnla.inference.colorizer.Colorizer`'s.
+        weights: as :class:`~pdnla.inference.colorizer.Colorizer`'s.
+        precision: as its.
+        size: as its.
+        compile: as its.
+        accelerate: as its.
         device: ``auto``, ``cpu``, ``cuda`` or one such as ``cuda:1``.
         devices: number of processes, each on a CUDA device or on its share of the processors.
         batch_size: largest number of pictures of similar shape in a batch.

@@ -38,7 +38,8 @@ class Source(NamedTuple):
 
     Attributes:
         number: the reference, from 0 on.
-        x, y: the place in it, in [0, 1] from the top left.
+        x: the place in it, in [0, 1] from the left.
+        y: the same from the top.
         alike: similarity of the two places in the frozen network's features, a cosine.
         corrected: whether a correction determines it.
     """
