@@ -195,6 +195,37 @@ def test_an_album_with_a_broken_file_is_coloured_but_for_that(
     assert visitor.errors == []
 
 
+def test_an_album_that_is_stopped_offers_what_is_coloured(
+    visit: Callable[[], Visitor], pictures: Path, tmp_path: Path, network: Any
+) -> None:
+    visitor = visit()
+    page = visitor.page
+    page.get_by_role("tab", name="Album").click()
+    visitor.send("album-targets", *[pictures / "astronaut_grey.png"] * 3)
+    visitor.send("album-references", pictures / "coffee.png")
+    visitor.wait("document.querySelectorAll('#album-targets .file').length === 3")
+    visitor.wait("document.querySelectorAll('#album-references .file').length === 1")
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert goes_on.wait(120)
+
+    network.before = hold
+    try:
+        page.click("#album-start")
+        assert begun.wait(120)
+        page.click("#album-stop")
+        visitor.wait_text("album-message", "Stopping after this picture.")
+    finally:
+        goes_on.set()
+        network.before = lambda: None
+    visitor.wait_text("album-message", "Stopped. 1 of 3: 1 coloured, 0 failed")
+    with zipfile.ZipFile(visitor.download("album-archive", tmp_path)) as file:
+        assert file.namelist() == ["astronaut_grey.png"]
+    assert page.get_by_text("Error", exact=True).count() == 0
+
+
 def test_a_film_is_coloured_with_references_that_were_changed(
     visit: Callable[[], Visitor], pictures: Path, tmp_path: Path, clip: Path
 ) -> None:

@@ -178,6 +178,11 @@ class FilmDesk:
                 left.set()
                 thread.join()
 
+    @property
+    def busy(self) -> bool:
+        """Whether the film is being worked on."""
+        return self._busy.locked()
+
     @contextmanager
     def _working(self) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):

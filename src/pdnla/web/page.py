@@ -182,7 +182,7 @@ def _album_tab(studio: Studio, handlers: "_Handlers") -> None:
     rows = gr.Dataframe(
         headers=["Picture", "Reference", "Score"], label="Coloured", visible=False, interactive=False, wrap=True
     )
-    running = start.click(
+    start.click(
         handlers.album,
         [targets, references],
         [message, archive, failures, rows],
@@ -190,7 +190,7 @@ def _album_tab(studio: Studio, handlers: "_Handlers") -> None:
         concurrency_limit=AT_ONCE // 2,
         api_visibility="private",
     )
-    stop.click(handlers.stopped, None, message, cancels=[running], api_visibility="private")
+    stop.click(handlers.stop_album, None, message, api_visibility="private")
 
 
 def _film_tab(handlers: "_Handlers") -> None:
@@ -339,13 +339,17 @@ class _Handlers:
         with self._session(request) as session:
             try:
                 sent, offered = session.sent(targets), session.sent(references)
-                with closing(colour_album(self.sessions.studio, sent, offered, session.folder / "albums")) as states:
+                session.stop_album.clear()
+                folder, stop = session.folder / "albums", session.stop_album
+                with closing(colour_album(self.sessions.studio, sent, offered, folder, stop=stop)) as states:
                     for state in states:
-                        yield _progress_of(state)
+                        yield _progress_of(state, stop.is_set())
                         if session.closed.is_set():
                             return
             except UserError as error:
                 yield [_tell(error), gr.skip(), gr.skip(), gr.skip()]
+            finally:
+                session.stop_album.set()
 
     def find_shots(self, target: str | None, references: list[str] | None, request: gr.Request) -> list[Any]:
         with self._session(request) as session:
@@ -369,9 +373,9 @@ class _Handlers:
 
     def film(self, rows: list[list[Any]], request: gr.Request) -> Iterator[list[Any]]:
         with self._session(request) as session:
-            session.stop.clear()
+            session.stop_film.clear()
             try:
-                with closing(session.film.colour(_shot_rows(rows), session.stop)) as states:
+                with closing(session.film.colour(_shot_rows(rows), session.stop_film)) as states:
                     for state in states:
                         said = "\n".join([f"frame {state.done} of {state.total}", *state.remarks])
                         yield [said, *_shown_film(state.result)]
@@ -380,13 +384,19 @@ class _Handlers:
             except UserError as error:
                 yield [_tell(error), gr.skip(), gr.skip()]
 
-    def stop_film(self, request: gr.Request) -> str:
+    def stop_album(self, request: gr.Request) -> Any:
         with self._session(request) as session:
-            session.stop.set()
-        return "Stopping after this frame."
+            if session.stop_album.is_set():
+                return gr.skip()
+            session.stop_album.set()
+        return "Stopping after this picture."
 
-    def stopped(self) -> str:
-        return "Stopped."
+    def stop_film(self, request: gr.Request) -> Any:
+        with self._session(request) as session:
+            if not session.film.busy:
+                return gr.skip()
+            session.stop_film.set()
+        return "Stopping after this frame."
 
     def _session(self, request: gr.Request) -> Session:
         return self.sessions.get(str(request.session_hash))
@@ -432,10 +442,12 @@ def _where(still: Still, source: Source | None) -> str:
     return f"This colour comes from the marked place in {name} (similarity {source.alike:.2f}). {_HOW}"
 
 
-def _progress_of(state: State) -> list[Any]:
+def _progress_of(state: State, stopped: bool) -> list[Any]:
     failed = [row for row in state.rows if row.failure]
     coloured = [row for row in state.rows if not row.failure]
     counts = f"{state.done} of {state.total}: {len(coloured)} coloured, {len(failed)} failed"
+    if stopped:
+        counts = f"Stopped. {counts}"
     sentences = [counts, *(f"left out: {sentence}" for sentence in state.left_out)]
     return [
         "\n".join(sentences),
