@@ -91,7 +91,7 @@ def test_what_is_wrong_with_a_film_or_its_shots_is_told_without_paths(
         desk.take(None, [])
     with pytest.raises(UserError, match="there is no reference; choose pictures in colour"):
         desk.take(clip, [])
-    with pytest.raises(UserError, match=r"^coffee.png: is neither a folder of frames nor a video file"):
+    with pytest.raises(UserError, match=r"^coffee.png: is not a video file; choose one that ends in"):
         desk.take(pictures / "coffee.png", [pictures / "coffee.png"])
     with pytest.raises(UserError, match="there is no film"):
         desk.find_shots(lambda done, total: None)

@@ -14,6 +14,7 @@ from torch import Tensor
 from pdnla.errors import UserError
 from pdnla.film.planning import Film, plan_film
 from pdnla.film.shots import Shot, write_shots
+from pdnla.film.source import is_video
 from pdnla.images.io import Picture
 from pdnla.inference.colorizer import Colorizer, Encoded
 from pdnla.network.correspondence import Carried
@@ -95,6 +96,8 @@ class FilmDesk:
                 raise UserError("there is no reference; choose pictures in colour")
             check_count(references, self.studio.limits, "references")
             film = keep_upload(target, self.folder / "film")
+            if not is_video(film.path):
+                raise UserError(f"{film}: is not a video file; choose one that ends in .mp4, .mov, .mkv or the like")
             kept = [keep_upload(path, self.folder / "references") for path in references]
             self.references, left_out = readable(kept, self.studio.limits)
             if not self.references:
