@@ -75,7 +75,9 @@ def test_a_film_is_stopped_by_its_user_or_by_leaving(
         list(states)
     with closing(desk.colour(rows, threading.Event())) as states:
         next(states)
-        with pytest.raises(UserError, match="this film is being worked on; wait, or stop it"):
+        with pytest.raises(
+            UserError, match="this film is already being worked on; wait until it is finished, or stop it"
+        ):
             desk.find_shots(lambda done, total: None)
     assert not [thread for thread in threading.enumerate() if thread.name == "film"]
     assert list(desk.colour(rows, threading.Event()))[-1].result is not None, "it goes on where it was"

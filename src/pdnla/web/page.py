@@ -1,6 +1,6 @@
-"""The page itself: what it shows, and which method answers which click.
+"""The page: its components, and the handlers of their events.
 
-What users send is shown as text, never as markup: names of files are theirs to choose.
+Text from users, such as names of files, is shown as plain text, never as markup.
 """
 
 import html
@@ -25,7 +25,7 @@ from pdnla.web.uploads import pictures_in
 
 TITLE = "pdnla"
 AT_ONCE = 8
-"""Requests answered at a time; only one of them has the network."""
+"""Number of requests that are handled at the same time; only one of them uses the network."""
 STYLE = """
 #still-file { display: none; }
 .about { font-size: var(--text-sm); }
@@ -36,13 +36,13 @@ STYLE = """
 .gallery .caption-label { max-width: 100%; overflow-wrap: anywhere; white-space: normal; }
 """
 """Style sheet of the page: labels cover no part of a picture, and thumbnails and their captions are whole."""
-_SECONDS = 12  # that a sentence stays on the page's corner
+_SECONDS = 12  # how long a warning stays in the corner of the page
 _REFERENCES = "References in colour"
 _BOX = 160  # pixels: an empty box's label stays above its icon
 _HINT = "Click a point of the result to see where its colour comes from."
 _HOW = (
-    "Is that the wrong place? Click the right one in the reference: the region around the point of the result takes its"
-    " colours from there, and the rest stays as it is."
+    "If this is the wrong place, click the right one in the reference. The region around the point of the result then"
+    " takes its colours from there; the rest does not change."
 )
 
 
@@ -50,11 +50,11 @@ def build_page(studio: Studio, sessions: Sessions) -> gr.Blocks:
     """Return the page.
 
     Args:
-        studio: what all users share.
-        sessions: what belongs to each open page.
+        studio: the network and the limits that all users share.
+        sessions: the sessions of the open pages.
     """
     handlers = _Handlers(sessions)
-    # Telemetry and the look-up of new versions are one switch.
+    # One switch turns off both telemetry and the check for new versions.
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.Markdown(
             "# pdnla\nColour a grey photograph with the colours of another one, the reference: each part takes the"
@@ -72,9 +72,9 @@ def build_page(studio: Studio, sessions: Sessions) -> gr.Blocks:
 
 
 def theme() -> gr.themes.Base:
-    """Return the page's look: the fonts that the computer has, none from elsewhere."""
+    """Return the theme of the page. It only uses fonts of the user's computer."""
     look = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    # Gradio's own are too pale to be read by all: below the contrast of 4.5 to 1 that WCAG asks for.
+    # The contrast of Gradio's own colours is below the ratio of 4.5 to 1 that WCAG requires.
     return look.set(
         block_info_text_color="*neutral_500",
         button_primary_background_fill="*primary_700",
@@ -109,7 +109,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
                 elem_classes="gallery",
             )
             together = gr.Checkbox(
-                label="Take colours from all of them: each place from the reference that shows it best",
+                label="Use all of them: each part takes its colours from the reference that matches it best",
                 visible=False,
                 elem_id="still-together",
             )
@@ -127,7 +127,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
                 100,
                 step=1,
                 label="Strength (%)",
-                info="The least certain colours fade first.",
+                info="Below 100, the least certain colours fade first.",
                 elem_id="still-strength",
             )
         with gr.Row():
@@ -148,14 +148,14 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
                 REACH * 100,
                 step=5,
                 label="Reach of a correction (%)",
-                info="How far it spreads; edges and other content end it before.",
+                info="How far it spreads; edges and other content stop it earlier.",
                 elem_id="still-reach",
             )
             undo = gr.Button("Undo the last correction", elem_id="still-undo")
     sliders = [saturation, strength]
     views = [comparison, result, reference, where, message]
     offered = [candidates, together, reference, message, results]
-    # One at a time: what a late one found must not replace what the last one shows.
+    # These run one at a time, so that a slow one does not overwrite the result of a later one.
     choosing: dict[str, Any] = {"concurrency_id": "choosing", "concurrency_limit": 1, "api_visibility": "private"}
     for event in (target.upload, target.clear):
         event(handlers.take_target, target, [shown_target, *offered], **choosing)
@@ -226,7 +226,7 @@ def _album_tab(studio: Studio, handlers: "_Handlers") -> None:
 
 def _film_tab(handlers: "_Handlers") -> None:
     if not has_film():
-        gr.Markdown('Film needs an extra that is not installed: `pip install "pdnla[film]"`.')
+        gr.Markdown('Films need an extra that is not installed: `pip install "pdnla[film]"`.')
         return
     with gr.Row():
         with gr.Column():
@@ -289,10 +289,10 @@ def _percent(smallest: int, largest: int, value: float, **options: Any) -> gr.Sl
 
 
 class _Handlers:
-    """What answers the page's events: values for its components, and sentences for what cannot be done.
+    """The handlers of the page's events. They return values for its components, or a sentence that tells what is wrong.
 
     Args:
-        sessions: what belongs to each open page.
+        sessions: the sessions of the open pages.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -387,7 +387,7 @@ class _Handlers:
         with self._session(request) as session:
             try:
                 return [gr.DownloadButton(value=session.still.save(_adjustment(saturation, strength))), _say("")]
-            except UserError as error:  # raised again, so that nothing is downloaded
+            except UserError as error:  # an error stops the download that would follow
                 raise gr.Error(html.escape(str(error)), duration=_SECONDS, print_exception=False) from error
 
     def album_folder(self, paths: list[str] | None) -> list[Any]:
@@ -469,7 +469,7 @@ class _Handlers:
 
 
 def _offers(still: Still, sentence: str) -> list[Any]:
-    """Return the candidates, whether all can be taken, the chosen one, a sentence, and whether there are results."""
+    """Return values for the candidates, the box for all of them, the chosen one, the message and the results."""
     thumbnails = still.thumbnails()
     gallery = gr.Gallery(thumbnails or None, visible=bool(thumbnails), selected_index=0 if thumbnails else None)
     reference = still.choose(still.chosen) if thumbnails else None
@@ -482,7 +482,7 @@ def _comparing(still: Still) -> str:
 
 
 def _views(still: Still, adjustment: Adjustment) -> list[Any]:
-    """Return the comparison, result and reference with their marks, where the colour comes from, and no sentence."""
+    """Return values for the comparison, the marked result and reference, the origin of the colour, and the message."""
     comparison = still.compare(adjustment)
     marked = still.mark()
     return [comparison, marked.result, marked.reference, _where(still, marked.source), _say("")]
@@ -490,11 +490,11 @@ def _views(still: Still, adjustment: Adjustment) -> list[Any]:
 
 @contextmanager
 def _refusing(count: int, more: int = 0) -> Iterator[list[Any]]:
-    """Yield a list for the answers to an event; a sentence for what cannot be done, which changes nothing else.
+    """Yield a list for the values that a handler returns; after a UserError, only the message changes.
 
     Args:
-        count: answers before the sentence.
-        more: answers after it.
+        count: number of values before the message.
+        more: number of values after it.
     """
     answers: list[Any] = []
     try:
@@ -508,7 +508,7 @@ def _where(still: Still, source: Source | None) -> str:
         return _HINT
     name = still.candidates[source.number].upload.name
     if source.corrected:
-        return f"Corrected: this colour comes from the marked place in {name}. Undo takes the correction back."
+        return f"Corrected: this colour comes from the marked place in {name}. Undo removes the correction."
     return f"This colour comes from the marked place in {name} (similarity {source.alike:.2f}). {_HOW}"
 
 
@@ -534,10 +534,10 @@ def _line(row: Row) -> list[str]:
 
 
 def _shot_rows(rows: Sequence[Sequence[Any]]) -> list[ShotRow]:
-    """Return the rows of the table, without empty ones.
+    """Return the rows of the table, without the empty ones.
 
     Raises:
-        UserError: a frame is no number.
+        UserError: a frame is not a number.
     """
     shots = []
     for first, last, references in rows:
@@ -546,7 +546,7 @@ def _shot_rows(rows: Sequence[Sequence[Any]]) -> list[ShotRow]:
         try:
             shots.append(ShotRow(int(first), int(last), str(references or "")))
         except (TypeError, ValueError) as error:
-            raise UserError(f"shot {first} to {last}: needs the numbers of its first and last frame") from error
+            raise UserError(f"shot {first} to {last}: give the numbers of its first and last frame") from error
     return shots
 
 
@@ -573,7 +573,7 @@ def _say(sentence: str) -> gr.Textbox:
 
 
 def _tell(error: UserError) -> str:
-    """Show a sentence in the page's corner too, and return it."""
+    """Show an error message in the corner of the page, and return it."""
     gr.Warning(html.escape(str(error)), duration=_SECONDS, title="This does not work")
     return str(error)
 
