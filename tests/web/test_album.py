@@ -97,6 +97,20 @@ def test_an_album_that_cannot_begin_says_why(colorizer: Colorizer, pictures: Pat
     assert not list(folder.glob("*"))
 
 
+def test_an_album_that_is_stopped_keeps_what_is_coloured(
+    studio: Studio, network: object, pictures: Path, tmp_path: Path
+) -> None:
+    targets = [pictures / "broken.jpg", *[pictures / "astronaut_grey.png"] * 4]
+    calls = network.calls  # type: ignore[attr-defined]
+    stop = threading.Event()
+    for state in colour_album(studio, targets, [pictures / "coffee.png"], tmp_path, stop=stop):
+        if state.done == 2:
+            stop.set()
+    assert network.calls - calls == 1  # type: ignore[attr-defined]
+    assert (state.done, state.total) == (2, 5)
+    assert set(contents(state.archive)) == {"astronaut_grey.png", "failed.csv"}
+
+
 def test_an_album_that_is_left_stops_and_leaves_nothing(
     studio: Studio, network: object, pictures: Path, tmp_path: Path
 ) -> None:

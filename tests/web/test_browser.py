@@ -168,6 +168,85 @@ def test_a_picture_is_coloured_compared_adjusted_corrected_undone_and_saved(
     assert visitor.errors == []
 
 
+def test_thumbnails_are_whole_and_one_button_downloads(visit: Callable[[], Visitor], pictures: Path) -> None:
+    visitor = visit()
+    page = visitor.page
+    names = ["mirrored.jpg", "coffee.png", "chelsea.png", "rocket.png", "astronaut.png"]
+
+    def are_whole(count: int) -> None:
+        """Each thumbnail is in the gallery, below its label, and shows its score."""
+        gallery = page.locator("#still-candidates").bounding_box()
+        label = page.locator("#still-candidates [data-testid=block-label]").bounding_box()
+        images = page.locator("#still-candidates button img")
+        assert images.count() == count
+        for number in range(count):
+            box = images.nth(number).bounding_box()
+            assert box["y"] >= label["y"] + label["height"]
+            assert box["x"] + box["width"] <= gallery["x"] + gallery["width"]
+            assert box["y"] + box["height"] <= gallery["y"] + gallery["height"]
+        for caption in page.locator("#still-candidates .caption-label").all():
+            assert caption.evaluate("element => element.scrollWidth <= element.clientWidth")
+
+    visitor.colour(pictures / "described.jpg", pictures / "mirrored.jpg")
+    are_whole(1)
+    visitor.send("still-references", *[pictures / name for name in names])
+    visitor.wait("document.querySelectorAll('#still-candidates button img').length === 5")
+    are_whole(5)
+    visitor.changed("still-result", lambda: page.click("#still-colour"))
+    assert page.get_by_role("button", name="Download", exact=True).count() == 1
+    assert not page.locator("#still-full").is_visible(), "all pixels of a small picture are shown"
+
+
+def test_what_takes_long_is_announced(visit: Callable[[], Visitor], pictures: Path, network: Any) -> None:
+    visitor = visit()
+    visitor.send("still-target", pictures / "described.jpg")
+    visitor.send("still-references", pictures / "mirrored.jpg")
+    visitor.wait("document.querySelectorAll('#still-candidates button img').length === 1")
+    goes_on = threading.Event()
+    network.before = lambda: goes_on.wait(120)
+    try:
+        visitor.page.click("#still-colour")
+        visitor.wait_text("still-message", "Colouring")
+    finally:
+        goes_on.set()
+        network.before = lambda: None
+    visitor.page.wait_for_selector("#still-result img")
+    visitor.wait("document.querySelector('#still-message textarea') === null")
+
+
+def test_a_folder_of_references_is_listed_without_what_is_no_picture(
+    visit: Callable[[], Visitor], pictures: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "references"
+    folder.mkdir()
+    for name in ("mirrored.jpg", "coffee.png", "broken.jpg"):
+        shutil.copy(pictures / name, folder)
+    for name in ("notes.txt", ".DS_Store"):
+        (folder / name).write_bytes(b"notes")
+    visitor = visit()
+    visitor.send("still-target", pictures / "described.jpg")
+    with visitor.page.expect_file_chooser() as chooser:
+        visitor.page.locator("#still-folder").click()
+    chooser.value.set_files(folder)
+    visitor.wait("document.querySelectorAll('#still-candidates button img').length === 2")
+    visitor.wait_text("still-message", "left out: broken.jpg")
+    assert "notes.txt" not in visitor.text("still-message")
+    assert ".DS_Store" not in visitor.text("still-message")
+    assert visitor.page.locator("#still-references .file").count() == 3
+    assert visitor.errors == []
+
+
+def test_numbers_that_are_out_of_range_count_as_the_nearest(visit: Callable[[], Visitor], pictures: Path) -> None:
+    visitor = visit()
+    plain = visitor.colour(pictures / "described.jpg", pictures / "mirrored.jpg")
+    field = "#still-saturation input[type=number]"
+    strong = visitor.changed("still-result", lambda: visitor.page.fill(field, "500"))
+    assert colourfulness(strong) > 1.2 * colourfulness(plain)
+    none = visitor.changed("still-result", lambda: visitor.page.fill(field, ""))
+    assert colourfulness(none) < 1
+    assert visitor.page.locator(".toast-body").count() == 0
+
+
 def test_an_album_with_a_broken_file_is_coloured_but_for_that(
     visit: Callable[[], Visitor], pictures: Path, tmp_path: Path
 ) -> None:
@@ -182,8 +261,9 @@ def test_an_album_with_a_broken_file_is_coloured_but_for_that(
     visitor.page.click("#album-start")
     visitor.wait_text("album-message", "3 of 3: 2 coloured, 1 failed")
     visitor.page.wait_for_selector("#album-archive")
-    failed = visitor.page.inner_text("#album-failed")
-    assert "broken.jpg: is truncated or damaged" in failed
+    name, why = (visitor.page.locator(f"#album-failed [data-testid=cell-0-{column}]") for column in (0, 1))
+    assert name.inner_text().strip() == "broken.jpg"
+    assert why.inner_text().strip().startswith("is truncated or damaged"), "the name is beside it"
     archive = visitor.download("album-archive", tmp_path)
     with zipfile.ZipFile(archive) as file:
         names = set(file.namelist())
@@ -193,6 +273,37 @@ def test_an_album_with_a_broken_file_is_coloured_but_for_that(
             assert colourfulness(np.asarray(result.convert("RGB"), int)) > 10
     assert visitor.page.locator("img[src=x]").count() == 0, "names are text"
     assert visitor.errors == []
+
+
+def test_an_album_that_is_stopped_offers_what_is_coloured(
+    visit: Callable[[], Visitor], pictures: Path, tmp_path: Path, network: Any
+) -> None:
+    visitor = visit()
+    page = visitor.page
+    page.get_by_role("tab", name="Album").click()
+    visitor.send("album-targets", *[pictures / "astronaut_grey.png"] * 3)
+    visitor.send("album-references", pictures / "coffee.png")
+    visitor.wait("document.querySelectorAll('#album-targets .file').length === 3")
+    visitor.wait("document.querySelectorAll('#album-references .file').length === 1")
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert goes_on.wait(120)
+
+    network.before = hold
+    try:
+        page.click("#album-start")
+        assert begun.wait(120)
+        page.click("#album-stop")
+        visitor.wait_text("album-message", "Stopping after this picture.")
+    finally:
+        goes_on.set()
+        network.before = lambda: None
+    visitor.wait_text("album-message", "Stopped. 1 of 3: 1 coloured, 0 failed")
+    with zipfile.ZipFile(visitor.download("album-archive", tmp_path)) as file:
+        assert file.namelist() == ["astronaut_grey.png"]
+    assert page.get_by_text("Error", exact=True).count() == 0
 
 
 def test_a_film_is_coloured_with_references_that_were_changed(

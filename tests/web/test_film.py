@@ -75,7 +75,9 @@ def test_a_film_is_stopped_by_its_user_or_by_leaving(
         list(states)
     with closing(desk.colour(rows, threading.Event())) as states:
         next(states)
-        with pytest.raises(UserError, match="this film is being worked on; wait, or stop it"):
+        with pytest.raises(
+            UserError, match="this film is already being worked on; wait until it is finished, or stop it"
+        ):
             desk.find_shots(lambda done, total: None)
     assert not [thread for thread in threading.enumerate() if thread.name == "film"]
     assert list(desk.colour(rows, threading.Event()))[-1].result is not None, "it goes on where it was"
@@ -91,7 +93,7 @@ def test_what_is_wrong_with_a_film_or_its_shots_is_told_without_paths(
         desk.take(None, [])
     with pytest.raises(UserError, match="there is no reference; choose pictures in colour"):
         desk.take(clip, [])
-    with pytest.raises(UserError, match=r"^coffee.png: is neither a folder of frames nor a video file"):
+    with pytest.raises(UserError, match=r"^coffee.png: is not a video file; choose one that ends in"):
         desk.take(pictures / "coffee.png", [pictures / "coffee.png"])
     with pytest.raises(UserError, match="there is no film"):
         desk.find_shots(lambda done, total: None)

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from pdnla.errors import UserError
+from pdnla.inference.editing import Adjustment
 from pdnla.web.sessions import Sessions
 from pdnla.web.studio import Studio
+from pdnla.web.uploads import pictures_in
 
 pytest.importorskip("gradio", reason="the extra pdnla[web] is not installed")
 httpx = pytest.importorskip("httpx")
@@ -160,6 +162,28 @@ def test_each_open_page_has_its_own_pictures_which_go_with_it(studio: Studio, pi
         still.colour()
     assert large.get("b").still is still
     assert len(large) == 1, "two pictures are more than fits in memory"
+
+
+def test_work_for_a_page_that_was_closed_ends_quietly_and_leaves_nothing(
+    studio: Studio, pictures: Path, tmp_path: Path
+) -> None:
+    sessions = Sessions(studio, tmp_path)
+    with sessions.get("a") as session:
+        session.still.take_target(pictures / "astronaut_grey.png")
+        session.still.take_references([pictures / "mirrored.jpg"])
+        session.still.pick()
+        session.still.colour()
+        sessions.close("a")
+        assert not session.folder.exists()
+        session.still.compare(Adjustment())
+    assert not session.folder.exists()
+
+
+def test_pictures_of_a_folder_are_chosen_by_their_names() -> None:
+    names = ["b.JPG", "notes.txt", ".DS_Store", "._b.jpg", "Thumbs.db", "raw.nef", "none", "a.tif"]
+    assert pictures_in([f"/sent/{name}" for name in names]) == ["/sent/b.JPG", "/sent/raw.nef", "/sent/a.tif"]
+    with pytest.raises(UserError, match="this folder has no pictures; choose another one"):
+        pictures_in(["/sent/notes.txt"])
 
 
 GUARD = """

@@ -66,6 +66,7 @@ def test_the_five_most_similar_references_are_offered_best_first(
     assert scores == sorted(scores, reverse=True)
     thumbnails = still.thumbnails()
     assert thumbnails[0][1] == f"mirrored.jpg · {scores[0]:.2f}"
+    assert still.compared == 8
     assert Image.open(thumbnails[0][0]).size == (128, 128)
 
 
@@ -193,6 +194,28 @@ def test_a_large_picture_is_shown_reduced_or_at_full_size_and_points_stay_where_
     assert still.result_size == (64, 64)
     assert Image.open(still.mark((0.5, 0.5)).result).size == (64, 64)
     assert Image.open(still.save(PLAIN)).size == (128, 128)
+
+
+def test_transparent_parts_are_transparent_before_and_after(studio: Studio, pictures: Path, tmp_path: Path) -> None:
+    cut = Image.open(pictures / "astronaut_grey.png").convert("LA")
+    hidden = np.full((128, 128), 255, np.uint8)
+    hidden[:64, :64] = 0
+    cut.putalpha(Image.fromarray(hidden))
+    cut.save(tmp_path / "cut.png")
+    for pixels in (1_200_000, 64 * 64):
+        still = Still(studio, tmp_path / f"files {pixels}", shown_pixels=pixels)
+        shown = [still.take_target(tmp_path / "cut.png")]
+        still.take_references([pictures / "mirrored.jpg"])
+        still.pick()
+        still.colour()
+        assert still.compared == 0, "a single reference is taken as it is"
+        shown += [*still.compare(PLAIN), still.mark((0.8, 0.8)).result]
+        assert still.reduced == (pixels == 64 * 64)
+        for path in shown:
+            alpha = np.asarray(Image.open(path).getchannel("A"))
+            side = len(alpha) // 2
+            assert alpha[: side - 4, : side - 4].max() == 0
+            assert alpha[side + 4 :].min() == 255
 
 
 def test_what_cannot_be_coloured_here_is_told_in_a_sentence(studio: Studio, pictures: Path, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """Corrections: the region around a point of a target takes its colours from a region of a reference.
 
-A correction is two points that show the same. Each is grown to a region (:func:`grown_region`) by geodesic distance, as
-in Yatziv and Sapiro, "Fast Image and Video Colorization Using Chrominance Blending" (TIP 2006), but over the features
-of semantic correspondence too. Within the target's region the coarse matching is constrained to the reference's
-region, and luminance is brought to that region's mean and standard deviation (the swatches of Welsh et al.,
-"Transferring Color to Greyscale Images", SIGGRAPH 2002). Outside the target's region the colours stay as they are.
+A correction is a pair of points, one in each picture, that show the same thing. A region is grown around each point
+(:func:`grown_region`) by geodesic distance, as in Yatziv and Sapiro, "Fast Image and Video Colorization Using
+Chrominance Blending" (TIP 2006); here the distance also depends on the features of semantic correspondence. Within the
+target's region, the coarse matching only uses the reference's region, and luminance is shifted and scaled to that
+region's mean and standard deviation, as with the swatches of Welsh et al., "Transferring Color to Greyscale Images"
+(SIGGRAPH 2002). Outside the target's region, the colours do not change.
 """
 
 from collections.abc import Sequence
@@ -30,27 +31,28 @@ from pdnla.network.correspondence import (
 )
 
 REACH = 0.5
-"""Default of how far a region extends, of the side of a square with the picture's area."""
-_EDGE_COST = 1500.0  # of a step over an edge, by the square of its change of L*/100; a step over nothing costs 1
-_SHADE, _SHADE_COST = 0.2, 30.0  # difference of L*/100 from the clicked point up to which a step costs no more
-_UNLIKE_COST = 12.0  # of a step in a cell that shows nothing like the clicked one
-_ALIKE = 0.55  # cosine to the clicked cell from which on a cell counts as alike
-_CORE = 0.6  # share of the reach up to which the weight is 1
-_LEAST = 1e-3  # weight of places outside the reference's region, of which none is taken
-_PULL = 12.0  # by how much the coarse logits prefer the clicked place of the reference to the end of its region
-_EXCLUDED = -1e4  # logit of a cell that is not to be matched
+"""Default radius of a region, as a fraction of the side of a square with the picture's area."""
+# The cost of a step is 1 plus these:
+_EDGE_COST = 1500.0  # times the squared gradient of L*/100
+_SHADE, _SHADE_COST = 0.2, 30.0  # _SHADE_COST times the part above _SHADE of the difference of L*/100 from the point
+_UNLIKE_COST = 12.0  # in a cell whose content is entirely unlike that of the clicked one; less in one that is similar
+_ALIKE = 0.55  # cosine to the clicked cell at and above which a cell counts as alike
+_CORE = 0.6  # fraction of the reach within which the weight is 1
+_LEAST = 1e-3  # cells of the reference with at most this weight are excluded
+_PULL = 12.0  # difference of the coarse logits between the clicked place of the reference and the border of its region
+_EXCLUDED = -1e4  # log prior of an excluded cell
 _PER_CELL = CELL // FINE
 
 
 class Correction(NamedTuple):
-    """Two points that show the same, as (x, y) in [0, 1] from the top left.
+    """Two points that show the same thing, as (x, y) in [0, 1] from the top left.
 
     Attributes:
-        target: the point of the target whose colour is wrong.
-        reference: the point of the reference whose colour it is to have.
-        number: which reference, from 0 on.
-        reach: how far the colour may spread, of the side of a square with the picture's area; edges and other content
-            end it before.
+        target: the point of the target that has the wrong colour.
+        reference: the point of the reference that has the right colour.
+        number: index of the reference, from 0.
+        reach: the largest distance from the point that the region covers, as a fraction of the side of a square with
+            the picture's area; edges and other content stop it earlier.
     """
 
     target: tuple[float, float]
@@ -60,13 +62,13 @@ class Correction(NamedTuple):
 
 
 class Corrected(NamedTuple):
-    """What a correction gives, on the target's grid of spots, ``(1, C, h, w)``.
+    """The result of a correction on the target's grid of spots; each tensor is ``(1, C, h, w)``.
 
     Attributes:
-        weight: how much of it applies, in [0, 1]; 0 outside the region.
+        weight: the share of the correction in the colour, in [0, 1]; 0 outside the region.
         chroma: a* and b*.
-        alike: how alike the places are that it comes from, a cosine.
-        places: x and y in [0, 1] of the place in the reference that most of it comes from.
+        alike: similarity to the matched places, a cosine in [0, 1].
+        places: x and y in [0, 1] of the matched place in the reference with the largest weight.
     """
 
     weight: Tensor
@@ -76,7 +78,7 @@ class Corrected(NamedTuple):
 
 
 def check_point(point: tuple[float, float]) -> None:
-    """Raise UserError unless a point lies in the picture, ``x`` and ``y`` in [0, 1]."""
+    """Raise UserError unless a point is inside the picture: x and y in [0, 1]."""
     if not all(0 <= coordinate <= 1 for coordinate in point):
         raise UserError(f"point {point[0]:g}, {point[1]:g}: lies outside the picture; give x and y from 0 to 1")
 
@@ -88,17 +90,17 @@ def correct(
     code: ReferenceSpots,
     correction: Correction,
 ) -> Corrected:
-    """Match the region of a correction in the target with that in the reference.
+    """Match the target's region of a correction with the reference's region.
 
     Args:
-        correspondence: what matches.
-        target: what it sees of the target.
-        reference: what it sees of the reference.
-        code: the reference's code.
+        correspondence: the semantic correspondence that matches them.
+        target: its view of the target.
+        reference: its view of the reference.
+        code: the encoded spots of the reference.
         correction: the two points.
 
     Raises:
-        UserError: a point lies outside its picture, or the reach is not above 0.
+        UserError: a point is outside its picture, or the reach is not above 0.
     """
     for point in (correction.target, correction.reference):
         check_point(point)
@@ -110,7 +112,7 @@ def correct(
     own, new = (_exposure(lightness, region) for lightness, region in zip(at_spots, (weight, source), strict=True))
     compared = match_exposure(target.lightness, new, own)
     cells = functional.max_pool2d(weight, _PER_CELL).flatten().nonzero().flatten()
-    # Weighted by the share of a cell that belongs to the region; the rest of the reference is excluded.
+    # A cell's prior is the mean weight of its spots; cells outside the region are excluded.
     prior = functional.avg_pool2d(source, _PER_CELL).flatten()
     log_prior = torch.where(prior > min(_LEAST, float(prior.max()) / 2), _PULL * (prior - 1), _EXCLUDED)
     attention = correspondence.attention(target, cells, code, compared, log_prior)
@@ -120,7 +122,7 @@ def correct(
     values[0, :, cells] = torch.cat(found[:3], dim=-1).permute(2, 1, 0).flatten(0, 1)
     spots = functional.fold(values, (rows, columns), _PER_CELL, stride=_PER_CELL)
     chroma, alike, places = spots.split([2, 1, 2], dim=1)
-    # Outside the region its mean, with no weight to speak of: windows at its border see nothing else.
+    # Outside the region, chroma is the region's mean, so that windows that cross the border contain no other colours.
     trust = alike.clamp(min=0.1) * weight
     mean_chroma = (chroma * trust).sum(dim=(2, 3), keepdim=True) / trust.sum()
     chroma = torch.where(weight > 0, chroma, mean_chroma)
@@ -128,15 +130,16 @@ def correct(
 
 
 def grown_region(view: View, point: tuple[float, float], reach: float) -> Tensor:
-    """Return the weights in [0, 1] of the spots that belong to a point, ``(1, 1, h, w)``.
+    """Return the weights in [0, 1] of the spots in the region around a point, ``(1, 1, h, w)``.
 
-    The weight is 1 up to 0.6 of the reach and falls to 0 at it, by the geodesic distance from the point. A step costs
-    its length, more over an edge of luminance, and more where the content is unlike the point's.
+    The weight depends on the geodesic distance from the point: it is 1 up to 0.6 of the reach and falls to 0 at the
+    reach. The cost of a step is its length; it is higher across edges of luminance, and where the luminance or the
+    content differs from that of the point.
 
     Args:
-        view: what the matching sees of the picture.
+        view: the view of the picture in semantic correspondence.
         point: x and y in [0, 1].
-        reach: of the side of a square with the picture's area.
+        reach: the radius of the region, as a fraction of the side of a square with the picture's area.
     """
     lightness = functional.avg_pool2d(view.lightness, FINE)
     height, width = lightness.shape[-2:]
@@ -156,13 +159,13 @@ def grown_region(view: View, point: tuple[float, float], reach: float) -> Tensor
 
 
 class CarriedSpots(NamedTuple):
-    """What the spots of M cells are given.
+    """The colours and matched places for the spots of M cells.
 
     Attributes:
         chroma: a* and b*, ``(M, spots, 2)``.
-        alike: how alike the places are that it comes from, a cosine, ``(M, spots, 1)``.
-        places: x and y in [0, 1] of the place that most of it comes from, ``(M, spots, 2)``.
-        numbers: which reference that place is in, from 0 on, ``(M, spots)``.
+        alike: similarity to the matched places, a cosine in [0, 1], ``(M, spots, 1)``.
+        places: x and y in [0, 1] of the matched place with the largest weight, ``(M, spots, 2)``.
+        numbers: index of the reference that contains this place, from 0, ``(M, spots)``.
     """
 
     chroma: Tensor
@@ -172,12 +175,12 @@ class CarriedSpots(NamedTuple):
 
 
 def carry(attention: SpotAttention, code: ReferenceSpots, grids: Sequence[tuple[int, int]]) -> CarriedSpots:
-    """Return what an attention carries over.
+    """Apply an attention to the colours and positions of the reference's spots.
 
     Args:
-        attention: of the spots of some cells.
-        code: the code of a reference, or of several, joined (:func:`~pdnla.network.correspondence.join_spots`).
-        grids: rows and columns of the cells of each.
+        attention: the attention of the spots of M cells.
+        code: the encoded spots of a reference, or of several (:func:`~pdnla.network.correspondence.join_spots`).
+        grids: rows and columns of the cells of each reference.
     """
     window = code.spots.shape[2]
     weights = attention.weights
@@ -199,7 +202,7 @@ def carry(attention: SpotAttention, code: ReferenceSpots, grids: Sequence[tuple[
 
 
 def spot_at(point: tuple[float, float], height: int, width: int) -> tuple[int, int]:
-    """Return the row and the column of a point, x and y in [0, 1], in a grid of ``height`` × ``width``."""
+    """Return the row and the column of a point (x and y in [0, 1]) in a grid of ``height`` × ``width``."""
     return min(int(point[1] * height), height - 1), min(int(point[0] * width), width - 1)
 
 

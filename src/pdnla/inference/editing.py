@@ -1,4 +1,4 @@
-"""Editing: changes of a picture's colours after the network has run, without running it again."""
+"""Editing: change the colours of a result without running the network again."""
 
 import functools
 from collections.abc import Iterable
@@ -28,20 +28,20 @@ from pdnla.network.correspondence import (
     join_spots,
 )
 
-_EDGE = 1e-3  # of the guided filter of a region's weights: variance of L*/100 below which a window counts as flat
-_SURE = 0.5  # confidence at which a place keeps its colours longest
-_FADING = (0.3, 1.7)  # exponents of the strength where correspondence is certain, and where it is not
+_EDGE = 1e-3  # variance of L*/100 below which the guided filter of a region's weights treats a window as flat
+_SURE = 0.5  # confidence at and above which correspondence counts as certain
+_FADING = (0.3, 1.7)  # exponents of the strength where correspondence is certain and where it is least certain
 
 
 class Source(NamedTuple):
     """The origin of a point's colour.
 
     Attributes:
-        number: the reference, from 0 on.
-        x: the place in it, in [0, 1] from the left.
+        number: index of the reference, from 0.
+        x: the place in the reference, in [0, 1] from the left.
         y: the same from the top.
-        alike: similarity of the two places in the frozen network's features, a cosine.
-        corrected: whether a correction determines it.
+        alike: similarity of the two places in the features of the frozen backbone, a cosine in [0, 1].
+        corrected: whether the colour comes from a correction.
     """
 
     number: int
@@ -55,9 +55,9 @@ class Adjustment(NamedTuple):
     """An adjustment of the colours of a result.
 
     Attributes:
-        saturation: factor on a* and b*; 1 leaves them.
-        strength: share of the new colours, in [0, 1]. Below 1, the target's own tint returns, and the colours of which
-            correspondence is least sure fade first.
+        saturation: factor on a* and b*; 1 does not change them.
+        strength: share of the new colours, in [0, 1]. Below 1, they are blended with the target's own tint, and the
+            colours that correspondence is least certain of fade first.
     """
 
     saturation: float = 1.0
@@ -65,7 +65,7 @@ class Adjustment(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """A reference in the form for correspondence."""
+    """A reference as semantic correspondence uses it."""
 
     view: View
     code: ReferenceSpots
@@ -75,20 +75,20 @@ class Editor:
     """A coloured picture whose colours can be changed without running the network again.
 
     >>> editor = Editor(colorizer, target, [reference])
-    >>> editor.image()                                      # as colorizer(target, reference)
-    >>> editor.source(0.4, 0.6)                             # where that point's colour comes from
-    >>> editor.correct((0.4, 0.6), (0.1, 0.8))              # the region there takes its colours from here
+    >>> editor.image()                                      # the same as colorizer(target, reference)
+    >>> editor.source(0.4, 0.6)                             # the place in the reference that this colour comes from
+    >>> editor.correct((0.4, 0.6), (0.1, 0.8))              # the first region takes its colours from the second
     >>> editor.image(Adjustment(saturation=1.2))
     >>> editor.undo()
 
     Args:
-        colorizer: what colours.
-        target: what to colour.
-        references: pictures in colour; corrections may take colours from each. Only what the network sees of them is
-            kept.
-        main: number of the reference that the network is given; None for all, as
-            :meth:`Colorizer.set_references` takes them.
-        side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
+        colorizer: the colorizer to use.
+        target: the picture to colour.
+        references: pictures in colour; corrections can take colours from each of them. The editor keeps them at the
+            network's size only.
+        main: index of the reference that colours the picture; None for all of them, as with
+            :meth:`Colorizer.set_references`.
+        side: see :class:`~pdnla.network.correspondence.Correspondence`.
 
     Raises:
         UserError: as :meth:`Colorizer.colorize`.
@@ -128,10 +128,10 @@ class Editor:
         self._references_seen: dict[int, _Seen] = {}
 
     def image(self, adjustment: Adjustment | None = None, size: tuple[int, int] | None = None) -> Image.Image:
-        """Return the result as :meth:`Colorizer.colorize` does.
+        """Return the result, as :meth:`Colorizer.colorize` does.
 
         Args:
-            adjustment: how it is shown; None: as it is.
+            adjustment: saturation and strength; None does not change the colours.
             size: width and height of a smaller preview; None for the target's own size.
         """
         target = self.target
@@ -141,7 +141,7 @@ class Editor:
         return self._colorizer.paint(target, self._plane(adjustment or Adjustment(), target.size))
 
     def image_16_bits(self, adjustment: Adjustment | None = None) -> Pixels:
-        """Return the result as :meth:`Colorizer.colorize_16_bits` does."""
+        """Return the result in 16 bits, as :meth:`Colorizer.colorize_16_bits` does."""
         return self._colorizer.paint_16_bits(self.target, self._plane(adjustment or Adjustment(), self.target.size))
 
     def correct(
@@ -151,18 +151,18 @@ class Editor:
         number: int | None = None,
         reach: float = REACH,
     ) -> None:
-        """Let the region around a point of the target take its colours from around a point of a reference.
+        """Colour the region around a point of the target like the region around a point of a reference.
 
-        The rest of the picture stays as it is. Later corrections lie over earlier ones.
+        The rest of the picture does not change. A later correction covers earlier ones where they overlap.
 
         Args:
-            target: x and y in [0, 1] of the point whose colour is wrong.
-            reference: x and y in [0, 1] of the point whose colour it is to have.
-            number: which reference; None: the one that the network was given, or the first of all.
+            target: x and y in [0, 1] of the point that has the wrong colour.
+            reference: x and y in [0, 1] of the point that has the right colour.
+            number: index of the reference; None for the main one, or for the first one if all colour the picture.
             reach: see :class:`~pdnla.inference.correcting.Correction`.
 
         Raises:
-            UserError: a point lies outside its picture, there is no such reference, or the reach is not above 0.
+            UserError: a point is outside its picture, there is no such reference, or the reach is not above 0.
         """
         number = (self.main or 0) if number is None else number
         if not 0 <= number < len(self._references):
@@ -176,20 +176,24 @@ class Editor:
         self._corrected.append(corrected)
 
     def undo(self) -> Correction | None:
-        """Take the last correction back and return it; None if there is none."""
+        """Undo the last correction and return it; None if there is none."""
         if not self.corrections:
             return None
         self._corrected.pop()
         return self.corrections.pop()
 
     def source(self, x: float, y: float) -> Source:
-        """Return where the colour of a point, ``x`` and ``y`` in [0, 1], comes from.
+        """Return the place that the colour of a point comes from.
 
-        It is the place that semantic correspondence finds. That is all that the default weights use; a network that
-        was trained may have weighed other places too.
+        Semantic correspondence finds this place. The default weights use no other one; a trained network may have used
+        other places too.
+
+        Args:
+            x: in [0, 1] from the left.
+            y: in [0, 1] from the top.
 
         Raises:
-            UserError: the point lies outside the picture.
+            UserError: the point is outside the picture.
         """
         check_point((x, y))
         rows, columns = (side * CELL // FINE for side in self._view.grid)
@@ -210,7 +214,7 @@ class Editor:
 
     @property
     def _given(self) -> list[int]:
-        """Numbers of the references that the network was given."""
+        """Indices of the references that colour the picture."""
         return list(range(len(self._references))) if self.main is None else [self.main]
 
     @functools.cached_property
@@ -219,7 +223,7 @@ class Editor:
             return join_spots([self._seen(number).code for number in self._given])
 
     def _plane(self, adjustment: Adjustment, size: tuple[int, int]) -> ChromaPlane:
-        """Return the chroma for a picture of ``size``."""
+        """Return the adjusted chroma for a picture of ``size``, width and height."""
         lightness, chroma = self._working
         with torch.inference_mode():
             confidence = None
@@ -265,7 +269,7 @@ class Editor:
 
 
 def _at_full_size(weight: Tensor, lightness: Tensor) -> Tensor:
-    """Bring a region's weights to the size of L*, ``(1, 1, h, w)``, along its edges; 0 stays 0 beside the region."""
+    """Upscale a region's weights along edges to the size of L*, ``(1, 1, h, w)``; they stay 0 outside the region."""
     weight = functional.interpolate(weight, lightness.shape[-2:], mode="bilinear", align_corners=False)
     filtered = guided_filter(lightness / 100, weight, 5, _EDGE).clamp(0, 1)
     return torch.where(weight > 0, filtered, 0.0)

@@ -1,6 +1,7 @@
 """The album of a user: its pictures are coloured one by one into an archive, with a list of failures."""
 
 import tempfile
+import threading
 import zipfile
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path, PurePath
@@ -54,10 +55,11 @@ def colour_album(
     references: Sequence[str | Path],
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Generator[State, None, None]:
     """Colour each picture with the most similar reference, and yield the progress after each.
 
-    Others have their turns between two pictures. To stop, close the iterator: what is coloured by then is dropped.
+    Others have their turns between two pictures. If the iterator is closed, what is coloured by then is dropped.
 
     Args:
         studio: the studio.
@@ -65,6 +67,7 @@ def colour_album(
         references: one for all, or several to pick from; none: those on this machine.
         folder: the folder for files of this album.
         progress: called while references are compared, with the number of finished pictures and the number of all.
+        stop: set to end after the current picture; the archive then holds what is coloured by then.
 
     Raises:
         UserError: there are no pictures or references, or too many of them, or no reference can be used.
@@ -86,6 +89,8 @@ def colour_album(
         rows: list[Row] = []
         yield State(0, len(uploads), [], left_out)
         for upload, name in zip(uploads, names, strict=True):
+            if stop is not None and stop.is_set():
+                break
             rows.append(_colour(studio, upload, offered, top, name, progress, left_out))
             yield State(len(rows), len(uploads), list(rows), list(left_out))
         archive = None
@@ -97,7 +102,7 @@ def colour_album(
             with replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
                 for path in sorted((top / "results").glob("*")):
                     file.write(path, path.name)
-    yield State(len(rows), len(rows), rows, left_out, archive)
+    yield State(len(rows), len(uploads), rows, left_out, archive)
 
 
 def _colour(

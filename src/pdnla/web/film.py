@@ -1,4 +1,4 @@
-"""A film of one user: its shots with their references to change, then coloured with progress."""
+"""The film of a user: find its shots, let the user change their references, and colour it with progress."""
 
 import queue
 import threading
@@ -14,6 +14,7 @@ from torch import Tensor
 from pdnla.errors import UserError
 from pdnla.film.planning import Film, plan_film
 from pdnla.film.shots import Shot, write_shots
+from pdnla.film.source import is_video
 from pdnla.images.io import Picture
 from pdnla.inference.colorizer import Colorizer, Encoded
 from pdnla.network.correspondence import Carried
@@ -21,13 +22,13 @@ from pdnla.web.picking import readable
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import Upload, check_count, keep_upload
 
-_ABOUT = {"weights": "of the page"}  # one run has one network
+_ABOUT = {"weights": "of the page"}  # the page has one network, so its weights need no name
 SHOWN = (".mp4", ".m4v", ".webm")
-"""Suffixes of films that browsers show."""
+"""Suffixes of the films that browsers play."""
 
 
 class Row(NamedTuple):
-    """A shot: numbers of its first and last frame, from 0 on, and of its references, from 1 on: ``1, 3``."""
+    """A shot: the numbers of its first and last frame, from 0, and of its references, from 1, such as ``1, 3``."""
 
     first: int
     last: int
@@ -35,12 +36,12 @@ class Row(NamedTuple):
 
 
 class Shots(NamedTuple):
-    """What was found in a film.
+    """The shots of a film.
 
     Attributes:
         rows: the shots.
-        frames: a coloured frame of each.
-        remarks: sentences that the user should know.
+        frames: a coloured frame of each shot.
+        remarks: sentences to show to the user.
     """
 
     rows: list[Row]
@@ -49,7 +50,14 @@ class Shots(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a film is; ``result`` once it is done."""
+    """The progress of a film.
+
+    Attributes:
+        done: number of finished frames.
+        total: number of frames.
+        remarks: sentences to show to the user.
+        result: the coloured film; None until it is finished.
+    """
 
     done: int
     total: int
@@ -58,11 +66,11 @@ class Progress(NamedTuple):
 
 
 class Stopped(Exception):
-    """The user left or stopped it."""
+    """The user stopped the work or closed the page."""
 
 
 def has_film() -> bool:
-    """Return whether what film needs is installed, the extra ``pdnla[film]``."""
+    """Return whether the extra ``pdnla[film]`` is installed."""
     return find_spec("av") is not None and find_spec("cv2") is not None
 
 
@@ -70,19 +78,19 @@ class FilmDesk:
     """The Film tab of one user.
 
     Args:
-        studio: what all users share.
-        folder: where this user's films go.
-        closed: is set when the page is closed, which stops the work.
+        studio: the shared network.
+        folder: the folder for this user's films.
+        closed: set when the page is closed; it stops the work.
     """
 
     def __init__(self, studio: Studio, folder: Path, closed: threading.Event) -> None:
         self.studio, self.folder, self.closed = studio, folder, closed
         self.references: list[Upload] = []
         self._film: Film | None = None
-        self._busy = threading.Lock()  # not one of a thread: an iterator may go on in another
+        self._busy = threading.Lock()  # not an RLock: an iterator may continue in another thread
 
     def take(self, target: str | Path | None, references: Sequence[str | Path]) -> list[str]:
-        """Take a film and references, and return a sentence for each reference that cannot be used.
+        """Store a film and its references, and return a sentence for each reference that cannot be used.
 
         Raises:
             UserError: there is no film, no reference, or none that can be used.
@@ -95,6 +103,8 @@ class FilmDesk:
                 raise UserError("there is no reference; choose pictures in colour")
             check_count(references, self.studio.limits, "references")
             film = keep_upload(target, self.folder / "film")
+            if not is_video(film.path):
+                raise UserError(f"{film}: is not a video file; choose one that ends in .mp4, .mov, .mkv or the like")
             kept = [keep_upload(path, self.folder / "references") for path in references]
             self.references, left_out = readable(kept, self.studio.limits)
             if not self.references:
@@ -107,10 +117,10 @@ class FilmDesk:
             return left_out
 
     def find_shots(self, progress: Callable[[int, int], None]) -> Shots:
-        """Find the shots of the film, choose their references, and colour a frame of each.
+        """Find the shots of the film, choose references for them, and colour a frame of each.
 
         Args:
-            progress: called with the number of frames that were searched and of all.
+            progress: called with the number of searched frames and the number of all frames.
 
         Raises:
             UserError: the film or a reference cannot be read.
@@ -137,13 +147,13 @@ class FilmDesk:
             return Shots(rows, frames, self._named(observer.remarks))
 
     def colour(self, rows: Sequence[Row], stop: threading.Event) -> Generator[Progress, None, None]:
-        """Colour the film with shots as the user wants them, and yield how far it is.
+        """Colour the film with the user's table of shots, and yield the progress.
 
-        Others have their turns between two frames.
+        Other users have their turns between two frames.
 
         Args:
             rows: the shots.
-            stop: set to stop; so does closing the iterator, or the page.
+            stop: set to stop the work. Closing the iterator or the page stops it too.
 
         Raises:
             UserError: the shots do not fit the film, or something cannot be read or written.
@@ -161,7 +171,7 @@ class FilmDesk:
             def work() -> None:
                 try:
                     events.put(colour_film(film, InTurns(self.studio), _ABOUT, False, observer))
-                except BaseException as error:  # handed to whoever waits
+                except BaseException as error:  # raised again in the thread that waits for events
                     events.put(error)
 
             thread = threading.Thread(target=work, name="film")
@@ -178,10 +188,15 @@ class FilmDesk:
                 left.set()
                 thread.join()
 
+    @property
+    def busy(self) -> bool:
+        """Whether the film is being worked on."""
+        return self._busy.locked()
+
     @contextmanager
     def _working(self) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):
-            raise UserError("this film is being worked on; wait, or stop it")
+            raise UserError("this film is already being worked on; wait until it is finished, or stop it")
         try:
             yield
         finally:
@@ -203,7 +218,7 @@ class FilmDesk:
         return Shot(row.first, row.last + 1, tuple(self.references[int(number) - 1].path for number in numbers))
 
     def _named(self, sentences: Sequence[str]) -> list[str]:
-        """Return sentences with the names that the user knows in place of paths."""
+        """Replace paths in sentences by the names that the user knows."""
         named = []
         for sentence in sentences:
             for upload in self.references:
@@ -223,20 +238,20 @@ class FilmDesk:
 
 
 class InTurns(Colorizer):
-    """A studio's colorizer with references of its own, which waits for its turn at each frame.
+    """A colorizer that shares a studio's network, has its own references, and waits for its turn at each frame.
 
     Args:
-        studio: the studio.
+        studio: the shared network.
     """
 
     def __init__(self, studio: Studio) -> None:
-        self.__dict__.update(studio.colorizer.__dict__)  # the same network, not another copy
+        self.__dict__.update(studio.colorizer.__dict__)  # shares the network instead of copying it
         self._studio = studio
         self._held = False
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        if self._held:  # one of these methods calls another
+        if self._held:  # one of the methods below called another
             yield
             return
         with self._studio.turn():
@@ -247,23 +262,23 @@ class InTurns(Colorizer):
                 self._held = False
 
     def encode(self, reference: Image.Image | Picture) -> Encoded:
-        """Encode a reference in turn."""
+        """Wait for a turn and encode a reference."""
         with self._turn():
             return super().encode(reference)
 
     def predict(self, grey: Tensor, reference: Tensor | None = None) -> Tensor:
-        """Run the network in turn."""
+        """Wait for a turn and run the network."""
         with self._turn():
             return super().predict(grey, reference)
 
     def estimate(self, grey: Tensor) -> Carried:
-        """Run the network in turn."""
+        """Wait for a turn and match the references."""
         with self._turn():
             return super().estimate(grey)
 
 
 class _Observer:
-    """Collects the events of a film; raises :class:`Stopped` where one of the ``ends`` is set."""
+    """Collects the remarks on a film and reports its progress; raises :class:`Stopped` once an end is set."""
 
     def __init__(
         self,

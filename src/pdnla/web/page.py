@@ -1,6 +1,6 @@
-"""The page itself: what it shows, and which method answers which click.
+"""The page: its components, and the handlers of their events.
 
-What users send is shown as text, never as markup: names of files are theirs to choose.
+Text from users, such as names of files, is shown as plain text, never as markup.
 """
 
 import html
@@ -21,15 +21,28 @@ from pdnla.web.film import Row as ShotRow
 from pdnla.web.sessions import Session, Sessions
 from pdnla.web.still import Still
 from pdnla.web.studio import Studio
+from pdnla.web.uploads import pictures_in
 
 TITLE = "pdnla"
 AT_ONCE = 8
-"""Requests answered at a time; only one of them has the network."""
-_SECONDS = 12  # that a sentence stays on the page's corner
+"""Number of requests that are handled at the same time; only one of them uses the network."""
+STYLE = """
+#still-file { display: none; }
+.about { font-size: var(--text-sm); }
+.gallery .grid-wrap, .clicked .image-container { padding-top: 34px; }
+.gallery .grid-wrap { min-height: 0; }
+.gallery .grid-container { grid-template-columns: repeat(auto-fill, minmax(136px, 1fr)); }
+#film-frames .grid-container { grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); }
+.gallery .caption-label { max-width: 100%; overflow-wrap: anywhere; white-space: normal; }
+"""
+"""Style sheet of the page: labels cover no part of a picture, and thumbnails and their captions are whole."""
+_SECONDS = 12  # how long a warning stays in the corner of the page
+_REFERENCES = "References in colour"
+_BOX = 160  # pixels: an empty box's label stays above its icon
 _HINT = "Click a point of the result to see where its colour comes from."
 _HOW = (
-    "Is that the wrong place? Click the right one in the reference: the region around the point of the result takes its"
-    " colours from there, and the rest stays as it is."
+    "If this is the wrong place, click the right one in the reference. The region around the point of the result then"
+    " takes its colours from there; the rest does not change."
 )
 
 
@@ -37,13 +50,16 @@ def build_page(studio: Studio, sessions: Sessions) -> gr.Blocks:
     """Return the page.
 
     Args:
-        studio: what all users share.
-        sessions: what belongs to each open page.
+        studio: the network and the limits that all users share.
+        sessions: the sessions of the open pages.
     """
     handlers = _Handlers(sessions)
-    # Telemetry and the look-up of new versions are one switch.
+    # One switch turns off both telemetry and the check for new versions.
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        gr.Markdown("# pdnla\nColour a grey photograph with the colours of what corresponds in another one.")
+        gr.Markdown(
+            "# pdnla\nColour a grey photograph with the colours of another one, the reference: each part takes the"
+            " colours of what looks most like it there."
+        )
         with gr.Tab("Still"):
             _still_tab(studio, handlers)
         with gr.Tab("Album"):
@@ -56,33 +72,44 @@ def build_page(studio: Studio, sessions: Sessions) -> gr.Blocks:
 
 
 def theme() -> gr.themes.Base:
-    """Return the page's look: the fonts that the computer has, none from elsewhere."""
-    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    """Return the theme of the page. It only uses fonts of the user's computer."""
+    look = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    # The contrast of Gradio's own colours is below the ratio of 4.5 to 1 that WCAG requires.
+    return look.set(
+        block_info_text_color="*neutral_500",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+    )
 
 
 def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
     with gr.Row():
         with gr.Column():
-            target = gr.File(label="Grey picture", height=120, elem_id="still-target")
+            target = gr.File(label="Grey picture", height=_BOX, elem_id="still-target")
             shown_target = gr.Image(label="Grey picture", interactive=False, buttons=[], height=260, visible=False)
         with gr.Column():
-            references = gr.File(
-                label=_reference_label(studio), file_count="multiple", height=120, elem_id="still-references"
+            references = gr.File(label=_REFERENCES, file_count="multiple", height=_BOX, elem_id="still-references")
+            folder = gr.UploadButton(
+                "Choose a folder of references", file_count="directory", size="sm", elem_id="still-folder"
             )
-            folder = gr.UploadButton("Choose a folder of references", file_count="directory", size="sm")
+            gr.Markdown(
+                _about_references(studio, "One or more; the most similar ones are offered."), elem_classes="about"
+            )
             candidates = gr.Gallery(
-                label="References, the most similar first; click one to choose it",
-                columns=5,
-                height=260,
+                label="Most similar first; click one to choose it",
+                height="auto",
                 allow_preview=False,
                 object_fit="contain",
                 interactive=False,
                 buttons=[],
                 visible=False,
                 elem_id="still-candidates",
+                elem_classes="gallery",
             )
             together = gr.Checkbox(
-                label="Take colours from all of them: each place from the reference that shows it best",
+                label="Use all of them: each part takes its colours from the reference that matches it best",
                 visible=False,
                 elem_id="still-together",
             )
@@ -93,51 +120,50 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
             label="Before and after", interactive=False, buttons=["fullscreen"], max_height=720, elem_id="still-compare"
         )
         with gr.Row():
-            saturation = gr.Slider(0, 200, 100, step=1, label="Saturation (%)", elem_id="still-saturation")
-            strength = gr.Slider(
+            saturation = _percent(0, 200, 100, step=1, label="Saturation (%)", elem_id="still-saturation")
+            strength = _percent(
                 0,
                 100,
                 100,
                 step=1,
                 label="Strength (%)",
-                info="The least certain colours fade first.",
+                info="Below 100, the least certain colours fade first.",
                 elem_id="still-strength",
             )
         with gr.Row():
-            full = gr.Button("Show at full size", elem_id="still-full")
+            full = gr.Button("Show all pixels, to zoom in", elem_id="still-full")
             save = gr.Button("Download", variant="primary", elem_id="still-save")
-            file = gr.DownloadButton(visible="hidden", elem_id="still-file")
+            file = gr.DownloadButton(elem_id="still-file")
         where = gr.Textbox(
             value=_HINT, label="Where colours come from", interactive=False, lines=2, elem_id="still-where"
         )
         with gr.Row():
-            result = gr.Image(label="Result", interactive=False, buttons=["fullscreen"], elem_id="still-result")
-            reference = gr.Image(
-                label="Reference", interactive=False, buttons=["fullscreen"], elem_id="still-reference"
-            )
+            clicked: dict[str, Any] = {"interactive": False, "buttons": ["fullscreen"], "elem_classes": "clicked"}
+            result = gr.Image(label="Result", elem_id="still-result", **clicked)
+            reference = gr.Image(label="Reference", elem_id="still-reference", **clicked)
         with gr.Row():
-            reach = gr.Slider(
+            reach = _percent(
                 5,
                 100,
                 REACH * 100,
                 step=5,
                 label="Reach of a correction (%)",
-                info="How far it spreads; edges and other content end it before.",
+                info="How far it spreads; edges and other content stop it earlier.",
                 elem_id="still-reach",
             )
             undo = gr.Button("Undo the last correction", elem_id="still-undo")
     sliders = [saturation, strength]
     views = [comparison, result, reference, where, message]
     offered = [candidates, together, reference, message, results]
-    # One at a time: what a late one found must not replace what the last one shows.
+    # These run one at a time, so that a slow one does not overwrite the result of a later one.
     choosing: dict[str, Any] = {"concurrency_id": "choosing", "concurrency_limit": 1, "api_visibility": "private"}
     for event in (target.upload, target.clear):
         event(handlers.take_target, target, [shown_target, *offered], **choosing)
     for event in (references.upload, references.clear, references.delete):
         event(handlers.take_references, references, offered, **choosing)
-    folder.upload(handlers.take_references, folder, offered, **choosing)
+    folder.upload(handlers.take_folder, folder, [references, *offered], **choosing)
     candidates.select(handlers.choose, None, [reference, message], api_visibility="private")
-    colour.click(handlers.colour, [*sliders, together], [*views, results], api_visibility="private")
+    colour.click(handlers.colour, [*sliders, together], [*views, full, results], api_visibility="private")
     for slider in sliders:
         slider.input(
             handlers.adjust,
@@ -162,27 +188,32 @@ def _album_tab(studio: Studio, handlers: "_Handlers") -> None:
             targets = gr.File(label="Grey pictures", file_count="multiple", height=200, elem_id="album-targets")
             targets_folder = gr.UploadButton("Choose a folder of pictures", file_count="directory", size="sm")
         with gr.Column():
-            references = gr.File(
-                label=_reference_label(studio, " Each picture takes the most similar one."),
-                file_count="multiple",
-                height=200,
-                elem_id="album-references",
-            )
+            references = gr.File(label=_REFERENCES, file_count="multiple", height=200, elem_id="album-references")
             references_folder = gr.UploadButton("Choose a folder of references", file_count="directory", size="sm")
-    for button, files in ((targets_folder, targets), (references_folder, references)):
-        button.upload(lambda paths: paths, button, files, api_visibility="private")
+            gr.Markdown(
+                _about_references(studio, "One or more; each picture takes the most similar one."),
+                elem_classes="about",
+            )
     with gr.Row():
         start = gr.Button("Colour all", variant="primary", elem_id="album-start")
         stop = gr.Button("Stop", variant="stop", elem_id="album-stop")
     message = gr.Textbox(show_label=False, container=False, interactive=False, lines=2, elem_id="album-message")
     archive = gr.DownloadButton("Download all results", visible=False, variant="primary", elem_id="album-archive")
     failures = gr.Dataframe(
-        headers=["Failed", "Why"], label="Failures", visible=False, interactive=False, wrap=True, elem_id="album-failed"
+        headers=["Failed", "Why"],
+        column_widths=["30%", "70%"],
+        label="Failures",
+        visible=False,
+        interactive=False,
+        wrap=True,
+        elem_id="album-failed",
     )
     rows = gr.Dataframe(
-        headers=["Picture", "Reference", "Score"], label="Coloured", visible=False, interactive=False, wrap=True
+        headers=["Picture", "Reference", "Similarity"], label="Coloured", visible=False, interactive=False, wrap=True
     )
-    running = start.click(
+    for button, files in ((targets_folder, targets), (references_folder, references)):
+        button.upload(handlers.album_folder, button, [files, message], api_visibility="private")
+    start.click(
         handlers.album,
         [targets, references],
         [message, archive, failures, rows],
@@ -190,33 +221,34 @@ def _album_tab(studio: Studio, handlers: "_Handlers") -> None:
         concurrency_limit=AT_ONCE // 2,
         api_visibility="private",
     )
-    stop.click(handlers.stopped, None, message, cancels=[running], api_visibility="private")
+    stop.click(handlers.stop_album, None, message, api_visibility="private")
 
 
 def _film_tab(handlers: "_Handlers") -> None:
     if not has_film():
-        gr.Markdown('Film needs an extra that is not installed: `pip install "pdnla[film]"`.')
+        gr.Markdown('Films need an extra that is not installed: `pip install "pdnla[film]"`.')
         return
     with gr.Row():
-        target = gr.File(label="Film: a video file", height=160, elem_id="film-target")
-        references = gr.File(
-            label="References in colour: one or more. Shots name them by their numbers, from 1 on.",
-            file_count="multiple",
-            height=160,
-            elem_id="film-references",
-        )
+        with gr.Column():
+            target = gr.File(label="Film: a video file", height=_BOX, elem_id="film-target")
+        with gr.Column():
+            references = gr.File(label=_REFERENCES, file_count="multiple", height=_BOX, elem_id="film-references")
+            gr.Markdown(
+                "One or more; each shot takes the most similar one. The table of shots names them by number.",
+                elem_classes="about",
+            )
     find = gr.Button("Find shots", elem_id="film-find")
     message = gr.Textbox(show_label=False, container=False, interactive=False, lines=2, elem_id="film-message")
     with gr.Column(visible=False) as found:
         frames = gr.Gallery(
             label="A frame of each shot",
-            columns=5,
             height="auto",
             object_fit="contain",
             interactive=False,
             buttons=[],
             format="jpeg",
             elem_id="film-frames",
+            elem_classes="gallery",
         )
         shots = gr.Dataframe(
             headers=["First frame", "Last frame", "References"],
@@ -233,21 +265,34 @@ def _film_tab(handlers: "_Handlers") -> None:
     result = gr.HTML(elem_id="film-result")
     file = gr.DownloadButton("Download the film", visible=False, variant="primary", elem_id="film-file")
     long: dict[str, Any] = {"concurrency_limit": AT_ONCE // 2, "api_visibility": "private"}
-    find.click(handlers.find_shots, [target, references], [message, found, frames, shots, result, file], **long)
+    views = [message, found, frames, shots, result, file]
+    find.click(handlers.find_shots, [target, references], views, show_progress_on=message, **long)
     start.click(handlers.film, shots, [message, result, file], show_progress="minimal", **long)
     stop.click(handlers.stop_film, None, message, api_visibility="private")
 
 
-def _reference_label(studio: Studio, more: str = "") -> str:
-    folder = f" None: those of {studio.folder.name} on this machine." if studio.folder else ""
-    return f"References in colour: one or more.{more}{folder}"
+def _about_references(studio: Studio, sentence: str) -> str:
+    if studio.folder is None:
+        return sentence
+    name = html.escape(studio.folder.name).translate({ord(mark): f"\\{mark}" for mark in "\\`*_[]$"})
+    return f'{sentence} If you choose none, those in the folder "{name}" on this machine are used.'
+
+
+def _percent(smallest: int, largest: int, value: float, **options: Any) -> gr.Slider:
+    """Return a slider whose number field may hold anything, where Gradio would fail.
+
+    The nearest value in range counts, and the smallest one if the field is empty.
+    """
+    slider = gr.Slider(smallest, largest, value, **options)
+    slider.preprocess = lambda number: smallest if number is None else min(max(number, smallest), largest)
+    return slider
 
 
 class _Handlers:
-    """What answers the page's events: values for its components, and sentences for what cannot be done.
+    """The handlers of the page's events. They return values for its components, or a sentence that tells what is wrong.
 
     Args:
-        sessions: what belongs to each open page.
+        sessions: the sessions of the open pages.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -265,19 +310,29 @@ class _Handlers:
                     return
                 (sent,) = session.sent(path)
                 shown = gr.Image(session.still.take_target(sent), visible=True)
-                yield [shown, *_offers(session.still, "")]
+                yield [shown, *_offers(session.still, _comparing(session.still))]
                 yield [gr.skip(), *self._pick(session.still)]
             except UserError as error:
                 hidden = gr.Image(visible=False) if session.still.target is None else gr.skip()
                 yield [hidden, *_offers(session.still, _tell(error))]
 
-    def take_references(self, paths: list[str] | None, request: gr.Request) -> list[Any]:
+    def take_references(self, paths: list[str] | None, request: gr.Request) -> Iterator[list[Any]]:
         with self._session(request) as session:
             try:
                 session.still.take_references(session.sent(paths))
-                return self._pick(session.still)
+                yield _offers(session.still, _comparing(session.still))
+                yield self._pick(session.still)
             except UserError as error:
-                return _offers(session.still, _tell(error))
+                yield _offers(session.still, _tell(error))
+
+    def take_folder(self, paths: list[str] | None, request: gr.Request) -> Iterator[list[Any]]:
+        try:
+            pictures = pictures_in(paths or [])
+        except UserError as error:
+            yield [*[gr.skip()] * 4, _say(_tell(error)), gr.skip()]
+            return
+        for offered in self.take_references(pictures, request):
+            yield [pictures, *offered]
 
     def _pick(self, still: Still) -> list[Any]:
         left_out = still.pick(_progress("comparing references"))
@@ -288,11 +343,13 @@ class _Handlers:
             answers[:] = [session.still.choose(int(event.index)), _say("")]
         return answers
 
-    def colour(self, saturation: float, strength: float, together: bool, request: gr.Request) -> list[Any]:
-        with self._session(request) as session, _refusing(4, more=1) as answers:
+    def colour(self, saturation: float, strength: float, together: bool, request: gr.Request) -> Iterator[list[Any]]:
+        yield [*[gr.skip()] * 4, _say("Colouring."), *[gr.skip()] * 2]
+        with self._session(request) as session, _refusing(4, more=2) as answers:
             session.still.colour(together)
-            answers[:] = [*_views(session.still, _adjustment(saturation, strength)), gr.Column(visible=True)]
-        return answers
+            views = _views(session.still, _adjustment(saturation, strength))
+            answers[:] = [*views, gr.Button(visible=session.still.reduced), gr.Column(visible=True)]
+        yield answers
 
     def adjust(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
         with self._session(request) as session, _refusing(2) as answers:
@@ -330,8 +387,14 @@ class _Handlers:
         with self._session(request) as session:
             try:
                 return [gr.DownloadButton(value=session.still.save(_adjustment(saturation, strength))), _say("")]
-            except UserError as error:  # raised again, so that nothing is downloaded
+            except UserError as error:  # an error stops the download that would follow
                 raise gr.Error(html.escape(str(error)), duration=_SECONDS, print_exception=False) from error
+
+    def album_folder(self, paths: list[str] | None) -> list[Any]:
+        try:
+            return [pictures_in(paths or []), ""]
+        except UserError as error:
+            return [gr.skip(), _tell(error)]
 
     def album(
         self, targets: list[str] | None, references: list[str] | None, request: gr.Request
@@ -339,13 +402,17 @@ class _Handlers:
         with self._session(request) as session:
             try:
                 sent, offered = session.sent(targets), session.sent(references)
-                with closing(colour_album(self.sessions.studio, sent, offered, session.folder / "albums")) as states:
+                session.stop_album.clear()
+                folder, stop = session.folder / "albums", session.stop_album
+                with closing(colour_album(self.sessions.studio, sent, offered, folder, stop=stop)) as states:
                     for state in states:
-                        yield _progress_of(state)
+                        yield _progress_of(state, stop.is_set())
                         if session.closed.is_set():
                             return
             except UserError as error:
                 yield [_tell(error), gr.skip(), gr.skip(), gr.skip()]
+            finally:
+                session.stop_album.set()
 
     def find_shots(self, target: str | None, references: list[str] | None, request: gr.Request) -> list[Any]:
         with self._session(request) as session:
@@ -362,38 +429,47 @@ class _Handlers:
             sentences = [*(f"left out: {sentence}" for sentence in left_out), *shots.remarks]
             said = "\n".join([f"{len(shots.rows)} shots; references {', '.join(names)}", *sentences])
             frames = [
-                (frame, f"{row.first} to {row.last} · {row.references}")
+                (frame, f"frames {row.first} to {row.last} · reference {row.references}")
                 for frame, row in zip(shots.frames, shots.rows, strict=True)
             ]
             return [said, gr.Column(visible=True), frames, [list(row) for row in shots.rows], *nothing[3:]]
 
     def film(self, rows: list[list[Any]], request: gr.Request) -> Iterator[list[Any]]:
         with self._session(request) as session:
-            session.stop.clear()
+            session.stop_film.clear()
             try:
-                with closing(session.film.colour(_shot_rows(rows), session.stop)) as states:
+                with closing(session.film.colour(_shot_rows(rows), session.stop_film)) as states:
                     for state in states:
-                        said = "\n".join([f"frame {state.done} of {state.total}", *state.remarks])
+                        how_far = f"Frame {state.done} of {state.total}."
+                        if state.result is not None:
+                            how_far = f"Finished: {state.total} frames."
+                        said = "\n".join([how_far, *state.remarks])
                         yield [said, *_shown_film(state.result)]
             except Stopped:
                 yield ["Stopped.", gr.skip(), gr.skip()]
             except UserError as error:
                 yield [_tell(error), gr.skip(), gr.skip()]
 
-    def stop_film(self, request: gr.Request) -> str:
+    def stop_album(self, request: gr.Request) -> Any:
         with self._session(request) as session:
-            session.stop.set()
-        return "Stopping after this frame."
+            if session.stop_album.is_set():
+                return gr.skip()
+            session.stop_album.set()
+        return "Stopping after this picture."
 
-    def stopped(self) -> str:
-        return "Stopped."
+    def stop_film(self, request: gr.Request) -> Any:
+        with self._session(request) as session:
+            if not session.film.busy:
+                return gr.skip()
+            session.stop_film.set()
+        return "Stopping after this frame."
 
     def _session(self, request: gr.Request) -> Session:
         return self.sessions.get(str(request.session_hash))
 
 
 def _offers(still: Still, sentence: str) -> list[Any]:
-    """Return the candidates, whether all can be taken, the chosen one, a sentence, and whether there are results."""
+    """Return values for the candidates, the box for all of them, the chosen one, the message and the results."""
     thumbnails = still.thumbnails()
     gallery = gr.Gallery(thumbnails or None, visible=bool(thumbnails), selected_index=0 if thumbnails else None)
     reference = still.choose(still.chosen) if thumbnails else None
@@ -401,8 +477,12 @@ def _offers(still: Still, sentence: str) -> list[Any]:
     return [gallery, together, gr.Image(reference), _say(sentence), gr.Column(visible=still.editor is not None)]
 
 
+def _comparing(still: Still) -> str:
+    return f"Comparing {still.compared} references." if still.compared else ""
+
+
 def _views(still: Still, adjustment: Adjustment) -> list[Any]:
-    """Return the comparison, result and reference with their marks, where the colour comes from, and no sentence."""
+    """Return values for the comparison, the marked result and reference, the origin of the colour, and the message."""
     comparison = still.compare(adjustment)
     marked = still.mark()
     return [comparison, marked.result, marked.reference, _where(still, marked.source), _say("")]
@@ -410,11 +490,11 @@ def _views(still: Still, adjustment: Adjustment) -> list[Any]:
 
 @contextmanager
 def _refusing(count: int, more: int = 0) -> Iterator[list[Any]]:
-    """Yield a list for the answers to an event; a sentence for what cannot be done, which changes nothing else.
+    """Yield a list for the values that a handler returns; after a UserError, only the message changes.
 
     Args:
-        count: answers before the sentence.
-        more: answers after it.
+        count: number of values before the message.
+        more: number of values after it.
     """
     answers: list[Any] = []
     try:
@@ -428,19 +508,23 @@ def _where(still: Still, source: Source | None) -> str:
         return _HINT
     name = still.candidates[source.number].upload.name
     if source.corrected:
-        return f"Corrected: this colour comes from the marked place in {name}. Undo takes the correction back."
+        return f"Corrected: this colour comes from the marked place in {name}. Undo removes the correction."
     return f"This colour comes from the marked place in {name} (similarity {source.alike:.2f}). {_HOW}"
 
 
-def _progress_of(state: State) -> list[Any]:
+def _progress_of(state: State, stopped: bool) -> list[Any]:
     failed = [row for row in state.rows if row.failure]
     coloured = [row for row in state.rows if not row.failure]
     counts = f"{state.done} of {state.total}: {len(coloured)} coloured, {len(failed)} failed"
+    if stopped:
+        counts = f"Stopped. {counts}"
     sentences = [counts, *(f"left out: {sentence}" for sentence in state.left_out)]
     return [
         "\n".join(sentences),
         gr.DownloadButton(value=state.archive, visible=state.archive is not None),
-        gr.Dataframe([[row.name, row.failure] for row in failed] or None, visible=bool(failed)),
+        gr.Dataframe(
+            [[row.name, row.failure.removeprefix(f"{row.name}: ")] for row in failed] or None, visible=bool(failed)
+        ),
         gr.Dataframe([_line(row) for row in coloured] or None, visible=bool(coloured)),
     ]
 
@@ -450,10 +534,10 @@ def _line(row: Row) -> list[str]:
 
 
 def _shot_rows(rows: Sequence[Sequence[Any]]) -> list[ShotRow]:
-    """Return the rows of the table, without empty ones.
+    """Return the rows of the table, without the empty ones.
 
     Raises:
-        UserError: a frame is no number.
+        UserError: a frame is not a number.
     """
     shots = []
     for first, last, references in rows:
@@ -462,7 +546,7 @@ def _shot_rows(rows: Sequence[Sequence[Any]]) -> list[ShotRow]:
         try:
             shots.append(ShotRow(int(first), int(last), str(references or "")))
         except (TypeError, ValueError) as error:
-            raise UserError(f"shot {first} to {last}: needs the numbers of its first and last frame") from error
+            raise UserError(f"shot {first} to {last}: give the numbers of its first and last frame") from error
     return shots
 
 
@@ -489,7 +573,7 @@ def _say(sentence: str) -> gr.Textbox:
 
 
 def _tell(error: UserError) -> str:
-    """Show a sentence in the page's corner too, and return it."""
+    """Show an error message in the corner of the page, and return it."""
     gr.Warning(html.escape(str(error)), duration=_SECONDS, title="This does not work")
     return str(error)
 

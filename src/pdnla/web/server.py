@@ -222,7 +222,7 @@ def build_app(studio: Studio, address: Address, folder: Path) -> FastAPI:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio
 
-    from pdnla.web.page import build_page, theme
+    from pdnla.web.page import STYLE, build_page, theme
     from pdnla.web.sessions import Sessions
 
     sessions = Sessions(studio, folder)
@@ -248,6 +248,7 @@ def build_app(studio: Studio, address: Address, folder: Path) -> FastAPI:
         mcp_server=False,
         pwa=False,
         theme=theme(),
+        css=STYLE,
     )
 
 

@@ -31,7 +31,8 @@ class Session:
         self.folder, self.uploads = folder, uploads
         self.still = Still(studio, folder / "still")
         self.closed = threading.Event()
-        self.stop = threading.Event()  # what is long stops
+        self.stop_album, self.stop_film = threading.Event(), threading.Event()
+        self.stop_album.set()  # until an album begins
         self.film = FilmDesk(studio, folder / "film", self.closed)
         self._sent: dict[Path, tuple[int, int]] = {}
 

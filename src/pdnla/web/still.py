@@ -85,7 +85,7 @@ class Still:
                 raise UserError(f"{upload}: is a TIFF of {header.pages} pages; colour it as an album, which keeps them")
             picture = _read(upload)
             self.target, self._header = upload, header
-            return self._write(picture.resized(_reduced(picture.size, self.shown_pixels)).rgb())
+            return self._write(_preview(picture, _reduced(picture.size, self.shown_pixels)))
 
     def drop_target(self) -> None:
         """Remove the picture and its result."""
@@ -184,10 +184,9 @@ class Still:
             size = target.size if full else reduced
             with self.studio.turn():
                 result = editor.image(adjustment, size)
-            before = target if size == target.size else Picture(target.resized(size).colour)
             if size == reduced:
                 self._result = result
-            return Comparison(self._write(before.rgb()), self._write(result))
+            return Comparison(self._write(_preview(target, size)), self._write(result))
 
     def mark(self, point: tuple[float, float] | None = None) -> Marked:
         """Mark a point of the result, x and y in [0, 1], and where its colour comes from; None: the last one."""
@@ -243,6 +242,17 @@ class Still:
             return path
 
     @property
+    def compared(self) -> int:
+        """Number of references that :meth:`pick` compares with the target; 0 for a single one, and without a target."""
+        count = len(self._references or self.studio.candidates)
+        return count if self.target is not None and count > 1 else 0
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the result is shown with fewer pixels than it has."""
+        return self.editor is not None and self._edited().target.size != self.result_size
+
+    @property
     def pixels(self) -> int:
         """Pixels of the picture that is kept in memory."""
         editor = self.editor
@@ -295,7 +305,7 @@ class Still:
     def _next(self) -> Path:
         """Return a new folder; the oldest ones, which no page shows any more, go."""
         top = self.folder / "shown"
-        top.mkdir(exist_ok=True)
+        top.mkdir(parents=True, exist_ok=True)  # gone if the page was closed meanwhile; its session removes it again
         self._written.append(Path(tempfile.mkdtemp(dir=top)))
         if len(self._written) > _KEPT:
             shutil.rmtree(self._written.popleft(), ignore_errors=True)
@@ -321,9 +331,17 @@ def _reduced(size: tuple[int, int], pixels: int) -> tuple[int, int]:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
+def _preview(picture: Picture, size: tuple[int, int]) -> Image.Image:
+    """Return a picture at ``size``, ``RGB``, or ``RGBA`` where it is transparent like its result."""
+    preview = picture.resized(size).rgb()
+    if picture.alpha is not None:
+        preview.putalpha(picture.alpha if size == picture.size else picture.alpha.resize(size))
+    return preview
+
+
 def _marked(image: Image.Image, point: tuple[float, float]) -> Image.Image:
     """Return an image with a ring around a point: white in black, so that it shows on any colour."""
-    marked = image.convert("RGB")
+    marked = image.convert("RGBA" if image.mode == "RGBA" else "RGB")
     draw = ImageDraw.Draw(marked)
     x, y = point[0] * image.width, point[1] * image.height
     radius = max(7.0, _RING * max(image.size))

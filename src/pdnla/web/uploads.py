@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import IO, Literal, NamedTuple
 
 from pdnla.errors import UserError
-from pdnla.images.formats import why_unread
+from pdnla.images.formats import IMAGE_SUFFIXES, why_unread
 from pdnla.images.io import Header, read_header
 
 
@@ -84,6 +84,24 @@ def check_upload(upload: Upload, limits: Limits) -> Header:
             f"{upload}: has {megapixels:.0f} million pixels, and this page takes {limits.megapixels}; make it smaller"
         )
     return header
+
+
+def pictures_in(paths: Sequence[str]) -> list[str]:
+    """Return those files of a folder whose names are those of pictures, like :func:`~pdnla.images.io.list_images`.
+
+    Pictures of formats that are not read are kept, so that their users are told; hidden and other files are dropped.
+
+    Raises:
+        UserError: none is a picture.
+    """
+    pictures = []
+    for path in map(PurePath, paths):
+        is_picture = path.suffix.lower() in IMAGE_SUFFIXES or why_unread(path) is not None
+        if is_picture and not path.name.startswith("."):
+            pictures.append(str(path))
+    if not pictures:
+        raise UserError("this folder has no pictures; choose another one")
+    return pictures
 
 
 def check_count(paths: Sequence[object], limits: Limits, what: str) -> None:
