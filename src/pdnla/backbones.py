@@ -116,5 +116,6 @@ def load_backbone(name: str = "efficientnet_lite0") -> Backbone:
     """
     if name not in BACKBONES:
         raise UserError(f"backbone {name} is not known; use {' or '.join(BACKBONES)}")
-    backbone: Backbone = EfficientNetLite0() if name == "efficientnet_lite0" else VGG19()
+    with torch.inference_mode(False):  # tensors of inference mode could not be used in training later
+        backbone: Backbone = EfficientNetLite0() if name == "efficientnet_lite0" else VGG19()
     return backbone.eval().requires_grad_(False)
