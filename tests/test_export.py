@@ -42,6 +42,7 @@ def test_onnx_gives_the_networks_pictures_at_any_size(net: PDNLA, onnx_file: Pat
     assert (actual.out - expected.out).abs().max() < 1e-4 * expected.out.abs().max()
 
 
+@pytest.mark.slow
 def test_onnx_gives_the_published_pictures(
     onnx_file: Path, golden: dict[str, object], golden_images: tuple[Tensor, Tensor]
 ) -> None:
@@ -79,6 +80,7 @@ class Mixture(torch.nn.Module):
         return mid, mid + target
 
 
+@pytest.mark.slow
 def test_a_compiled_package_of_version_0_1_is_run_with_what_it_says_of_itself(tmp_path: Path) -> None:
     batch, side = torch.export.Dim("batch", max=64), torch.export.Dim("side", max=64)
     with torch.no_grad():

@@ -12,6 +12,7 @@ Run = Callable[..., tuple[int, dict[str, int]]]
 KINDS = ("--kinds", "safetensors", "checkpoint", "published", "old_pickle")
 
 
+@pytest.mark.slow
 def test_a_short_campaign_finds_nothing(run_campaign: Run) -> None:
     status, outcomes = run_campaign("fuzz_weights", "--files", "16", "--seed", "1", *KINDS)
     assert status == 0, outcomes
@@ -20,6 +21,7 @@ def test_a_short_campaign_finds_nothing(run_campaign: Run) -> None:
     assert all(outcomes.values())
 
 
+@pytest.mark.slow
 def test_what_must_not_happen_is_seen(run_campaign: Run) -> None:
     faults = """
 import os, signal, time
@@ -53,6 +55,7 @@ fuzz_weights.attempt = attempt
     }
 
 
+@pytest.mark.slow
 def test_a_payload_that_runs_is_seen(run_campaign: Run) -> None:
     fault = """
 import torch

@@ -139,6 +139,7 @@ def test_names_are_of_one_class_and_arguments_have_names() -> None:
         register("nameless")(Nameless)
 
 
+@pytest.mark.slow
 def test_what_is_not_registered_is_not_imported_and_the_sentence_says_what_to_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

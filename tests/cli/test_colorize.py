@@ -389,6 +389,7 @@ def test_a_bar_is_shown_on_a_terminal(command: Command, monkeypatch: pytest.Monk
     assert "3/3" in done.err
 
 
+@pytest.mark.slow
 def test_help_shows_an_example() -> None:
     script = (
         "import sys, pdnla.cli.colorize as c\n"

@@ -72,6 +72,7 @@ def started(folder: Path, *arguments: str, **environment: str) -> subprocess.Pop
     )
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(colorize: Command, frames: Path, tmp_path: Path) -> None:
     given = ["frames", "cat.png"]
     assert colorize(*given, "-o", "one", "--batch-size", "3") == 0
@@ -132,6 +133,7 @@ def test_each_launched_process_does_its_share_and_lists_its_failures(
     assert not list((tmp_path / "out").glob("*.csv"))
 
 
+@pytest.mark.slow
 def test_torchrun_lets_all_processes_finish_though_one_has_failures(frames: Path, tmp_path: Path) -> None:
     (frames / "0.png").write_text("no picture")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -144,6 +146,7 @@ def test_torchrun_lets_all_processes_finish_though_one_has_failures(frames: Path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the test sends POSIX signals or forks")
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_with_nothing_done_twice_or_lost(frames: Path, tmp_path: Path) -> None:
     for number in range(8, 60):
         Image.open(frames / "1.png").save(frames / f"{number}.png")
@@ -170,6 +173,7 @@ def test_killed_in_the_middle_it_goes_on_with_nothing_done_twice_or_lost(frames:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the test sends POSIX signals or forks")
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_run_in_one_sentence(frames: Path, tmp_path: Path) -> None:
     for number in range(8, 200):
         Image.open(frames / "1.png").save(frames / f"{number}.png")
@@ -186,6 +190,7 @@ def test_a_process_that_is_killed_ends_the_run_in_one_sentence(frames: Path, tmp
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the test sends POSIX signals or forks")
+@pytest.mark.slow
 def test_ctrl_c_ends_all_processes_and_leaves_whole_results_alone(frames: Path, tmp_path: Path) -> None:
     for number in range(8, 200):
         Image.open(frames / "1.png").save(frames / f"{number}.png")
@@ -203,6 +208,7 @@ def test_ctrl_c_ends_all_processes_and_leaves_whole_results_alone(frames: Path, 
         Image.open(path).load()
 
 
+@pytest.mark.slow
 def test_pairs_of_a_file_each_have_their_reference(colorize: Command, frames: Path, tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), (200, 30, 30)).save(tmp_path / "red.png")
     lines = ["target,reference", "frames/1.png,cat.png", "frames/2.png,red.png", "frames/1.png,red.png"]

@@ -82,6 +82,7 @@ def test_the_same_command_leaves_the_same_files(evaluate: Command, tmp_path: Pat
         assert (tmp_path / "run" / name).read_bytes() == content, name
 
 
+@pytest.mark.slow
 def test_pairs_and_video_run_with_what_is_published(evaluate: Command, tmp_path: Path) -> None:
     given = ["protocol.targets=album", "protocol.references=album/coffee.png", "protocol.published=album"]
     assert evaluate(["protocol=pairs", *given, "weights={mine: net.safetensors}"]) == 0
@@ -92,6 +93,7 @@ def test_pairs_and_video_run_with_what_is_published(evaluate: Command, tmp_path:
     assert "flicker" in content["figures"]["coffee.png"]["grey"]
 
 
+@pytest.mark.slow
 def test_a_suite_is_one_table_and_one_page_of_the_parts_that_are_given(
     evaluate: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,7 @@ def test_help_into_a_closed_pipe_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("command", ["colorize", "convert", "export", "pairs", "prepare", "web"])
+@pytest.mark.slow
 def test_shells_complete_options(command: str) -> None:
     environment = {
         **os.environ,

@@ -55,6 +55,7 @@ def results(folder: str) -> list[str]:
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-8:strict", "ascii"])
+@pytest.mark.slow
 def test_names_are_printed_escaped_whatever_the_encoding(encoding: str, tmp_path: Path) -> None:
     os.chdir(tmp_path)
     grey(b"album/caf\xe9.png", "album/日本 → é.png", "album/[x]a[/x].png", "album/two\nlines.png")
@@ -77,6 +78,7 @@ def test_names_are_printed_escaped_whatever_the_encoding(encoding: str, tmp_path
     assert b"album/broken\xff.png: is not an image" in Path("album_colorized/failed.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_bar_shows_any_name_as_it_is(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     grey("album/a.png", "album/[a/x].png")
     for name in (b"caf\xe9.png", "[a/x].png", "[bold]b.png"):
@@ -89,6 +91,7 @@ def test_a_bar_shows_any_name_as_it_is(command: Command, monkeypatch: pytest.Mon
         assert f"album/{name}: is not an image" in done.err
 
 
+@pytest.mark.slow
 def test_names_that_bytes_and_line_ends_are_in_are_picked_for_and_listed(command: Command) -> None:
     grey(b"album/caf\xe9.png", "album/two\nlines.png")
     Path("many").mkdir()
@@ -116,6 +119,7 @@ def test_long_names_are_written_and_a_result_that_cannot_be_is_reported(command:
     assert command(f"{long}.png", "r.png", "-o", "short.png").status == 0
 
 
+@pytest.mark.slow
 def test_frames_are_taken_in_natural_order(command: Command) -> None:
     grey(*(f"film/f{number}.png" for number in range(1, 13)))
     Path("colours").mkdir()
@@ -128,6 +132,7 @@ def test_frames_are_taken_in_natural_order(command: Command) -> None:
     assert names == [f"f{number}.png:" for number in range(1, 13)]
 
 
+@pytest.mark.slow
 def test_names_that_differ_in_case_or_in_how_accents_are_composed_go_together(command: Command) -> None:
     grey("album/cafe\u0301.png", "album/IMG_1.JPG.png", "album/b.png")
     for name in ("caf\u00e9.png", "img_1.jpg.png", "b.png"):
@@ -138,6 +143,7 @@ def test_names_that_differ_in_case_or_in_how_accents_are_composed_go_together(co
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+@pytest.mark.slow
 def test_links_to_themselves_and_to_nowhere_are_named_and_the_rest_is_done(command: Command) -> None:
     grey("album/a.png", "album/b.png")
     Path("album/itself.png").symlink_to("itself.png")
@@ -168,6 +174,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unreadable")
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_done(command: Command) -> None:
     grey("album/a.png", "album/secret/b.png", "many/g.png")
     Image.open("r.png").save("many/r.png")
@@ -219,6 +226,7 @@ def test_a_name_that_ends_in_a_slash_is_a_new_folder(command: Command) -> None:
     assert results("new/folder") == ["a_colorized.png"]
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_ends_the_printing_and_not_the_work(tmp_path: Path) -> None:
     os.chdir(tmp_path)
     grey(*(f"album/{number}.png" for number in range(8)))

@@ -49,6 +49,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_trains_colours_and_resumes(
     tmp_path: Path,
     train: Callable[[list[str]], int],

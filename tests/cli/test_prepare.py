@@ -80,6 +80,7 @@ def test_every_readable_colour_photograph_is_in_a_shard_once_and_the_others_are_
     assert "22 photographs in 4 shards, 0 of which existed before; 4 left out (1 grey, 3 unreadable)" in output
 
 
+@pytest.mark.slow
 def test_several_processes_write_the_same_bytes_as_one(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_killed_run_goes_on_with_what_is_missing_and_ends_the_same(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the test sends POSIX signals or forks")
+@pytest.mark.slow
 def test_a_run_killed_at_once_leaves_nothing_that_training_would_take(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

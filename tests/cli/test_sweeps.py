@@ -158,6 +158,7 @@ def test_optuna_minimises_prunes_and_goes_on_after_a_failure(tmp_path: Path, tra
     assert float(best["best_params"]["optim.lr"]) == pytest.approx(float(actual[0]["optim.lr"]))
 
 
+@pytest.mark.slow
 def test_a_search_in_which_every_run_failed_ends_with_the_table(
     tmp_path: Path, train: Train, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,6 +159,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 def test_a_home_folder_is_expanded(
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -231,6 +232,7 @@ def test_the_command_starts_and_helps_without_torch(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", imported], cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_run_with_one_sentence(
     train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -122,6 +122,7 @@ def test_what_an_interrupted_index_has_described_is_not_described_again(
     assert totals == {len(paths) - 3}
 
 
+@pytest.mark.slow
 def test_one_of_several_processes_describes_and_the_others_wait(album: Path, cache: Path) -> None:
     paths = sorted(album.rglob("*.png"))
     program = "import sys; from pathlib import Path; from pdnla.data.retrieval import build_index\n"

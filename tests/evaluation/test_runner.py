@@ -154,6 +154,7 @@ def test_published_results_are_measured_as_ours(album: Path, settings: Settings,
 
 
 @pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.slow
 def test_what_fails_is_one_sentence_from_any_process(
     processes: int, warped_pairs: WarpedPairs, settings: Settings, tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ def test_in_float32_and_bfloat16_the_difference_is_rounding() -> None:
             assert (folded - exact).norm() < 1.5 * rounding + 1e-6 * exact.norm()
 
 
+@pytest.mark.slow
 def test_a_network_in_half_precision_trains_with_the_plain_ones_gradients() -> None:
     plain, fast = both(8, torch.float32)
     target, reference = photograph(2, 1, 64, 64, 1), photograph(2, 3, 64, 64, 2)
@@ -148,6 +149,7 @@ def test_a_critic_and_its_penalty_are_the_plain_ones() -> None:
         assert (ours - theirs).abs().max() < 1e-9 * theirs.abs().max()
 
 
+@pytest.mark.slow
 def test_bands_and_parts_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, fast = both(8)
     target, reference = photograph(2, 1, 80, 48, 12).double(), photograph(2, 3, 64, 96, 13).double()
@@ -270,6 +272,7 @@ EDITS: dict[Callable[[], PDNLA], list[str]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
+@pytest.mark.slow
 def test_an_edited_network_trains_colours_and_says_what_stays_plain(
     edit: Callable[[], PDNLA], caplog: pytest.LogCaptureFixture
 ) -> None:

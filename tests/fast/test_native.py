@@ -151,6 +151,7 @@ def test_a_gradient_of_a_gradient_is_torchs(reflect: bool) -> None:
         assert (ours.double() - theirs).abs().max() < 1e-4 * theirs.abs().max()
 
 
+@pytest.mark.slow
 def test_a_training_step_has_the_gradients_of_torchs_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     net = accelerate(PDNLA(16))
@@ -240,6 +241,7 @@ def test_the_network_gives_the_same_pictures_with_and_without(monkeypatch: pytes
     assert 0 < (ours - torchs).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_the_library_is_compiled_once_and_a_wrong_one_is_not_used(
     fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -280,6 +280,7 @@ def test_bfloat16_is_chosen_only_where_the_hardware_has_it(monkeypatch: pytest.M
         assert chosen is (torch.bfloat16 if native else torch.float32)
 
 
+@pytest.mark.slow
 def test_the_network_itself_colours_in_both_precisions() -> None:
     network = PDNLA(channel=4)
     results = []
@@ -333,6 +334,7 @@ def test_the_result_does_not_depend_on_the_strips(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such rights or limits")
+@pytest.mark.slow
 def test_a_large_scan_is_coloured_in_bounded_memory() -> None:
     script = """
         import resource

@@ -243,6 +243,7 @@ def test_histogram_loss_falls_for_the_references_colours_wherever_they_are() -> 
     assert loss(moved(reference, 10, 10)) < loss(photograph("coffee"))
 
 
+@pytest.mark.slow
 def test_correspondence_loss_falls_where_colours_are_on_what_shows_the_same(backbone: Backbone) -> None:
     reference = photograph("astronaut")
     target = grey((reference + 1) / 2) * 2 - 1

@@ -158,6 +158,7 @@ def test_doubtful_spots_take_the_colour_of_confident_ones() -> None:
 # The network that begins from it
 
 
+@pytest.mark.slow
 def test_an_untrained_network_is_the_correspondence_alone(backbone: Backbone, chelsea: Tensor) -> None:
     torch.manual_seed(0)
     network, warp = SemanticPDNLA(backbone, 4, SIDE).eval(), SemanticWarp(backbone)
@@ -171,6 +172,7 @@ def test_an_untrained_network_is_the_correspondence_alone(backbone: Backbone, ch
     assert torch.equal(out, stages)
 
 
+@pytest.mark.slow
 def test_the_backbone_is_no_part_of_the_weights_and_everything_else_learns(backbone: Backbone, chelsea: Tensor) -> None:
     network = SemanticPDNLA(backbone, 4, SIDE)
     assert not [name for name in network.state_dict() if "backbone" in name or "correspondence" in name]
@@ -218,6 +220,7 @@ def test_one_reference_joined_is_itself_and_twice_it_the_same(backbone: Backbone
     assert error(warp(grey(chelsea), warp.join_references([code, code])[0]).out, once) < 1
 
 
+@pytest.mark.slow
 def test_the_trained_network_takes_the_places_of_all(backbone: Backbone, chelsea: Tensor) -> None:
     """Before training it gives what correspondence gives, whichever reference fits best."""
     net = SemanticPDNLA(backbone, channel=4, side=SIDE).eval()

@@ -25,6 +25,7 @@ def net() -> PDNLA:
     return PDNLA(8).eval()
 
 
+@pytest.mark.slow
 def test_a_batch_gives_what_single_images_give(net: PDNLA) -> None:
     target, reference = photograph(3, 1, 48, 64, 3), photograph(3, 3, 48, 64, 4)
     with torch.inference_mode():

@@ -78,6 +78,7 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_one_never_stopped(tmp_pa
         assert torch.equal(value, states[1]["state_dict"][name]), name
 
 
+@pytest.mark.slow
 def test_another_model_is_refused_in_a_sentence(tmp_path: Path, pairs: Path) -> None:
     run = start(tmp_path / "run", pairs, "model=pdnla_tiny")
     output, _ = run.communicate(timeout=200)

@@ -105,6 +105,7 @@ def test_a_short_run_learns(run: tuple[Path, ColorizationModule]) -> None:
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
+@pytest.mark.slow
 def test_the_record_has_each_term_the_speed_and_the_grey_result_beside_ours(
     run: tuple[Path, ColorizationModule],
 ) -> None:
