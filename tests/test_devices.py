@@ -1,4 +1,4 @@
-"""Compiling is bounded: a few sizes are compiled, further ones run as they are, and the user is told once."""
+"""Compiling is bounded, and emulated precision is told."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pdnla.devices import COMPILED_SIZES, compiled
+from pdnla.devices import COMPILED_SIZES, choose_precision, compiled
 from pdnla.network import Colorization
+from pdnla.training.run import trainer_precision
 
 
 class Sum(nn.Module):
@@ -56,3 +57,18 @@ def test_a_reference_of_another_size_is_another_size(monkeypatch: pytest.MonkeyP
         network(target, reference)
         network(target, network.encode_reference(reference))
     assert len(network.sizes) == 4
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_automatic_where_it_is_native_and_a_warning_elsewhere(
+    native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: native, raising=False)
+    cpu = torch.device("cpu")
+    assert choose_precision("auto", cpu) == (torch.bfloat16 if native else torch.float32)
+    assert trainer_precision("auto", "cpu") == ("bf16-mixed" if native else "32-true")
+    assert caplog.text == ""
+    assert choose_precision("bfloat16", cpu) == torch.bfloat16
+    assert trainer_precision("bf16-mixed", "cpu") == "bf16-mixed"
+    assert caplog.text.count("bfloat16 is emulated on this cpu, slower than float32") == (0 if native else 2)

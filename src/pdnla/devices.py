@@ -40,6 +40,8 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     """Return the dtype of ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the hardware supports it.
 
+    A warning in the log says so if bfloat16 is named and the hardware only emulates it.
+
     Raises:
         UserError: there is no such precision.
     """
@@ -47,6 +49,8 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if _has_bfloat16(device) else torch.float32
     if precision not in _COMPUTED:
         raise UserError(f"precision {precision} is not known; use auto, {' or '.join(_COMPUTED)}")
+    if precision == "bfloat16" and not _has_bfloat16(device):
+        log.warning("bfloat16 is emulated on this %s, slower than float32; use precision auto", device.type)
     return PRECISIONS[precision]
 
 

@@ -136,7 +136,9 @@ def out_of_time(trainer: pl.Trainer) -> bool:
 
 def trainer_precision(precision: str, accelerator: str) -> Any:
     """Return Lightning's name of a precision; ``auto`` is bfloat16 where the hardware supports it."""
-    if str(precision) != "auto":
-        return precision
     device = choose_device("cpu" if accelerator == "cpu" else "auto")
+    if str(precision) != "auto":
+        if str(precision).startswith("bf16"):
+            choose_precision("bfloat16", device)  # for its warning
+        return precision
     return "bf16-mixed" if choose_precision("auto", device) == torch.bfloat16 else "32-true"
