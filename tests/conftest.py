@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,9 +18,13 @@ GOLDEN = Path(__file__).parent / "golden"
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _few_threads() -> None:
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+def pytest_configure() -> None:
+    """Give each process of a parallel run, and the commands that it starts, its share of the cores."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    threads = max(1, min(2, torch.get_num_threads()) // processes)
+    torch.set_num_threads(threads)
+    if processes > 1:  # more threads than cores would wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 @pytest.fixture(scope="session")
