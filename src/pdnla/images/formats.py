@@ -61,6 +61,11 @@ def why_unread(path: PurePath) -> str | None:
     return why and f"{path}: {why}"
 
 
+def named_as_picture(path: PurePath) -> bool:
+    """Return whether a file has the suffix of an image format, whether that is read or not."""
+    return path.suffix.lower() in IMAGE_SUFFIXES or why_unread(path) is not None
+
+
 def is_raw(path: object) -> bool:
     """Return whether a path has the suffix of a camera's raw file; some look like a TIFF of the preview."""
     return isinstance(path, Path) and path.suffix.lower() in _RAW

@@ -23,7 +23,14 @@ from PIL import Image, ImageStat, UnidentifiedImageError
 
 from pdnla.errors import UserError
 from pdnla.files import replacing
-from pdnla.images.formats import FORMATS, IMAGE_SUFFIXES, is_raw, readable_formats, why_unidentified, why_unread
+from pdnla.images.formats import (
+    FORMATS,
+    is_raw,
+    named_as_picture,
+    readable_formats,
+    why_unidentified,
+    why_unread,
+)
 from pdnla.images.metadata import Metadata, metadata_of
 from pdnla.images.profiles import colour_to_srgb, grey_to_srgb, read_profile
 from pdnla.images.sixteen_bits import Pixels, encode_png, write_tiff
@@ -485,7 +492,7 @@ def check_writable_suffix(path: Path, depth: int = 8) -> str:
 
 
 def list_images(folder: str | Path, left_out: Callable[[str], None] | None = None, natural: bool = True) -> list[Path]:
-    """Return all images below ``folder``, sorted: files with one of :data:`IMAGE_SUFFIXES` in lower or upper case.
+    """Return all images below ``folder``, sorted: files whose suffix, in any case, is that of a readable format.
 
     Hidden files and folders are left out. Links to folders are followed, except in a circle. Pictures of formats that
     are not read are always reported.
@@ -547,7 +554,7 @@ def _walk(folder: Path, above: frozenset[str], left_out: Callable[[str], None] |
         if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a link to itself
             if os.path.realpath(path) not in above:
                 yield from _walk(path, above, left_out)
-        elif path.suffix.lower() in IMAGE_SUFFIXES or why_unread(path) is not None:
+        elif named_as_picture(path):
             # A link is looked at when it is opened: it may lead nowhere, or to itself.
             if entry.is_symlink() or entry.is_file():
                 yield path

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import IO, Literal, NamedTuple
 
 from pdnla.errors import UserError
-from pdnla.images.formats import IMAGE_SUFFIXES, why_unread
+from pdnla.images.formats import named_as_picture, why_unread
 from pdnla.images.io import Header, read_header
 
 
@@ -94,11 +94,8 @@ def pictures_in(paths: Sequence[str]) -> list[str]:
     Raises:
         UserError: none is a picture.
     """
-    pictures = []
-    for path in map(PurePath, paths):
-        is_picture = path.suffix.lower() in IMAGE_SUFFIXES or why_unread(path) is not None
-        if is_picture and not path.name.startswith("."):
-            pictures.append(str(path))
+    named = map(PurePath, paths)
+    pictures = [str(path) for path in named if named_as_picture(path) and not path.name.startswith(".")]
     if not pictures:
         raise UserError("this folder has no pictures; choose another one")
     return pictures
