@@ -1,5 +1,6 @@
 """The page in a real browser, Chromium, with the small network of the other tests."""
 
+import contextlib
 import io
 import shutil
 import threading
@@ -111,6 +112,23 @@ def colourfulness(picture: np.ndarray) -> float:
     return float((picture.max(axis=-1) - picture.min(axis=-1)).mean())
 
 
+@contextlib.contextmanager
+def held(network: Any) -> Iterator[threading.Event]:
+    """Hold the network up until the block ends; the event tells that it was called."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert goes_on.wait(120)
+
+    network.before = hold
+    try:
+        yield begun
+    finally:
+        goes_on.set()
+        network.before = lambda: None
+
+
 def until(holds: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not holds():
@@ -202,14 +220,9 @@ def test_what_takes_long_is_announced(visit: Callable[[], Visitor], pictures: Pa
     visitor.send("still-target", pictures / "described.jpg")
     visitor.send("still-references", pictures / "mirrored.jpg")
     visitor.wait("document.querySelectorAll('#still-candidates button img').length === 1")
-    goes_on = threading.Event()
-    network.before = lambda: goes_on.wait(120)
-    try:
+    with held(network):
         visitor.page.click("#still-colour")
         visitor.wait_text("still-message", "Colouring")
-    finally:
-        goes_on.set()
-        network.before = lambda: None
     visitor.page.wait_for_selector("#still-result img")
     visitor.wait("document.querySelector('#still-message textarea') === null")
 
@@ -285,21 +298,11 @@ def test_an_album_that_is_stopped_offers_what_is_coloured(
     visitor.send("album-references", pictures / "coffee.png")
     visitor.wait("document.querySelectorAll('#album-targets .file').length === 3")
     visitor.wait("document.querySelectorAll('#album-references .file').length === 1")
-    begun, goes_on = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        begun.set()
-        assert goes_on.wait(120)
-
-    network.before = hold
-    try:
+    with held(network) as begun:
         page.click("#album-start")
         assert begun.wait(120)
         page.click("#album-stop")
         visitor.wait_text("album-message", "Stopping after this picture.")
-    finally:
-        goes_on.set()
-        network.before = lambda: None
     visitor.wait_text("album-message", "Stopped. 1 of 3: 1 coloured, 0 failed")
     with zipfile.ZipFile(visitor.download("album-archive", tmp_path)) as file:
         assert file.namelist() == ["astronaut_grey.png"]
@@ -393,22 +396,12 @@ def test_closing_the_page_in_mid_work_stops_it_and_removes_its_files(
     visitor.send("album-references", pictures / "coffee.png")
     visitor.wait("document.querySelectorAll('#album-targets .file').length === 8")
     visitor.wait("document.querySelectorAll('#album-references .file').length === 1")
-    begun, goes_on = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        begun.set()
-        assert goes_on.wait(120)
-
-    network.before = hold
     calls = network.calls
-    try:
+    with held(network) as begun:
         visitor.page.click("#album-start")
         assert begun.wait(120)
         visitor.leave()
         until(lambda: len(serving.app.state.sessions) == 0)
-    finally:
-        goes_on.set()
-        network.before = lambda: None
     until(lambda: len(serving.studio.turns) == 0)
     time.sleep(1.0)  # in which a further picture would begin
     assert network.calls - calls <= 2
