@@ -21,10 +21,10 @@ class Settings(NamedTuple):
 
     Attributes:
         weights: as :class:`~pdnla.inference.colorizer.Colorizer`'s.
-        precision: as its.
-        size: as its.
-        compile: as its.
-        accelerate: as its.
+        precision: the same.
+        size: the same.
+        compile: the same.
+        accelerate: the same.
         device: ``auto``, ``cpu``, ``cuda`` or one such as ``cuda:1``.
         devices: number of processes, each on a CUDA device or on its share of the processors.
         batch_size: largest number of pictures of similar shape in a batch.
