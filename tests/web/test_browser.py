@@ -212,7 +212,24 @@ def test_thumbnails_are_whole_and_one_button_downloads(visit: Callable[[], Visit
     are_whole(5)
     visitor.changed("still-result", lambda: page.click("#still-colour"))
     assert page.get_by_role("button", name="Download", exact=True).count() == 1
-    assert not page.locator("#still-full").is_visible(), "all pixels of a small picture are shown"
+    page.wait_for_selector("#still-full", state="hidden")  # all pixels of a small picture are shown
+
+
+def test_what_has_no_content_yet_is_not_shown(visit: Callable[[], Visitor], pictures: Path) -> None:
+    page = visit().page
+    shown = {"Still": ("colour", "target", "references"), "Album": ("start", "targets"), "Film": ("find", "target")}
+    not_shown = {
+        "Still": ("candidates", "together", "message", "compare", "saturation", "save", "result", "undo"),
+        "Album": ("archive", "failed", "coloured"),
+        "Film": ("frames", "shots", "start", "file"),
+    }
+    for tab in shown:
+        page.get_by_role("tab", name=tab).click()
+        for name in shown[tab]:
+            page.wait_for_selector(f"#{tab.lower()}-{name}")
+        for name in not_shown[tab]:
+            page.wait_for_selector(f"#{tab.lower()}-{name}", state="hidden")
+            assert page.locator(f"#{tab.lower()}-{name}").count() == 1, name
 
 
 def test_what_takes_long_is_announced(visit: Callable[[], Visitor], pictures: Path, network: Any) -> None:
@@ -224,7 +241,7 @@ def test_what_takes_long_is_announced(visit: Callable[[], Visitor], pictures: Pa
         visitor.page.click("#still-colour")
         visitor.wait_text("still-message", "Colouring")
     visitor.page.wait_for_selector("#still-result img")
-    visitor.wait("document.querySelector('#still-message textarea') === null")
+    visitor.page.wait_for_selector("#still-message", state="hidden")
 
 
 def test_a_folder_of_references_is_listed_without_what_is_no_picture(

@@ -7,7 +7,7 @@ import html
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 import gradio as gr
@@ -28,6 +28,7 @@ AT_ONCE = 8
 """Number of requests that are handled at the same time; only one of them uses the network."""
 STYLE = """
 #still-file { display: none; }
+.not-shown { display: none !important; }
 .about { font-size: var(--text-sm); }
 .gallery .grid-wrap, .clicked .image-container { padding-top: 34px; }
 .gallery .grid-wrap { min-height: 0; }
@@ -40,6 +41,7 @@ _SECONDS = 12  # how long a warning stays in the corner of the page
 _REFERENCES = "References in colour"
 _BOX = 160  # pixels: an empty box's label stays above its icon
 _HINT = "Click a point of the result to see where its colour comes from."
+_HIDDEN: Final = "hidden"  # with visible=False, Gradio builds the page anew to show it, and loses updates while it does
 _HOW = (
     "If this is the wrong place, click the right one in the reference. The region around the point of the result then"
     " takes its colours from there; the rest does not change."
@@ -88,7 +90,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
     with gr.Row():
         with gr.Column():
             target = gr.File(label="Grey picture", height=_BOX, elem_id="still-target")
-            shown_target = gr.Image(label="Grey picture", interactive=False, buttons=[], height=260, visible=False)
+            shown_target = gr.Image(label="Grey picture", interactive=False, buttons=[], height=260, visible=_HIDDEN)
         with gr.Column():
             references = gr.File(label=_REFERENCES, file_count="multiple", height=_BOX, elem_id="still-references")
             folder = gr.UploadButton(
@@ -104,18 +106,18 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
                 object_fit="contain",
                 interactive=False,
                 buttons=[],
-                visible=False,
+                visible=_HIDDEN,
                 elem_id="still-candidates",
                 elem_classes="gallery",
             )
             together = gr.Checkbox(
                 label="Use all of them: each part takes its colours from the reference that matches it best",
-                visible=False,
+                visible=_HIDDEN,
                 elem_id="still-together",
             )
     colour = gr.Button("Colour", variant="primary", elem_id="still-colour")
-    message = gr.Textbox(show_label=False, container=False, interactive=False, visible=False, elem_id="still-message")
-    with gr.Column(visible=False) as results:
+    message = gr.Textbox(show_label=False, container=False, interactive=False, visible=_HIDDEN, elem_id="still-message")
+    with _column(shown=False) as results:
         comparison = gr.ImageSlider(
             label="Before and after", interactive=False, buttons=["fullscreen"], max_height=720, elem_id="still-compare"
         )
@@ -198,18 +200,23 @@ def _album_tab(studio: Studio, handlers: "_Handlers") -> None:
         start = gr.Button("Colour all", variant="primary", elem_id="album-start")
         stop = gr.Button("Stop", variant="stop", elem_id="album-stop")
     message = gr.Textbox(show_label=False, container=False, interactive=False, lines=2, elem_id="album-message")
-    archive = gr.DownloadButton("Download all results", visible=False, variant="primary", elem_id="album-archive")
+    archive = gr.DownloadButton("Download all results", visible=_HIDDEN, variant="primary", elem_id="album-archive")
     failures = gr.Dataframe(
         headers=["Failed", "Why"],
         column_widths=["30%", "70%"],
         label="Failures",
-        visible=False,
+        visible=_HIDDEN,
         interactive=False,
         wrap=True,
         elem_id="album-failed",
     )
     rows = gr.Dataframe(
-        headers=["Picture", "Reference", "Similarity"], label="Coloured", visible=False, interactive=False, wrap=True
+        headers=["Picture", "Reference", "Similarity"],
+        label="Coloured",
+        visible=_HIDDEN,
+        interactive=False,
+        wrap=True,
+        elem_id="album-coloured",
     )
     for button, files in ((targets_folder, targets), (references_folder, references)):
         button.upload(handlers.album_folder, button, [files, message], api_visibility="private")
@@ -239,7 +246,7 @@ def _film_tab(handlers: "_Handlers") -> None:
             )
     find = gr.Button("Find shots", elem_id="film-find")
     message = gr.Textbox(show_label=False, container=False, interactive=False, lines=2, elem_id="film-message")
-    with gr.Column(visible=False) as found:
+    with _column(shown=False) as found:
         frames = gr.Gallery(
             label="A frame of each shot",
             height="auto",
@@ -263,7 +270,7 @@ def _film_tab(handlers: "_Handlers") -> None:
             start = gr.Button("Colour the film", variant="primary", elem_id="film-start")
             stop = gr.Button("Stop", variant="stop", elem_id="film-stop")
     result = gr.HTML(elem_id="film-result")
-    file = gr.DownloadButton("Download the film", visible=False, variant="primary", elem_id="film-file")
+    file = gr.DownloadButton("Download the film", visible=_HIDDEN, variant="primary", elem_id="film-file")
     long: dict[str, Any] = {"concurrency_limit": AT_ONCE // 2, "api_visibility": "private"}
     views = [message, found, frames, shots, result, file]
     find.click(handlers.find_shots, [target, references], views, show_progress_on=message, **long)
@@ -306,14 +313,14 @@ class _Handlers:
             try:
                 if path is None:
                     session.still.drop_target()
-                    yield [gr.Image(visible=False), *_offers(session.still, "")]
+                    yield [gr.Image(visible=_HIDDEN), *_offers(session.still, "")]
                     return
                 (sent,) = session.sent(path)
                 shown = gr.Image(session.still.take_target(sent), visible=True)
                 yield [shown, *_offers(session.still, _comparing(session.still))]
                 yield [gr.skip(), *self._pick(session.still)]
             except UserError as error:
-                hidden = gr.Image(visible=False) if session.still.target is None else gr.skip()
+                hidden = gr.Image(visible=_HIDDEN) if session.still.target is None else gr.skip()
                 yield [hidden, *_offers(session.still, _tell(error))]
 
     def take_references(self, paths: list[str] | None, request: gr.Request) -> Iterator[list[Any]]:
@@ -348,7 +355,7 @@ class _Handlers:
         with self._session(request) as session, _refusing(4, more=2) as answers:
             session.still.colour(together)
             views = _views(session.still, _adjustment(saturation, strength))
-            answers[:] = [*views, gr.Button(visible=session.still.reduced), gr.Column(visible=True)]
+            answers[:] = [*views, gr.Button(visible=_visible(session.still.reduced)), _column(shown=True)]
         yield answers
 
     def adjust(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
@@ -416,7 +423,7 @@ class _Handlers:
 
     def find_shots(self, target: str | None, references: list[str] | None, request: gr.Request) -> list[Any]:
         with self._session(request) as session:
-            nothing = [gr.Column(visible=False), None, None, "", gr.DownloadButton(visible=False)]
+            nothing = [_column(shown=False), None, None, "", gr.DownloadButton(visible=_HIDDEN)]
             try:
                 sent = session.sent(target)
                 left_out = session.film.take(sent[0] if sent else None, session.sent(references))
@@ -432,7 +439,7 @@ class _Handlers:
                 (frame, f"frames {row.first} to {row.last} · reference {row.references}")
                 for frame, row in zip(shots.frames, shots.rows, strict=True)
             ]
-            return [said, gr.Column(visible=True), frames, [list(row) for row in shots.rows], *nothing[3:]]
+            return [said, _column(shown=True), frames, [list(row) for row in shots.rows], *nothing[3:]]
 
     def film(self, rows: list[list[Any]], request: gr.Request) -> Iterator[list[Any]]:
         with self._session(request) as session:
@@ -471,10 +478,16 @@ class _Handlers:
 def _offers(still: Still, sentence: str) -> list[Any]:
     """Return values for the candidates, the box for all of them, the chosen one, the message and the results."""
     thumbnails = still.thumbnails()
-    gallery = gr.Gallery(thumbnails or None, visible=bool(thumbnails), selected_index=0 if thumbnails else None)
+    gallery = gr.Gallery(thumbnails or None, visible=_visible(thumbnails), selected_index=0 if thumbnails else None)
     reference = still.choose(still.chosen) if thumbnails else None
-    together = gr.Checkbox(visible=len(thumbnails) > 1)
-    return [gallery, together, gr.Image(reference), _say(sentence), gr.Column(visible=still.editor is not None)]
+    together = gr.Checkbox(visible=_visible(len(thumbnails) > 1))
+    return [
+        gallery,
+        together,
+        gr.Image(reference),
+        _say(sentence),
+        _column(shown=still.editor is not None),
+    ]
 
 
 def _comparing(still: Still) -> str:
@@ -521,11 +534,11 @@ def _progress_of(state: State, stopped: bool) -> list[Any]:
     sentences = [counts, *(f"left out: {sentence}" for sentence in state.left_out)]
     return [
         "\n".join(sentences),
-        gr.DownloadButton(value=state.archive, visible=state.archive is not None),
+        gr.DownloadButton(value=state.archive, visible=_visible(state.archive is not None)),
         gr.Dataframe(
-            [[row.name, row.failure.removeprefix(f"{row.name}: ")] for row in failed] or None, visible=bool(failed)
+            [[row.name, row.failure.removeprefix(f"{row.name}: ")] for row in failed] or None, visible=_visible(failed)
         ),
-        gr.Dataframe([_line(row) for row in coloured] or None, visible=bool(coloured)),
+        gr.Dataframe([_line(row) for row in coloured] or None, visible=_visible(coloured)),
     ]
 
 
@@ -568,8 +581,17 @@ def _point(event: gr.SelectData, size: tuple[int, int]) -> tuple[float, float]:
     return min(max((x + 0.5) / size[0], 0.0), 1.0), min(max((y + 0.5) / size[1], 0.0), 1.0)
 
 
+def _column(shown: bool) -> gr.Column:
+    """Return a column that its style hides if need be; Gradio would show one with visible="hidden"."""
+    return gr.Column(elem_classes=[] if shown else ["not-shown"])
+
+
+def _visible(shown: object) -> Literal[True, "hidden"]:
+    return True if shown else _HIDDEN
+
+
 def _say(sentence: str) -> gr.Textbox:
-    return gr.Textbox(sentence, visible=bool(sentence), lines=max(1, sentence.count("\n") + 1))
+    return gr.Textbox(sentence, visible=_visible(sentence), lines=max(1, sentence.count("\n") + 1))
 
 
 def _tell(error: UserError) -> str:
