@@ -27,11 +27,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from documentation.sentences import collect
+from pdnla.backbones import load_backbone
 from pdnla.cli.composition import prepare_arguments
 from pdnla.configuration import config_folder
 from pdnla.files import cache_folder
 from pdnla.options import check_options
 from pdnla.training.options import OPTIONS
+from pdnla.weights import save_weights
 
 PROJECT = Path(__file__).parents[1]
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]
@@ -327,6 +329,8 @@ def test_documented_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(folder)
     pdnla.load_network("PDNLA.pt").save_pretrained("net")  # what pdnla-convert makes, in the test of commands
     shutil.copy(folder / "net" / "model.safetensors", "pdnla.safetensors")
+    learned = pdnla.network.SemanticWarp(load_backbone(), learned=True)
+    save_weights(learned, "metric.safetensors", "what scripts/train_metric.py makes")
     names: dict[str, Any] = {name: torch.zeros(1, 3, 32, 48) for name in ("target", "reference")}
     skipped = set()
     for snippet in blocks("python"):
@@ -338,6 +342,11 @@ def test_documented_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert skipped == PYTHON_ELSEWHERE.keys()
     assert names["coloured"].size == (96, 64)
     assert (folder / "my_network" / "config.json").is_file()
+    mixed = pdnla.load_network("mixed.safetensors")
+    assert mixed.share == 0.75
+    torch.testing.assert_close(
+        mixed.correspondence.metric.down, learned.correspondence.metric.down, atol=1e-4, rtol=1e-3
+    )
 
 
 def test_yaml_in_the_pages_is_well_formed() -> None:

@@ -51,8 +51,15 @@ def test_every_model_of_the_package_is_described_and_made_again(tmp_path: Path) 
         PDNLA(6): {"channel": 6, "extra": 0},
         PDNLA(channel=4, extra=3): {"channel": 4, "extra": 3},
         SemanticPDNLA(backbone, 4, side=64): {"backbone": "efficientnet_lite0", "channel": 4, "side": 64},
-        InformedPDNLA(backbone, 4, side=64): {"backbone": "efficientnet_lite0", "channel": 4, "side": 64},
-        SemanticWarp(backbone): {"backbone": "efficientnet_lite0"},
+        InformedPDNLA(backbone, 4, side=64, share=0.5): {
+            "backbone": "efficientnet_lite0",
+            "channel": 4,
+            "side": 64,
+            "share": 0.5,
+            "learned": False,
+        },
+        SemanticWarp(backbone, learned=True): {"backbone": "efficientnet_lite0", "learned": True},
+        SemanticWarp(backbone): {"backbone": "efficientnet_lite0", "learned": False},
     }
     for network, arguments in expected.items():
         description = describe(network)

@@ -13,7 +13,7 @@ from pdnla.backbones import Backbone, load_backbone
 from pdnla.evaluation.metrics import chroma_error
 from pdnla.images import color
 from pdnla.network import SemanticPDNLA, SemanticWarp
-from pdnla.network.correspondence import Correspondence, smooth_outliers
+from pdnla.network.correspondence import Correspondence, Metric, join_spots, smooth_outliers
 
 SIDE = 160
 
@@ -233,3 +233,19 @@ def test_the_trained_network_takes_the_places_of_all(backbone: Backbone, chelsea
     with torch.no_grad():
         for code in net.join_references(codes):
             torch.testing.assert_close(net(grey(chelsea), code).out, wanted, rtol=0, atol=1e-4)
+
+
+def test_a_metric_before_training_changes_nothing(backbone: Backbone, chelsea: Tensor) -> None:
+    plain, learned = Correspondence(backbone, SIDE), Correspondence(backbone, SIDE, Metric())
+    reference = chelsea.flip(-1)
+    wanted, found = (matched(grey(chelsea), reference) for matched in (plain, learned))
+    torch.testing.assert_close(found.chroma, wanted.chroma, rtol=0, atol=0.05)
+
+
+def test_several_references_have_the_places_of_all_with_a_metric(backbone: Backbone, chelsea: Tensor) -> None:
+    matched = Correspondence(backbone, SIDE, Metric())
+    spots = [matched.encode_reference(part) for part in (chelsea, chelsea.flip(-1))]
+    joined = join_spots(spots)
+    torch.testing.assert_close(joined.features, torch.cat([s.features for s in spots], dim=1))
+    torch.testing.assert_close(joined.plain, torch.cat([s.plain for s in spots], dim=1))
+    assert join_spots([Correspondence(backbone, SIDE).encode_reference(chelsea)] * 2).plain.shape == joined.plain.shape

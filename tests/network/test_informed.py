@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pdnla.fast import accelerate, for_inference
 from pdnla.images import color
 from pdnla.network import InformedPDNLA, SemanticWarp
+from pdnla.network.correspondence import Metric
 from pdnla.network.guide import HINTS, SHOWN, Guidance, second_opinion, shown
 
 
@@ -165,3 +166,55 @@ def test_in_bfloat16_its_copy_for_inference_differs_by_rounding(backbone: nn.Mod
         with torch.autocast("cpu", torch.bfloat16):
             lower = for_inference(network, torch.bfloat16)(target, reference).out
     assert (lower - out).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize(("side", "learned"), [(64, False), (512, True)])
+def test_a_share_is_the_weight_of_its_chroma_and_correspondence_has_the_rest(
+    side: int, learned: bool, backbone: nn.Module
+) -> None:
+    torch.manual_seed(0)
+    whole = InformedPDNLA(backbone, channel=4, side=64, learned=learned).eval()
+    for parameter in whole.parameters():
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    half = InformedPDNLA(backbone, channel=4, side=64, share=0.5, learned=learned).eval()
+    half.load_state_dict(whole.state_dict())
+    target, reference = grey(picture(side, side)), picture(64, 64, 1)
+    with torch.no_grad():
+        carried = whole.correspondence(target, reference).chroma
+        alone, mixed = (network.chroma(target, whole.encode_reference(reference)) for network in (whole, half))
+        out = half(target, reference).out
+    assert (alone - carried).abs().mean() > 0.5
+    torch.testing.assert_close(mixed, (alone + carried) / 2, rtol=1e-3, atol=1e-3)
+    lab = torch.cat([color.rgb_to_lab((target + 1) / 2)[:, :1], mixed], dim=1)
+    torch.testing.assert_close(out, color.lab_to_rgb(lab).clamp(0, 1) * 2 - 1, rtol=0, atol=2e-3)
+
+
+def test_confidence_is_that_of_correspondence_and_gradients_reach_through_a_share(backbone: nn.Module) -> None:
+    torch.manual_seed(0)
+    network = InformedPDNLA(backbone, channel=4, side=64, share=0.5)
+    target, reference = grey(picture(64, 64)), picture(64, 64, 1)
+    carried = network.correspondence(target, reference)
+    torch.testing.assert_close(
+        network.carried(target, network.encode_reference(reference)).confidence, carried.confidence
+    )
+    network(target, reference).out.square().mean().backward()
+    assert network.refiner.to_rgb.weight.grad is not None
+    assert network.refiner.to_rgb.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, float("nan")])
+def test_a_share_out_of_range_is_refused(share: float, backbone: nn.Module) -> None:
+    with pytest.raises(ValueError, match="over 0 and at most 1"):
+        InformedPDNLA(backbone, channel=4, share=share)
+
+
+def test_a_learned_metric_changes_the_matching_and_not_the_second_opinion(backbone: nn.Module) -> None:
+    target, reference = grey(picture(128, 128)), picture(128, 128, 3)
+    plain, learned = Guidance(backbone, 128), Guidance(backbone, 128, Metric())
+    before = learned(target, reference, (128, 128))
+    assert learned.correspondence.metric is not None
+    learned.correspondence.metric.up.copy_(torch.randn(learned.correspondence.metric.up.shape))
+    after, wanted = (guidance(target, reference, (128, 128)) for guidance in (learned, plain))
+    assert (after.chroma - before.chroma).abs().mean() > 0.1
+    torch.testing.assert_close(after.hints[:, 3:], wanted.hints[:, 3:])
+    assert [name for name, p in learned.named_parameters() if p.requires_grad] == []

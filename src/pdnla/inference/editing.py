@@ -243,7 +243,8 @@ class Editor:
 
     @functools.cached_property
     def _correspondence(self) -> Correspondence:
-        return Correspondence(load_backbone(), self._side)
+        own = getattr(self._colorizer.network, "correspondence", None)
+        return Correspondence(load_backbone(), self._side, getattr(own, "metric", None))
 
     @functools.cached_property
     def _view(self) -> View:

@@ -1,9 +1,10 @@
 """Semantic correspondence: the transfer of a reference's colours to a target by a frozen network's features.
 
-Nothing here is trained. Features of a classification network find similar parts of two pictures whatever their colours
-(as in Liao et al., "Deep Image Analogy", SIGGRAPH 2017, and He et al., "Deep Exemplar-based Colorization", SIGGRAPH
-2018). Among the few most similar cells, luminance and its local statistics select the spot (Welsh et al., "Transferring
-Color to Greyscale Images", SIGGRAPH 2002, do so in the whole picture).
+Features of a frozen classification network find similar parts of two pictures whatever their colours (as in Liao et
+al., "Deep Image Analogy", SIGGRAPH 2017, and He et al., "Deep Exemplar-based Colorization", SIGGRAPH 2018). Among the
+few most similar cells, luminance and its local statistics select the spot (Welsh et al., "Transferring Color to
+Greyscale Images", SIGGRAPH 2002, do so in the whole picture). Nothing here needs training; a learned :class:`Metric`
+makes features similar where colours are.
 """
 
 import math
@@ -25,6 +26,10 @@ FINE = 2
 """Side of a spot of the fine matching, in pixels at the matching size."""
 WINDOWS = (3, 9, 21)
 """Sides of the windows whose luminance is compared, in spots."""
+CHANNELS = (24, 40, 112, 320)
+"""Channels of the frozen network's maps that a learned metric takes, EfficientNet-Lite0's."""
+RANK = 64
+"""Rank of the learned metric's matrix."""
 _MULTIPLE = 32  # the frozen network's largest stride
 _LEVELS = (0.5, 1.0, 1.0, 1.0)  # weights of the features, fine to coarse
 _TEMPERATURE, _PENALTY = 160.0, 0.3  # of the coarse attention, and of a luminance difference in it
@@ -34,7 +39,7 @@ _MARGIN = 1  # further spots around a candidate cell
 _TEXTURE = 0.3  # weight of the finest features relative to luminance, in the fine matching
 _SHADES = [0, *range(1, 2 * len(WINDOWS), 2)]  # of a spot's appearance, the luminances
 _CONTRASTS = [*range(2, 2 * len(WINDOWS) + 1, 2)]  # and their standard deviations
-_STRANGE, _FAMILIAR = 0.28, 0.38  # mean best cosine of unrelated pictures, and of sufficiently similar ones
+_TRUST = (0.28, 0.38)  # mean best cosine of unrelated pictures, and of sufficiently similar ones
 _DISAGREEMENT = 20.0  # standard deviation of the candidates' a*b* at which confidence falls to 1/e
 _LEAST = 1e-3  # least confidence of a spot, so that no window has the weight 0
 _SMOOTHING = 15  # side of the windows that smooth outliers, in spots
@@ -58,20 +63,48 @@ class Carried(NamedTuple):
     confidence: Tensor
 
 
+class Metric(nn.Module):
+    """A learned metric of cells: their features are brought to others, whose cosines are compared.
+
+    ``y = (1 + g) * x + V U x``, brought to unit length. Trained on pairs of photographs so that a cell's most similar
+    cells have its colour (``scripts/train_metric.py``); the network that uses it does not train it.
+
+    Args:
+        channels: of the features.
+        rank: of the matrix V U.
+    """
+
+    trust = (0.40, 0.47)
+    """Mean best cosine of unrelated pictures, and of sufficiently similar ones."""
+
+    def __init__(self, channels: int = sum(CHANNELS), rank: int = RANK) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(channels))
+        self.down = nn.Parameter(0.02 * torch.randn(channels, rank))
+        self.up = nn.Parameter(torch.zeros(rank, channels))
+        self.requires_grad_(False)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """Map unit feature vectors, ``(..., D)``, to others of unit length; before training, they stay as they are."""
+        return F.normalize(cells + self.gain * cells + (cells @ self.down) @ self.up, dim=-1)
+
+
 class ReferenceSpots(NamedTuple):
     """The encoded reference of semantic correspondence.
 
     Attributes:
-        features: unit feature vectors of the N cells, ``(B, N, D)``.
+        features: unit feature vectors of the N cells that are compared, ``(B, N, D)``.
         lightness: L*/100 of each cell, ``(B, N)``.
         spots: appearance and a*b* of the spots in and around each cell, ``(B, N, spots, C + 2)``.
         exposure: mean and standard deviation of the picture's L*/100, ``(B, 2)``.
+        plain: the frozen network's own unit feature vectors, ``(B, N, D)``; without a learned metric, ``features``.
     """
 
     features: Tensor
     lightness: Tensor
     spots: Tensor
     exposure: Tensor
+    plain: Tensor
 
 
 class View(NamedTuple):
@@ -81,7 +114,7 @@ class View(NamedTuple):
         lightness: L*/100 at the matching size, ``(B, 1, H, W)``; a grid of spots has ``H / 2`` × ``W / 2`` positions,
             a grid of cells ``H / 8`` × ``W / 8``.
         finest: the backbone's finest features, centred, ``(B, C, H / 4, W / 4)``.
-        cells: unit feature vectors of the N cells, ``(B, N, D)``.
+        cells: unit feature vectors of the N cells that are compared, ``(B, N, D)``.
     """
 
     lightness: Tensor
@@ -124,10 +157,12 @@ class Correspondence(nn.Module):
         backbone: maps sRGB in [-1, 1] to feature maps at four strides, such as 4, 8, 16 and 32; it is frozen and not
             part of the weights.
         side: the pictures are matched at about ``side``² pixels, whatever their aspect ratio.
+        metric: a learned metric, for cosines of other features than the backbone's own; None for those.
     """
 
-    def __init__(self, backbone: nn.Module, side: int = SIDE) -> None:
+    def __init__(self, backbone: nn.Module, side: int = SIDE, metric: Metric | None = None) -> None:
         super().__init__()
+        self.metric = metric
         self._backbone = (backbone,)  # in a tuple, so that its weights are not part of this module's
         self.side = side
 
@@ -157,7 +192,7 @@ class Correspondence(nn.Module):
             full, lightness = _lightness((grey + 1) / 2), _lightness((resized + 1) / 2)
             maps = self._features(resized)
             features = _centred(maps)
-            cells = self._cells(features, lightness)
+            cells = self._compared(self._cells(features, lightness))
             compared = match_exposure(lightness, code.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten(1)
             per_cell = CELL // FINE
@@ -169,7 +204,8 @@ class Correspondence(nn.Module):
                 places, cosine = self._carry(cells[row], shades[row], queries[row], own)
                 chroma.append(places)
                 cosines.append(cosine)
-            trust = ((torch.stack(cosines) - _STRANGE) / (_FAMILIAR - _STRANGE)).clamp(0, 1).view(-1, 1, 1, 1)
+            strange, familiar = _TRUST if self.metric is None else self.metric.trust
+            trust = ((torch.stack(cosines) - strange) / (familiar - strange)).clamp(0, 1).view(-1, 1, 1, 1)
             carried = torch.stack(chroma).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
             spots = F.avg_pool2d(lightness, FINE)
             carried = F.fold(carried, spots.shape[-2:], per_cell, stride=per_cell)
@@ -225,7 +261,7 @@ class Correspondence(nn.Module):
     @torch.no_grad()
     def view_and_spots(self, picture: Tensor) -> tuple[View, ReferenceSpots]:
         """Return what :meth:`view` and :meth:`encode_reference` do; the backbone runs once."""
-        view, chroma = self._look(picture)
+        view, chroma, plain = self._look(picture)
         with torch.autocast(picture.device.type, enabled=False):
             spots = torch.cat([self._appearance(view.lightness, view.finest), F.avg_pool2d(chroma, FINE)], dim=1)
             per_cell = CELL // FINE
@@ -233,15 +269,16 @@ class Correspondence(nn.Module):
             spots = F.unfold(F.pad(spots, (_MARGIN,) * 4, mode="replicate"), window, stride=per_cell)
             spots = spots.unflatten(1, (-1, window**2)).permute(0, 3, 2, 1).contiguous()
             shades = F.avg_pool2d(view.lightness, CELL).flatten(1)
-            return view, ReferenceSpots(view.cells, shades, spots, _exposure(view.lightness))
+            return view, ReferenceSpots(view.cells, shades, spots, _exposure(view.lightness), plain)
 
-    def _look(self, picture: Tensor) -> tuple[View, Tensor]:
-        """Return what the matching sees of a picture, and its a* and b* at the matching size."""
+    def _look(self, picture: Tensor) -> tuple[View, Tensor, Tensor]:
+        """Return what the matching sees of a picture, its a* and b* at the matching size, and its plain cells."""
         with torch.autocast(picture.device.type, enabled=False):
             lab = kornia.color.rgb_to_lab((self._resized(at_least_float32(picture)) + 1) / 2)
             lightness = lab[:, :1] / 100
             features = _centred(self._maps(lightness))
-            return View(lightness, features[0], self._cells(features, lightness)), lab[:, 1:]
+            plain = self._cells(features, lightness)
+            return View(lightness, features[0], self._compared(plain)), lab[:, 1:], plain
 
     @torch.no_grad()
     def attention(
@@ -272,6 +309,10 @@ class Correspondence(nn.Module):
             own = ReferenceSpots(*(part[0] for part in reference))
             parts = [part for part, _ in self._attend(view.cells[0, cells], shades, queries, own, log_prior)]
             return SpotAttention(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+    def _compared(self, cells: Tensor) -> Tensor:
+        """Return the features whose cosines are compared."""
+        return cells if self.metric is None else self.metric(cells)
 
     def _resized(self, image: Tensor) -> Tensor:
         """Resize a picture to about ``side``² pixels, with sides that are multiples of 32."""
@@ -346,7 +387,10 @@ def join_spots(references: Sequence[ReferenceSpots]) -> ReferenceSpots:
         shades[..., _CONTRASTS] *= gain
         spots.append(shades)
     features = torch.cat([reference.features for reference in references], dim=1)
-    return ReferenceSpots(features, torch.cat(lightness, dim=1), torch.cat(spots, dim=1), exposure)
+    plain = features
+    if any(reference.plain is not reference.features for reference in references):
+        plain = torch.cat([reference.plain for reference in references], dim=1)
+    return ReferenceSpots(features, torch.cat(lightness, dim=1), torch.cat(spots, dim=1), exposure, plain)
 
 
 def _centred(features: Sequence[Tensor]) -> list[Tensor]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.network.correspondence import SIDE, Carried, Correspondence, ReferenceSpots
+from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric, ReferenceSpots
 
 STRIDES = (8, 16, 32)
 """Strides of the backbone's maps that the network gets."""
@@ -64,18 +64,18 @@ class Guidance(nn.Module):
     Args:
         backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s, with maps at strides 4, 8, 16 and 32.
         side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
+        metric: as :class:`~pdnla.network.correspondence.Correspondence`'s.
     """
 
-    def __init__(self, backbone: nn.Module, side: int = SIDE) -> None:
+    def __init__(self, backbone: nn.Module, side: int = SIDE, metric: Metric | None = None) -> None:
         super().__init__()
-        self.correspondence = Correspondence(backbone, side)
+        self.correspondence = Correspondence(backbone, side, metric)
 
     def encode_reference(self, reference: Tensor) -> ReferenceSpots:
         """Compute all that depends on the reference alone, sRGB ``(B, 3, H, W)`` in [-1, 1]."""
         spots: ReferenceSpots = self.correspondence.encode_reference(reference)
         return spots
 
-    @torch.no_grad()
     def forward(self, target: Tensor, reference: Tensor | ReferenceSpots, size: tuple[int, int]) -> Guide:
         """Return the guide of a target, at another size than its own if need be.
 
@@ -84,14 +84,22 @@ class Guidance(nn.Module):
             reference: in colour, ``(B, 3, H', W')`` in [-1, 1], or its code; one serves a batch.
             size: height and width of the guide, multiples of 16.
         """
+        return self.with_carried(target, reference, size)[0]
+
+    @torch.no_grad()
+    def with_carried(
+        self, target: Tensor, reference: Tensor | ReferenceSpots, size: tuple[int, int]
+    ) -> tuple[Guide, Carried]:
+        """Do what :meth:`forward` does and return the transferred colours at the target's own size too."""
         spots = reference if isinstance(reference, ReferenceSpots) else self.encode_reference(reference)
         carried, maps = self.correspondence.with_maps(target, spots)
         opinion, seen = second_opinion(maps, spots), shown(maps)
+        resized = carried
         if carried.chroma.shape[-2:] != size:
             both = torch.cat([carried.chroma, carried.confidence], dim=1)
             both = F.interpolate(both, size, mode="bilinear", align_corners=False, antialias=True)
-            carried = Carried(both[:, :2], both[:, 2:])
-        return guide(carried, opinion, seen)
+            resized = Carried(both[:, :2], both[:, 2:])
+        return guide(resized, opinion, seen), carried
 
 
 def guide(carried: Carried, opinion: Opinion, seen: tuple[Tensor, ...]) -> Guide:
@@ -125,7 +133,7 @@ def second_opinion(seen: tuple[Tensor, ...], reference: ReferenceSpots) -> Opini
     grid = deep[0].shape[-2:]
     queries = torch.cat([F.normalize(_at(level, grid), dim=1) for level in deep], dim=1).flatten(2).transpose(1, 2)
     channels = [level.shape[1] for level in deep]
-    keys = reference.features[..., -sum(channels) :].split(channels, dim=-1)
+    keys = reference.plain[..., -sum(channels) :].split(channels, dim=-1)
     keys_of_all = torch.cat([F.normalize(part, dim=-1) for part in keys], dim=-1)
     colours = reference.spots[..., -2:].mean(dim=2)
     rows = zip(queries, keys_of_all.expand(len(queries), -1, -1), colours.expand(len(queries), -1, -1), strict=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pdnla.network.construction import keeps_construction
-from pdnla.network.correspondence import SIDE
+from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.encoder import Encoder
 from pdnla.network.guide import HINTS, SHOWN, Guidance, Guide
@@ -129,13 +129,29 @@ class InformedPDNLA(PDNLA):
         backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s.
         channel: as :class:`~pdnla.network.PDNLA`'s.
         side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
+        share: weight of the network's chroma in the result; correspondence's own has the rest. Where both are wrong in
+            different ways, their mean is nearer to the truth than either.
+        learned: whether correspondence has a learned :class:`~pdnla.network.correspondence.Metric`.
+
+    Raises:
+        ValueError: the share is not over 0 and at most 1.
     """
 
-    def __init__(self, backbone: nn.Module, channel: int = 8, side: int = SIDE) -> None:
+    def __init__(
+        self, backbone: nn.Module, channel: int = 8, side: int = SIDE, share: float = 1.0, learned: bool = False
+    ) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"share {share}: must be over 0 and at most 1")
         super().__init__(channel)
         self.target_encoder = InformedEncoder(2 * channel, HINTS)
         self.refiner = GatedRefiner(channel)
-        self.guidance = Guidance(backbone, side)
+        self.guidance = Guidance(backbone, side, Metric() if learned else None)
+        self.share = share
+
+    @property
+    def correspondence(self) -> Correspondence:
+        """Its correspondence."""
+        return self.guidance.correspondence
 
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
         """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times."""
@@ -158,23 +174,50 @@ class InformedPDNLA(PDNLA):
 
     def stages(self, target: Tensor, reference: Tensor | ReferenceCode, guide: Guide | None = None) -> Stages:
         """Do what :meth:`forward` does and return every stage's result; the features are of the size of colouring."""
+        stages, carried = self._coloured(target, reference, guide)
+        mid, out = stages.mid, stages.out
+        if out.shape != target.shape:
+            mid = _painted(target, enlarged_chroma(target, mid))
+        elif self.share == 1:
+            return stages
+        return stages._replace(mid=mid, out=_painted(target, self._chroma(target, out, carried.chroma)))
+
+    def chroma(self, target: Tensor, reference: Tensor | ReferenceCode) -> Tensor:
+        """Return the a* and b* of :meth:`forward`'s ``out``, ``(B, 2, H, W)``, not clipped to sRGB."""
+        return self.carried(target, reference).chroma
+
+    def carried(self, target: Tensor, reference: Tensor | ReferenceCode) -> Carried:
+        """Return what :meth:`chroma` does, with the confidence of correspondence."""
+        stages, carried = self._coloured(target, reference, None)
+        return Carried(self._chroma(target, stages.out, carried.chroma), carried.confidence)
+
+    def _coloured(
+        self, target: Tensor, reference: Tensor | ReferenceCode, guide: Guide | None
+    ) -> tuple[Stages, Carried]:
+        """Return every stage's result at the size of colouring, and the transferred colours at the target's size."""
         check_picture(target, "target")
         if isinstance(reference, ReferenceCode):
             code = reference
         else:
             code = self.encode_reference(reference) if guide is None else self._without_spots(reference)
-        small = _shrunk(target, INNER) if guide is None else target
+        small = target
         if guide is None:
             if code.spots is None:
                 raise ValueError("the reference was encoded by a network without correspondence")
-            guide = self.guidance(target, code.spots, small.shape[-2:])
+            small = _shrunk(target, INNER)
+            guide, carried = self.guidance.with_carried(target, code.spots, (small.shape[-2], small.shape[-1]))
+        else:
+            carried = Carried(guide.chroma, guide.hints[:, 2:3])
         hints, *maps = (x.to(target.dtype) for x in (guide.hints, *guide.seen))
         features = self.target_encoder(small, hints, *maps)
         decoded, mid = self.decoder(features, code)
         out = self.refiner(painted(small, guide.chroma), mid, decoded)
-        if small is not target:
-            mid, out = enlarged(target, mid), enlarged(target, out)
-        return Stages(features, code.features, decoded, mid, out)
+        return Stages(features, code.features, decoded, mid, out), carried
+
+    def _chroma(self, target: Tensor, out: Tensor, carried: Tensor) -> Tensor:
+        """Return the result's a* and b* at the target's size, of I_out at the size of colouring and the transferred."""
+        chroma = enlarged_chroma(target, out) if out.shape != target.shape else _lab(out)[:, 1:]
+        return chroma if self.share == 1 else torch.lerp(carried.to(chroma.dtype), chroma, self.share)
 
     def _without_spots(self, reference: Tensor) -> ReferenceCode:
         check_picture(reference, "reference")
@@ -191,17 +234,29 @@ def _shrunk(picture: Tensor, side: int) -> Tensor:
     return F.interpolate(picture, size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def enlarged(target: Tensor, result: Tensor) -> Tensor:
-    """Return the grey target in the chroma of a smaller result, which follows the target's edges.
+def enlarged_chroma(target: Tensor, result: Tensor) -> Tensor:
+    """Return the a* and b* of a smaller result at the target's size, which follow its edges, ``(B, 2, H, W)``.
 
     Args:
-        target: sRGB in [-1, 1], ``(B, 3, H, W)``.
+        target: grey sRGB in [-1, 1], ``(B, 3, H, W)``.
         result: sRGB in about [-1, 1], ``(B, 3, h, w)``.
     """
     with torch.autocast(target.device.type, enabled=False):
-        full = kornia.color.rgb_to_lab((at_least_float32(target) + 1) / 2)[:, :1]
-        chroma = kornia.color.rgb_to_lab((at_least_float32(result) + 1) / 2)[:, 1:]
-        chroma = F.interpolate(chroma, full.shape[-2:], mode="bilinear", align_corners=False)
-        chroma = kornia.filters.guided_blur(full / 100, chroma, 5, _EDGE)
-        rgb: Tensor = kornia.color.lab_to_rgb(torch.cat([full, chroma], dim=1), clip=True)
+        lightness = _lab(target)[:, :1]
+        chroma = F.interpolate(_lab(result)[:, 1:], lightness.shape[-2:], mode="bilinear", align_corners=False)
+        filtered: Tensor = kornia.filters.guided_blur(lightness / 100, chroma, 5, _EDGE)
+        return filtered
+
+
+def _lab(picture: Tensor) -> Tensor:
+    """Return CIELAB of sRGB in [-1, 1], ``(B, 3, H, W)``."""
+    with torch.autocast(picture.device.type, enabled=False):
+        lab: Tensor = kornia.color.rgb_to_lab((at_least_float32(picture) + 1) / 2)
+        return lab
+
+
+def _painted(target: Tensor, chroma: Tensor) -> Tensor:
+    """Do what :func:`~pdnla.network.semantic.painted` does, with gradients."""
+    with torch.autocast(target.device.type, enabled=False):
+        rgb: Tensor = kornia.color.lab_to_rgb(torch.cat([_lab(target)[:, :1], chroma], dim=1), clip=True)
         return (rgb * 2 - 1).to(target.dtype)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pdnla.network.construction import keeps_construction
-from pdnla.network.correspondence import SIDE, Carried, Correspondence, ReferenceSpots, join_spots
+from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric, ReferenceSpots, join_spots
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.pdnla import PDNLA, Colorization, check_picture
 
@@ -17,15 +17,16 @@ _CHROMA = 100.0  # a* and b* divided by this are about as large as the network's
 
 @keeps_construction
 class SemanticWarp(nn.Module):
-    """Semantic correspondence with the interface of a network, without training and refinement.
+    """Semantic correspondence with the interface of a network, without refinement.
 
     Args:
         backbone: see :class:`~pdnla.network.correspondence.Correspondence`.
+        learned: whether it has a learned :class:`~pdnla.network.correspondence.Metric`.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, learned: bool = False) -> None:
         super().__init__()
-        self.correspondence = Correspondence(backbone)
+        self.correspondence = Correspondence(backbone, metric=Metric() if learned else None)
 
     def encode_reference(self, reference: Tensor) -> ReferenceSpots:
         """Compute all that depends only on the reference, ``(B, 3, H, W)`` in [-1, 1], for repeated use."""

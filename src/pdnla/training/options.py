@@ -25,6 +25,7 @@ _PRECISION = one_of("auto", "32-true", "bf16-mixed", "64-true", "bf16-true", "32
 _VALIDATION = (
     integer(1) | Rule("a part of an epoch", lambda value: isinstance(value, float) and 0 < value <= 1)
 )._replace(requirement="a whole number of steps of at least 1, or a part of an epoch above 0 and at most 1.0")
+_SHARE = Rule("a number above 0 and at most 1", lambda value: above(0).holds(value) and value <= 1)
 
 OPTIONS: dict[str, Rule] = {
     "name": TEXT | integer(),
@@ -45,6 +46,8 @@ OPTIONS: dict[str, Rule] = {
     # conf/model
     "model.channel": integer(1),
     "model.side": integer(1),
+    "model.share": _SHARE,
+    "model.learned": BOOLEAN,
     "model.backbone.name": TEXT,
     # conf/optim
     **{
