@@ -106,10 +106,15 @@ def test_confidence_is_high_for_the_same_picture_and_low_for_noise(
     assert 0 <= noise.min() <= noise.mean() < 0.5 * own.mean() < own.max() <= 1
 
 
+@pytest.mark.parametrize("learned", [False, True])
 def test_a_reference_that_shares_nothing_leaves_the_picture_close_to_grey(
-    correspondence: Correspondence, chelsea: Tensor
+    learned: bool, backbone: Backbone, chelsea: Tensor
 ) -> None:
     torch.manual_seed(0)
+    correspondence = Correspondence(backbone, SIDE, Metric() if learned else None)
+    if correspondence.metric is not None:  # its cosines are high between any two cells
+        correspondence.metric.down.fill_(1.0)
+        correspondence.metric.up.fill_(1.0)
     noise = torch.rand_like(chelsea) * 2 - 1
     red = torch.stack([noise[:, 0].abs(), -noise[:, 0].abs(), -noise[:, 0].abs()], dim=1)
     tint = correspondence(grey(chelsea), red).chroma.norm(dim=1).mean()

@@ -40,6 +40,7 @@ _TEXTURE = 0.3  # weight of the finest features relative to luminance, in the fi
 _SHADES = [0, *range(1, 2 * len(WINDOWS), 2)]  # of a spot's appearance, the luminances
 _CONTRASTS = [*range(2, 2 * len(WINDOWS) + 1, 2)]  # and their standard deviations
 _TRUST = (0.28, 0.38)  # mean best cosine of unrelated pictures, and of sufficiently similar ones
+_SAMPLE = 4  # with a learned metric, every fourth cell tells whether a reference is suitable
 _DISAGREEMENT = 20.0  # standard deviation of the candidates' a*b* at which confidence falls to 1/e
 _LEAST = 1e-3  # least confidence of a spot, so that no window has the weight 0
 _SMOOTHING = 15  # side of the windows that smooth outliers, in spots
@@ -73,9 +74,6 @@ class Metric(nn.Module):
         channels: of the features.
         rank: of the matrix V U.
     """
-
-    trust = (0.40, 0.47)
-    """Mean best cosine of unrelated pictures, and of sufficiently similar ones."""
 
     def __init__(self, channels: int = sum(CHANNELS), rank: int = RANK) -> None:
         super().__init__()
@@ -192,7 +190,8 @@ class Correspondence(nn.Module):
             full, lightness = _lightness((grey + 1) / 2), _lightness((resized + 1) / 2)
             maps = self._features(resized)
             features = _centred(maps)
-            cells = self._compared(self._cells(features, lightness))
+            plain = self._cells(features, lightness)
+            cells = self._compared(plain)
             compared = match_exposure(lightness, code.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten(1)
             per_cell = CELL // FINE
@@ -202,9 +201,11 @@ class Correspondence(nn.Module):
             for row in range(len(target)):
                 own = ReferenceSpots(*(part[row if len(part) > 1 else 0] for part in code))
                 places, cosine = self._carry(cells[row], shades[row], queries[row], own)
+                if self.metric is not None:  # the backbone's own features tell how suitable a reference is
+                    cosine = _best_cosines(plain[row, ::_SAMPLE], own.plain).mean()
                 chroma.append(places)
                 cosines.append(cosine)
-            strange, familiar = _TRUST if self.metric is None else self.metric.trust
+            strange, familiar = _TRUST
             trust = ((torch.stack(cosines) - strange) / (familiar - strange)).clamp(0, 1).view(-1, 1, 1, 1)
             carried = torch.stack(chroma).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
             spots = F.avg_pool2d(lightness, FINE)
@@ -365,7 +366,12 @@ def likeness(target: Tensor, reference: Tensor) -> float:
         target: the target's cells, ``(N, D)``, from :meth:`Correspondence.view`.
         reference: the reference's, ``(M, D)``.
     """
-    return float(torch.cat([(target[part] @ reference.T).amax(dim=1) for part in _parts(len(target))]).mean())
+    return float(_best_cosines(target, reference).mean())
+
+
+def _best_cosines(target: Tensor, reference: Tensor) -> Tensor:
+    """Return the cosine of each cell of a target, ``(N, D)``, with the most similar one of a reference, ``(M, D)``."""
+    return torch.cat([(target[part] @ reference.T).amax(dim=1) for part in _parts(len(target))])
 
 
 def join_spots(references: Sequence[ReferenceSpots]) -> ReferenceSpots:
