@@ -20,22 +20,20 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from pdnla.backbones import load_backbone
 from pdnla.data.held_out import person, without_held_out
-from pdnla.data.photographs import is_grey
-from pdnla.images.io import list_images, read_image
+from pdnla.data.photographs import open_colour, to_tensor
+from pdnla.errors import UserError
+from pdnla.images.io import list_images
 from pdnla.memory import keep_freed_memory
 from pdnla.network import SemanticWarp
-from pdnla.network.correspondence import CELL, FINE, Correspondence, Metric
+from pdnla.network.correspondence import CELL, FINE, PENALTY, SIDE, TEMPERATURE, Correspondence, Metric, match_exposure
 from pdnla.weights import save_weights
 
-SHARPNESS, PENALTY = 160.0, 0.3
-"""Those of correspondence's coarse attention, and of a difference of L*/100 in it."""
 QUERIES, DISTRACTORS = 160, 400
 """Cells of a target in a step, and cells of another photograph beside a reference's."""
 BATCH = 12
@@ -68,8 +66,7 @@ class Photograph(NamedTuple):
 
 def cells_of(correspondence: Correspondence, picture: Image.Image, rng: random.Random) -> Cells:
     """Return every second cell of a picture in each direction."""
-    pixels = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-    view, spots = correspondence.view_and_spots(pixels)
+    view, spots = correspondence.view_and_spots(to_tensor(picture)[None] / 127.5 - 1)
     window = math.isqrt(spots.spots.shape[2])
     margin = (window - CELL // FINE) // 2
     own = slice(margin, window - margin)
@@ -109,17 +106,20 @@ def keep(paths: list[Path], folder: Path) -> list[tuple[Path, Photograph]]:
     for index, path in enumerate(paths):
         file = folder / f"{index:06d}.pt"
         if not file.exists():
-            picture = read_image(path).rgb()
-            rng = random.Random(index)
-            found = None
-            if not is_grey(picture):
+            rng, found = random.Random(index), None
+            try:
+                picture = open_colour(path, SIDE)
+            except UserError as error:
+                print(f"left out: {error}", flush=True)
+                continue
+            if picture is not None:
                 with torch.inference_mode():
                     found = [tuple(cells_of(correspondence, p, rng)) for p in (picture, changed(picture, rng))]
             torch.save({"path": str(path), "cells": found}, file.with_suffix(".part"))
             file.with_suffix(".part").replace(file)
         content = torch.load(file, weights_only=True)
         if content["path"] != str(path):
-            raise SystemExit(f"{folder}: was made of other photographs; name another folder for --kept")
+            raise UserError(f"--kept {folder}: was made of other photographs; name another folder")
         if content["cells"] is not None:
             kept.append((path, Photograph(*(Cells(*part) for part in content["cells"]))))
         if (index + 1) % 200 == 0:
@@ -167,12 +167,11 @@ class Pairs:
 
 def loss(metric: nn.Module, target: Cells, reference: Cells, queries: Tensor) -> Tensor:
     """Return the loss of some cells of a target, see above."""
-    (mean, deviation), (new_mean, new_deviation) = target.exposure, reference.exposure
-    gain = (new_deviation / deviation.clamp(min=1e-3)).clamp(0.5, 2)
-    lightness = (target.lightness[queries].float() - mean) * gain + new_mean
+    lightness = target.lightness[queries].float().view(1, 1, 1, -1)
+    lightness = match_exposure(lightness, reference.exposure[None], target.exposure[None]).flatten()
     cosines = metric(target.features[queries].float()) @ metric(reference.features.float()).T
     away = (lightness[:, None] - reference.lightness.float()[None]).abs()
-    weights = (SHARPNESS * (cosines - PENALTY * away)).softmax(dim=1)
+    weights = (TEMPERATURE * (cosines - PENALTY * away)).softmax(dim=1)
     truth, chroma = target.chroma[queries].float(), reference.chroma.float()
     each = (torch.cdist(truth, chroma).square() + _FLAT).sqrt()
     of_mean = ((weights @ chroma - truth).square().sum(dim=1) + _FLAT).sqrt()
@@ -196,8 +195,8 @@ def train(
         if step % 100 == 0 or step == steps:
             with torch.no_grad():
                 each = [loss(metric, own, other, torch.arange(len(own.lightness))) for own, other in held]
-            error = sum(map(float, each)) / max(1, len(each))
-            print(f"step {step}: validation {error:.3f}, {time.monotonic() - began:.0f} s", flush=True)
+            error = f"{sum(map(float, each)) / len(each):.3f}" if each else "none"
+            print(f"step {step}: validation {error}, {time.monotonic() - began:.0f} s", flush=True)
         if step == steps:
             break
         optimizer.param_groups[0]["lr"] = lr * min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / steps)) / 2
@@ -221,6 +220,18 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    try:
+        run(options)
+    except UserError as error:
+        parser.error(str(error))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train and write the weights.
+
+    Raises:
+        UserError: a folder cannot be read, or none holds a photograph in colour.
+    """
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     keep_freed_memory()
@@ -234,7 +245,10 @@ def main() -> None:
     network = SemanticWarp(load_backbone(), learned=True)
     metric = network.correspondence.metric
     assert metric is not None
-    train(metric, keep(paths, options.kept), options.steps, options.lr)
+    photographs = keep(paths, options.kept)
+    if not photographs:
+        raise UserError(f"--roots {options.roots[0]}: holds no photographs in colour; name another folder")
+    train(metric, photographs, options.steps, options.lr)
     save_weights(network.eval(), options.file, f"scripts/train_metric.py, {options.steps} steps", half=True)
 
 

@@ -53,11 +53,14 @@ def test_its_command_keeps_cells_goes_on_and_writes_weights(
         (tmp_path / "photographs" / str(number % 2)).mkdir(parents=True, exist_ok=True)
         picture = Image.fromarray(getattr(data, name)()).resize((96, 64))
         picture.save(tmp_path / "photographs" / str(number % 2) / f"{name}.png")
+    (tmp_path / "photographs" / "0" / "broken.jpg").write_bytes(b"no picture")
     weights, kept = tmp_path / "metric.safetensors", tmp_path / "kept"
     command = ["train_metric.py", str(weights), "--roots", str(tmp_path / "photographs"), "--kept", str(kept)]
     monkeypatch.setattr(sys, "argv", [*command, "--steps", "2", "--threads", "1"])
     train_metric.main()
-    assert "step 2: validation" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "step 2: validation" in output
+    assert f"left out: {tmp_path / 'photographs' / '0' / 'broken.jpg'}" in output
     network = load_network(weights)
     assert isinstance(network, SemanticWarp)
     metric = network.correspondence.metric
@@ -65,8 +68,14 @@ def test_its_command_keeps_cells_goes_on_and_writes_weights(
     assert metric.up.abs().sum() > 0
     first = {file: file.stat().st_mtime_ns for file in kept.iterdir()}
     assert len(first) == 4
-    train_metric.main()
+    train_metric.main()  # what is kept is not computed again
     assert {file: file.stat().st_mtime_ns for file in kept.iterdir()} == first
+
+    (tmp_path / "photographs" / "1" / "coffee.png").unlink()
+    with pytest.raises(SystemExit) as stopped:
+        train_metric.main()
+    assert stopped.value.code == 2
+    assert f"--kept {kept}: was made of other photographs" in capsys.readouterr().err
 
 
 def test_a_changed_view_is_a_part_of_the_picture() -> None:

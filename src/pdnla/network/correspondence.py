@@ -30,9 +30,10 @@ CHANNELS = (24, 40, 112, 320)
 """Channels of the frozen network's maps that a learned metric takes, EfficientNet-Lite0's."""
 RANK = 64
 """Rank of the learned metric's matrix."""
+TEMPERATURE, PENALTY = 160.0, 0.3
+"""Factors of the coarse attention's logits, and of a difference of L*/100 in them."""
 _MULTIPLE = 32  # the frozen network's largest stride
 _LEVELS = (0.5, 1.0, 1.0, 1.0)  # weights of the features, fine to coarse
-_TEMPERATURE, _PENALTY = 160.0, 0.3  # of the coarse attention, and of a luminance difference in it
 _SHARPNESS = 40.0  # of the fine attention
 _CANDIDATES = 4  # cells in the fine attention
 _MARGIN = 1  # further spots around a candidate cell
@@ -242,7 +243,7 @@ class Correspondence(nn.Module):
         for part in _parts(len(cells)):
             cosines = cells[part] @ reference.features.T
             distance = (shades[part, None] - reference.lightness[None]).abs_()
-            logits = torch.add(cosines, distance, alpha=-_PENALTY).mul_(_TEMPERATURE)
+            logits = torch.add(cosines, distance, alpha=-PENALTY).mul_(TEMPERATURE)
             if log_prior is not None:
                 logits += log_prior
             best = logits.topk(min(_CANDIDATES, logits.shape[1]), dim=1)

@@ -177,10 +177,10 @@ class InformedPDNLA(PDNLA):
         stages, carried = self._coloured(target, reference, guide)
         mid, out = stages.mid, stages.out
         if out.shape != target.shape:
-            mid = _painted(target, enlarged_chroma(target, mid))
+            mid = painted(target, enlarged_chroma(target, mid))
         elif self.share == 1:
             return stages
-        return stages._replace(mid=mid, out=_painted(target, self._chroma(target, out, carried.chroma)))
+        return stages._replace(mid=mid, out=painted(target, self._chroma(target, out, carried.chroma)))
 
     def chroma(self, target: Tensor, reference: Tensor | ReferenceCode) -> Tensor:
         """Return the a* and b* of :meth:`forward`'s ``out``, ``(B, 2, H, W)``, not clipped to sRGB."""
@@ -253,10 +253,3 @@ def _lab(picture: Tensor) -> Tensor:
     with torch.autocast(picture.device.type, enabled=False):
         lab: Tensor = kornia.color.rgb_to_lab((at_least_float32(picture) + 1) / 2)
         return lab
-
-
-def _painted(target: Tensor, chroma: Tensor) -> Tensor:
-    """Do what :func:`~pdnla.network.semantic.painted` does, with gradients."""
-    with torch.autocast(target.device.type, enabled=False):
-        rgb: Tensor = kornia.color.lab_to_rgb(torch.cat([_lab(target)[:, :1], chroma], dim=1), clip=True)
-        return (rgb * 2 - 1).to(target.dtype)

@@ -481,13 +481,7 @@ def _offers(still: Still, sentence: str) -> list[Any]:
     gallery = gr.Gallery(thumbnails or None, visible=_visible(thumbnails), selected_index=0 if thumbnails else None)
     reference = still.choose(still.chosen) if thumbnails else None
     together = gr.Checkbox(visible=_visible(len(thumbnails) > 1))
-    return [
-        gallery,
-        together,
-        gr.Image(reference),
-        _say(sentence),
-        _column(shown=still.editor is not None),
-    ]
+    return [gallery, together, gr.Image(reference), _say(sentence), _column(shown=still.editor is not None)]
 
 
 def _comparing(still: Still) -> str:
