@@ -5,7 +5,8 @@ import pytest
 import torch
 from skimage.color import lab2rgb, rgb2lab
 
-from pdnla.images.color import grey, lab_to_rgb, lab_to_rgb_in_gamut, replace_luminance, rgb_to_lab
+from pdnla.images.color import grey, lab_to_rgb, lab_to_rgb_in_gamut, lightness, replace_luminance, rgb_to_lab
+from pdnla.network.layers import grey_lightness
 
 
 def image(array: np.ndarray) -> torch.Tensor:
@@ -113,3 +114,10 @@ def test_black_and_white_have_no_chroma() -> None:
 def test_scikit_image_agrees_on_colours_that_fit() -> None:
     lab = np.array([[[50.0, 20.0, -30.0], [80.0, -20.0, 40.0], [20.0, 5.0, 5.0]]])
     assert np.allclose(channels_last(lab_to_rgb_in_gamut(image(lab))), lab2rgb(lab), atol=1e-3)
+
+
+def test_the_lightness_of_grey_is_that_of_the_whole_conversion() -> None:
+    picture = torch.linspace(0, 1, 1000).view(1, 1, 20, 50).expand(1, 3, -1, -1)
+    assert (lightness(picture) - rgb_to_lab(picture)[:, :1]).abs().max() < 1e-3
+    layer = grey_lightness(picture[:, :1])
+    assert (100 * layer - lightness(picture)).abs().max() < 1e-3

@@ -404,7 +404,7 @@ def frame_input(picture: Picture, side: int | str, aspect: Fraction = Fraction(1
 
 def motion_grey(frame: Tensor) -> NDArray[np.uint8]:
     """Return a frame in the form for motion estimation: L* · 2.55, ``(h, w)``."""
-    lightness = color.rgb_to_lab(frame)[0, 0] * 2.55
+    lightness = color.lightness(frame)[0, 0] * 2.55
     values: NDArray[np.uint8] = lightness.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     return values
 
@@ -463,7 +463,7 @@ def colour_shot(
             inputs[:] = [frame_input(picture, colorizer.size).to(colorizer.device) for picture in block]
             chroma = stabiliser.colour([motion_grey(x) for x in inputs])
             for picture, x, own in zip(block, inputs, chroma, strict=True):
-                plane = ChromaPlane.fit(color.rgb_to_lab(x)[:, :1], _as_maps(own, x.device), size)
+                plane = ChromaPlane.fit(color.lightness(x), _as_maps(own, x.device), size)
                 yield paint(picture, plane, x.device)
             step = STEP
 
@@ -481,7 +481,7 @@ def carried_frame(picture: Picture, before: Picture) -> Picture:
     motion = Finder().between(*(motion_grey(x) for x in inputs))
     chroma = motion.carry(given_colours(before, inputs[1]).chroma)
     cpu = torch.device("cpu")
-    plane = ChromaPlane.fit(color.rgb_to_lab(inputs[0])[:, :1], _as_maps(chroma, cpu), picture.size)
+    plane = ChromaPlane.fit(color.lightness(inputs[0]), _as_maps(chroma, cpu), picture.size)
     return Picture(paint(picture, plane, cpu).convert("RGB"))
 
 
@@ -520,7 +520,7 @@ def _colour(
                 if begin == shots[shot].start:
                     stabiliser.cut()
                 inputs = [frame_input(frame.picture, film.size, source.aspect).to(colorizer.device) for frame in block]
-                lightness = [color.rgb_to_lab(x)[:, :1] for x in inputs]
+                lightness = [color.lightness(x) for x in inputs]
                 greys = [motion_grey(x) for x in inputs]
                 owns = [
                     partial(_given, given[frame.number], x)
@@ -696,7 +696,7 @@ def _planes(grey: Tensor, lightness: Tensor, chroma: Tensor, across: int, down: 
         rows = functional.avg_pool2d(rows, (2, 1), ceil_mode=True)
     full = rows.shape[-2]
     plane = ChromaPlane.fit(lightness, chroma, (width, full))
-    light = color.rgb_to_lab(rows.expand(1, 3, -1, -1))[:, :1]
+    light = color.lightness(rows)
     maps = torch.cat([rows, plane.rows(0, full, light)], dim=1)
     if across == 2:
         maps = functional.pad(maps, (1, 1, 0, 0), mode="replicate")

@@ -55,7 +55,7 @@ def write_review(
         references.use(shot.references)
         x = frame_input(picture, film.size).to(colorizer.device)
         chroma = colorizer.estimate(x).chroma
-        plane = ChromaPlane.fit(color.rgb_to_lab(x)[:, :1], chroma, picture.size)
+        plane = ChromaPlane.fit(color.lightness(x), chroma, picture.size)
         coloured = paint(picture, plane, x.device)
         figures = [_figure(coloured, f"shot {number + 1}: frames {shot.start} to {shot.end - 1}")]
         for path, score in zip(shot.references, scores, strict=True):

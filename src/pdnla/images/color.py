@@ -25,6 +25,16 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
     return lab
 
 
+def lightness(grey: Tensor) -> Tensor:
+    """Return L* in [0, 100] of a grey picture, sRGB in [0, 1], ``(..., 3, H, W)``, as ``(..., 1, H, W)``.
+
+    The same as :func:`rgb_to_lab`'s for three equal channels, in a fraction of the time.
+    """
+    value = at_least_float32(grey[..., :1, :, :])
+    linear = torch.where(value > 0.04045, ((value + 0.055) / 1.055) ** 2.4, value / 12.92)
+    return torch.where(linear > 0.008856, 116 * linear.clamp(min=0.008856) ** (1 / 3) - 16, 903.3 * linear)
+
+
 def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
     """Convert CIELAB, ``(..., 3, H, W)``, to sRGB; ``clip`` limits each channel to [0, 1]."""
     with torch.autocast(lab.device.type, enabled=False):

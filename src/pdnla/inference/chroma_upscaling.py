@@ -41,9 +41,11 @@ class ChromaPlane(NamedTuple):
         if (width, height) == size:
             return cls(torch.cat([torch.zeros_like(chroma), chroma, chroma, chroma], dim=1), size)
         guide = lightness / 100
-        guide_mean, chroma_mean = _window_mean(guide), _window_mean(chroma)
-        variance = (_window_mean(guide**2) - guide_mean**2).clamp(min=0)
-        covariance = _window_mean(guide * chroma) - guide_mean * chroma_mean
+        moments = _window_mean(torch.cat([guide, guide**2, chroma, guide * chroma], dim=1))
+        count = chroma.shape[1]
+        guide_mean, square_mean, chroma_mean, product_mean = moments.split([1, 1, count, count], dim=1)
+        variance = (square_mean - guide_mean**2).clamp(min=0)
+        covariance = product_mean - guide_mean * chroma_mean
         slope = _window_mean(covariance / (variance + _EPSILON))
         offset = chroma - slope * guide
         return cls(torch.cat([slope, offset, -_window_max(-chroma), _window_max(chroma)], dim=1), size)
@@ -79,9 +81,23 @@ def _shrink(x: Tensor, height: int, width: int) -> Tensor:
 
 def _window_mean(x: Tensor) -> Tensor:
     """Return the mean over each pixel and its neighbours inside the picture."""
-    return functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+    for dim in (-2, -1):
+        count = torch.full((x.shape[dim],), 3.0, device=x.device)
+        count[0] -= 1
+        count[-1] -= 1
+        total = x.clone()
+        total.narrow(dim, 1, x.shape[dim] - 1).add_(x.narrow(dim, 0, x.shape[dim] - 1))
+        total.narrow(dim, 0, x.shape[dim] - 1).add_(x.narrow(dim, 1, x.shape[dim] - 1))
+        x = total / (count if dim == -1 else count[:, None])
+    return x
 
 
 def _window_max(x: Tensor) -> Tensor:
     """Return the largest value among each pixel and its neighbours."""
-    return functional.max_pool2d(x, 3, stride=1, padding=1)
+    for dim in (-2, -1):
+        most, last = x.clone(), x.shape[dim] - 1
+        for begin, other in ((1, 0), (0, 1)):
+            part = most.narrow(dim, begin, last)
+            torch.maximum(part, x.narrow(dim, other, last), out=part)
+        x = most
+    return x

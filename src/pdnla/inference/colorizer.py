@@ -270,7 +270,7 @@ class Colorizer:
         with torch.inference_mode():
             grey = network_input(_as_picture(target), self.size, grey=True).to(self.device)
             colours = None if reference is None else network_input(_as_picture(reference), self.size, grey=False)
-            return WorkingColours(color.rgb_to_lab(grey)[:, :1], self.predict(grey, colours))
+            return WorkingColours(color.lightness(grey), self.predict(grey, colours))
 
     def paint(self, target: Image.Image | Picture, plane: ChromaPlane) -> Image.Image:
         """Return ``target`` with its own L* and the chroma of ``plane``, like :meth:`colorize`.
@@ -310,7 +310,7 @@ class Colorizer:
                     colours = torch.cat([network_input(guides[i], self.size, grey=False) for i in indices])
                 grey = grey.to(self.device)
                 chroma = self.predict(grey, colours)
-                lightness = color.rgb_to_lab(grey)[:, :1]
+                lightness = color.lightness(grey)
                 for row, index in enumerate(indices):
                     plane = ChromaPlane.fit(lightness[row : row + 1], chroma[row : row + 1], pictures[index].size)
                     results[index] = paint(pictures[index], plane, self.device)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.network.layers import at_least_float32
+from pdnla.network.layers import at_least_float32, grey_lightness
 
 SIDE = 448
 """Pictures are matched at about ``SIDE``² pixels, the size that suits the frozen network's features best."""
@@ -36,6 +36,7 @@ _MULTIPLE = 32  # the frozen network's largest stride
 _LEVELS = (0.5, 1.0, 1.0, 1.0)  # weights of the features, fine to coarse
 _SHARPNESS = 40.0  # of the fine attention
 _CANDIDATES = 4  # cells in the fine attention
+_GROUP = 8  # columns among which only the largest value is compared with those of other groups
 _MARGIN = 1  # further spots around a candidate cell
 _TEXTURE = 0.3  # weight of the finest features relative to luminance, in the fine matching
 _SHADES = [0, *range(1, 2 * len(WINDOWS), 2)]  # of a spot's appearance, the luminances
@@ -188,12 +189,12 @@ class Correspondence(nn.Module):
         with torch.autocast(target.device.type, enabled=False):
             grey = at_least_float32(target)[:, :1]
             resized = self._resized(grey)
-            full, lightness = _lightness((grey + 1) / 2), _lightness((resized + 1) / 2)
+            full, shrunk = grey_lightness((grey + 1) / 2), grey_lightness((resized + 1) / 2)
             maps = self._features(resized)
             features = _centred(maps)
-            plain = self._cells(features, lightness)
+            plain = self._cells(features, shrunk)
             cells = self._compared(plain)
-            compared = match_exposure(lightness, code.exposure)
+            compared = match_exposure(shrunk, code.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten(1)
             per_cell = CELL // FINE
             queries = F.unfold(self._appearance(compared, features[0]), per_cell, stride=per_cell)
@@ -209,7 +210,7 @@ class Correspondence(nn.Module):
             strange, familiar = _TRUST
             trust = ((torch.stack(cosines) - strange) / (familiar - strange)).clamp(0, 1).view(-1, 1, 1, 1)
             carried = torch.stack(chroma).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
-            spots = F.avg_pool2d(lightness, FINE)
+            spots = F.avg_pool2d(shrunk, FINE)
             carried = F.fold(carried, spots.shape[-2:], per_cell, stride=per_cell)
             confidence = carried[:, 2:].clamp(0, 1)
             carried = trust * torch.cat([smooth_outliers(spots, carried[:, :2], confidence), confidence], dim=1)
@@ -246,14 +247,14 @@ class Correspondence(nn.Module):
             logits = torch.add(cosines, distance, alpha=-PENALTY).mul_(TEMPERATURE)
             if log_prior is not None:
                 logits += log_prior
-            best = logits.topk(min(_CANDIDATES, logits.shape[1]), dim=1)
+            values, chosen = largest(logits, min(_CANDIDATES, logits.shape[1]))
             # The softmax over the spots is the same with the coarse attention's logits as with its logarithm, and
             # without the part of the squared distance that belongs to the own spot alone.
-            prior = best.values - best.values[:, :1]
-            products = queries[part] @ appearance[best.indices].flatten(1, 2).transpose(1, 2)
-            scores = (prior.unsqueeze(-1) - _SHARPNESS * squared[best.indices]).flatten(1).unsqueeze(1)
+            prior = values - values[:, :1]
+            products = queries[part] @ appearance[chosen].flatten(1, 2).transpose(1, 2)
+            scores = (prior.unsqueeze(-1) - _SHARPNESS * squared[chosen]).flatten(1).unsqueeze(1)
             weights = scores.add(products, alpha=2 * _SHARPNESS).softmax(dim=-1)
-            yield SpotAttention(best.indices, weights, cosines.gather(1, best.indices)), cosines.amax(dim=1)
+            yield SpotAttention(chosen, weights, cosines.gather(1, chosen)), cosines.amax(dim=1)
 
     @torch.no_grad()
     def view(self, picture: Tensor) -> View:
@@ -375,6 +376,23 @@ def _best_cosines(target: Tensor, reference: Tensor) -> Tensor:
     return torch.cat([(target[part] @ reference.T).amax(dim=1) for part in _parts(len(target))])
 
 
+def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the largest values of each row, ``(N, M)``, in descending order, and their columns: topk, but faster.
+
+    Columns form groups. The largest values are in as many groups, those with the largest maxima.
+    """
+    rows, columns = x.shape
+    groups = -(-columns // _GROUP)
+    if groups <= count:
+        values, places = x.topk(count, dim=1)
+        return values, places
+    x = F.pad(x, (0, groups * _GROUP - columns), value=-math.inf).view(rows, _GROUP, groups)
+    chosen = x.amax(dim=1).topk(count, dim=1, sorted=False).indices
+    values, places = x.gather(2, chosen.unsqueeze(1).expand(-1, _GROUP, -1)).flatten(1).topk(count, dim=1)
+    found = places // count * groups + chosen.gather(1, places % count)
+    return values, found.clamp(max=columns - 1)  # which matters where all else in a row is -inf too
+
+
 def join_spots(references: Sequence[ReferenceSpots]) -> ReferenceSpots:
     """Return one encoded reference with the places of several, each of one picture.
 
@@ -472,12 +490,6 @@ def _sums(x: Tensor, count: int, dim: int) -> Tensor:
             return total
         x = x.narrow(dim, 0, x.shape[dim] - size) + x.narrow(dim, size, x.shape[dim] - size)
         size *= 2
-
-
-def _lightness(grey: Tensor) -> Tensor:
-    """Return L*/100 of grey sRGB values in [0, 1]."""
-    linear = torch.where(grey > 0.04045, ((grey + 0.055) / 1.055) ** 2.4, grey / 12.92)
-    return torch.where(linear > 0.008856, 1.16 * linear.clamp(min=0.008856) ** (1 / 3) - 0.16, 9.033 * linear)
 
 
 def _exposure(lightness: Tensor) -> Tensor:

@@ -6,17 +6,16 @@ from dataclasses import replace
 from itertools import pairwise
 
 import kornia.color
-import kornia.filters
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pdnla.network.construction import keeps_construction
-from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric
+from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric, guided_filter
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.encoder import Encoder
 from pdnla.network.guide import HINTS, SHOWN, Guidance, Guide
-from pdnla.network.layers import SLOPE, at_least_float32
+from pdnla.network.layers import SLOPE, at_least_float32, grey_lightness
 from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages, check_picture
 from pdnla.network.refiner import Refiner
 from pdnla.network.semantic import painted, with_all_places
@@ -242,10 +241,9 @@ def enlarged_chroma(target: Tensor, result: Tensor) -> Tensor:
         result: sRGB in about [-1, 1], ``(B, 3, h, w)``.
     """
     with torch.autocast(target.device.type, enabled=False):
-        lightness = _lab(target)[:, :1]
-        chroma = F.interpolate(_lab(result)[:, 1:], lightness.shape[-2:], mode="bilinear", align_corners=False)
-        filtered: Tensor = kornia.filters.guided_blur(lightness / 100, chroma, 5, _EDGE)
-        return filtered
+        guide = grey_lightness((at_least_float32(target[:, :1]) + 1) / 2)
+        chroma = F.interpolate(_lab(result)[:, 1:], guide.shape[-2:], mode="bilinear", align_corners=False)
+        return guided_filter(guide, chroma, 5, _EDGE)
 
 
 def _lab(picture: Tensor) -> Tensor:

@@ -21,6 +21,12 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def grey_lightness(grey: Tensor) -> Tensor:
+    """Return L*/100 of grey sRGB values in [0, 1], of any shape."""
+    linear = torch.where(grey > 0.04045, ((grey + 0.055) / 1.055) ** 2.4, grey / 12.92)
+    return torch.where(linear > 0.008856, 1.16 * linear.clamp(min=0.008856) ** (1 / 3) - 0.16, 9.033 * linear)
+
+
 class EqualConv2d(nn.Module):
     """Equalised convolution: the weight ~ N(0, 1) is scaled by ``1 / sqrt(in * k^2)`` at run time (Karras et al. 2018).
 

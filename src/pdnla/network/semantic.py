@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pdnla.network.construction import keeps_construction
 from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric, ReferenceSpots, join_spots
 from pdnla.network.decoder import ReferenceCode
-from pdnla.network.layers import at_least_float32
+from pdnla.network.layers import at_least_float32, grey_lightness
 from pdnla.network.pdnla import PDNLA, Colorization, check_picture
 
 _CHROMA = 100.0  # a* and b* divided by this are about as large as the network's other inputs
@@ -101,6 +101,6 @@ def with_all_places(codes: Sequence[ReferenceCode]) -> list[ReferenceCode]:
 def painted(target: Tensor, chroma: Tensor) -> Tensor:
     """Return the grey target with a* and b*, ``(B, 2, H, W)``: sRGB clipped to [-1, 1], ``(B, 3, H, W)``."""
     with torch.autocast(target.device.type, enabled=False):
-        lightness = kornia.color.rgb_to_lab((at_least_float32(target) + 1) / 2)[:, :1]
-        rgb: Tensor = kornia.color.lab_to_rgb(torch.cat([lightness, chroma], dim=1), clip=True)
+        shade = 100 * grey_lightness((at_least_float32(target[:, :1]) + 1) / 2)
+        rgb: Tensor = kornia.color.lab_to_rgb(torch.cat([shade, chroma], dim=1), clip=True)
         return (rgb * 2 - 1).to(target.dtype)
