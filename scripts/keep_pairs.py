@@ -16,11 +16,14 @@ from pdnla.backbones import load_backbone
 from pdnla.data.hard_pairs import HardPairs
 from pdnla.data.held_out import without_held_out
 from pdnla.data.kept_pairs import keep, pair_file
+from pdnla.errors import UserError
 from pdnla.images import color
 from pdnla.images.io import list_images
 from pdnla.memory import keep_freed_memory
+from pdnla.network import InformedPDNLA, SemanticWarp
 from pdnla.network.correspondence import Correspondence
 from pdnla.network.guide import second_opinion, shown
+from pdnla.weights import load_network
 
 SIDES = {224: 0.2, 288: 0.35, 352: 0.3, 448: 0.15}
 """At how many pixels squared pairs are matched, and the share of each: 448, as in colouring, takes four times 224's."""
@@ -36,14 +39,33 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=48, help="pairs to validate with")
     parser.add_argument("--part", default="0/1", help="which part of the work this process does")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--weights", default="default", help="whose metric correspondence uses, if those weights have one"
+    )
     options = parser.parse_args()
+    try:
+        run(options)
+    except UserError as error:
+        parser.error(str(error))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make and keep the pairs.
+
+    Raises:
+        UserError: a folder or weights cannot be read, or the network has no correspondence.
+    """
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     part, parts = (int(n) for n in options.part.split("/"))
     paths = sorted(path for root in options.roots for path in without_held_out(list_images(root), root))
     validation = paths[::EVERY]
     training = sorted(set(paths) - set(validation))
-    matched = {side: Correspondence(load_backbone(), side) for side in SIDES}
+    network = load_network(options.weights)
+    if not isinstance(network, InformedPDNLA | SemanticWarp):
+        raise UserError(f"--weights {options.weights}: has no correspondence; name pdnla_informed or semantic_warp")
+    metric = network.correspondence.metric
+    matched = {side: Correspondence(load_backbone(), side, metric) for side in SIDES}
 
     def carry(target: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         return matched[288](target, reference).chroma

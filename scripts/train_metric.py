@@ -237,7 +237,8 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="where the weights go")
     parser.add_argument("--roots", type=Path, nargs="+", required=True, help="folders of photographs")
     parser.add_argument("--kept", type=Path, required=True, help="folder for what the frozen network gives")
-    parser.add_argument("--per-class", type=int, default=60, help="photographs of a folder at most")
+    parser.add_argument("--per-class", type=int, default=22, help="photographs of a folder at most")
+    parser.add_argument("--of-people", type=int, default=200, help="the same for folders of people with numbers")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=2)
@@ -262,7 +263,10 @@ def run(options: argparse.Namespace) -> None:
         for path in without_held_out(list_images(root), root):
             folders[path.parent].append(path)
     rng = random.Random(0)
-    paths = [p for paths in folders.values() for p in rng.sample(paths, min(options.per_class, len(paths)))]
+    paths = []
+    for found in folders.values():
+        most = options.per_class if all(person(path) is None for path in found) else options.of_people
+        paths += rng.sample(found, min(most, len(found)))
     rng.shuffle(paths)
     network = SemanticWarp(load_backbone(), learned=True)
     metric = network.correspondence.metric

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pdnla.data.hard_pairs import MISSING, HardPairs, degraded, joined, recoloured, replaced, toned, view
+from pdnla.data.hard_pairs import MISSING, HardPairs, degraded, joined, moved, recoloured, replaced, toned, view
 from pdnla.data.held_out import OTHERS, PEOPLE, is_held_out, person
 from pdnla.errors import UserError
 from pdnla.images import color
@@ -110,3 +110,15 @@ def test_people_do_not_overlap_and_those_held_out_are_told_in_both_folders() -> 
     assert person(Path("chair/image_0174.jpg")) is None
     assert person(Path("Faces/image_0389.jpg")) is None
     assert not is_held_out(Path("Faces/image_0389.jpg"))
+
+
+def test_a_close_reference_shows_nearly_the_same_in_the_same_place() -> None:
+    ramp = torch.stack(torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing="ij"))
+    distances = []
+    for seed in range(20):
+        result = moved(ramp, np.random.default_rng(seed))
+        assert result.shape == ramp.shape
+        distances.append((result - ramp).abs().amax(dim=(1, 2)))
+    most = torch.stack(distances).amax(dim=0)
+    assert 2 < most[0] <= 9.6
+    assert 3 < most[1] <= 12.8

@@ -1,15 +1,21 @@
 """Kept pairs: what is read is what was kept, a crop is that part of the picture, batches follow from their number."""
 
+import sys
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage
 import torch
+from PIL import Image
 
+import keep_pairs
+from pdnla.backbones import load_backbone
 from pdnla.data.hard_pairs import HardPair
 from pdnla.data.kept_pairs import (
     CountedPairs,
+    Crop,
     EndlessBatches,
     KeptPairData,
     keep,
@@ -20,8 +26,10 @@ from pdnla.data.kept_pairs import (
 )
 from pdnla.errors import UserError
 from pdnla.images import color
+from pdnla.network import SemanticWarp
 from pdnla.network.correspondence import Carried
 from pdnla.network.guide import SHOWN, Opinion
+from pdnla.weights import save_weights
 
 
 def kept(path: Path, height: int = 96, width: int = 128, kind: str = "warped", seed: int = 0) -> None:
@@ -131,8 +139,6 @@ def test_mistakes_are_made_in_a_part_and_lower_its_confidence() -> None:
 def test_a_training_batch_keeps_truth_and_guide_together(tmp_path: Path) -> None:
     from torch.utils.data import default_collate
 
-    from pdnla.data.kept_pairs import Crop
-
     for index, kind in enumerate(("warped", "partial", "warped", "warped")):
         kept(pair_file(tmp_path, index), kind=kind, seed=index)
     data = kept_data(tmp_path, 4, recolour=1.0)
@@ -154,3 +160,41 @@ def test_too_few_pairs_are_refused(tmp_path: Path) -> None:
         kept_data(tmp_path, 2).setup()
     with pytest.raises(UserError, match="validation"):
         kept_data(tmp_path, 1).setup()
+
+
+@pytest.mark.slow
+def test_the_command_keeps_pairs_matched_with_a_metric_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photographs, names = tmp_path / "photographs", ("astronaut", "chelsea", "coffee", "rocket")
+    for folder in ("one", "two"):
+        (photographs / folder).mkdir(parents=True)
+        for name in names:
+            Image.fromarray(getattr(skimage.data, name)()).resize((96, 80)).save(photographs / folder / f"{name}.png")
+    network = SemanticWarp(load_backbone(), learned=True)
+    assert network.correspondence.metric is not None
+    torch.manual_seed(0)
+    torch.nn.init.normal_(network.correspondence.metric.up, std=0.5)
+    save_weights(network, tmp_path / "metric.safetensors", "a test")
+    monkeypatch.setattr(keep_pairs, "SIDES", {64: 1.0, 288: 0.0})
+    monkeypatch.setattr(keep_pairs, "EVERY", 3)
+
+    def run(folder: str, *more: str) -> Crop:
+        counts = ["--count", "1", "--validation", "1", *more]
+        command = ["keep_pairs.py", str(tmp_path / folder), "--roots", str(photographs), *counts]
+        monkeypatch.setattr(sys, "argv", command)
+        keep_pairs.main()
+        assert pair_file(tmp_path / folder / "validation", 0).exists()
+        return read_crop(pair_file(tmp_path / folder, 0), 64, None, seed=0)
+
+    one = run("one", "--weights", str(tmp_path / "metric.safetensors"))
+    before = pair_file(tmp_path / "one", 0).stat().st_mtime_ns
+    run("one", "--weights", str(tmp_path / "metric.safetensors"))
+    assert pair_file(tmp_path / "one", 0).stat().st_mtime_ns == before  # what is kept is not made again
+    other = run("other", "--weights", "semantic_warp")
+    assert torch.equal(one.truth, other.truth)
+    assert not torch.equal(one.chroma, other.chroma)  # the metric matches other places
+    with pytest.raises(SystemExit) as stopped:
+        run("wrong", "--weights", "pdnla_tiny")
+    assert stopped.value.code == 2
+    assert "--weights pdnla_tiny: has no correspondence" in capsys.readouterr().err

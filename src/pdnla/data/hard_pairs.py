@@ -3,7 +3,7 @@
 A warped copy of a photograph is matched nearly always rightly, and a network that sees nothing else learns that carried
 colours are right. Here parts of the reference are missing, distractors are next to it, or it is another photograph of
 the same kind of thing, recoloured so that the truth is known; and it may be exposed differently, noisy, compressed or
-faded.
+faded. A tenth of the references are nearly the target itself: what is matched rightly should stay as it is.
 """
 
 import io
@@ -25,16 +25,17 @@ from pdnla.errors import UserError
 from pdnla.images import color
 
 KINDS: Mapping[str, float] = {
+    "close": 0.10,  # nearly the same picture, as the frames of a film are
     "warped": 0.18,  # a warped copy, cut and mirrored
-    "partial": 0.25,  # of which a third to two thirds are replaced by another photograph
-    "beside": 0.12,  # side by side with another photograph
-    "class": 0.20,  # another photograph of the class, recoloured by the truth
+    "partial": 0.22,  # of which a third to two thirds are replaced by another photograph
+    "beside": 0.10,  # side by side with another photograph
+    "class": 0.18,  # another photograph of the class, recoloured by the truth
     "person": 0.08,  # another photograph of the same person, in its own colours
-    "likeness": 0.08,  # another photograph of the class, in its own colours
-    "unrelated": 0.09,  # any other photograph
+    "likeness": 0.07,  # another photograph of the class, in its own colours
+    "unrelated": 0.07,  # any other photograph
 }
 """The share of each kind of reference."""
-FOLLOWED = ("warped", "beside", "class")
+FOLLOWED = ("close", "warped", "beside", "class")
 """Kinds whose reference tells all of the truth's colours, so that both may be recoloured alike."""
 SIDE = 256
 """Pictures are brought to about this many pixels squared, their sides multiples of 16."""
@@ -141,6 +142,8 @@ class HardPairs:
             return view(other, rng, 0.6)
         if kind == "class":
             return recoloured(view(other, rng, 0.6), truth, self.carry)
+        if kind == "close":
+            return moved(truth, rng)
         own = bent(view(picture, rng, 0.6), rng)
         if kind == "warped":
             return own
@@ -181,6 +184,15 @@ def toned(truth: Tensor, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.5:
         lightness = lightness + float(rng.uniform(0, 4)) * _normal(lightness.shape, rng)
     return color.lab_to_rgb(torch.cat([lightness.clamp(0, 100), lab[1:]]))
+
+
+def moved(picture: Tensor, rng: np.random.Generator) -> Tensor:
+    """Cut away up to a tenth of both sides of a picture, and bring it back to its size."""
+    height, width = picture.shape[-2:]
+    h, w = (round(side * (1 - float(rng.uniform(0, 0.1)))) for side in (height, width))
+    top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
+    part = picture[None, :, top : top + h, left : left + w]
+    return torch.nn.functional.interpolate(part, (height, width), mode="bilinear", align_corners=False)[0]
 
 
 def bent(picture: Tensor, rng: np.random.Generator) -> Tensor:
