@@ -2,11 +2,10 @@
 
 ``python scripts/train_metric.py metric.safetensors --roots PHOTOGRAPHS... --kept CELLS`` writes the weights of a
 ``SemanticWarp`` with that metric. Folders of photographs are classes, as in ImageNet; pairs are a photograph and a
-changed view of it, photographs of one class, and photographs of one person (Caltech-101's ``Faces``). To a quarter of
-the references, cells of another photograph are added, which must not be chosen; in another quarter, they take the place
-of one side of the reference, a third to two thirds of it. What the frozen network gives for each photograph is computed
-once and kept in the folder CELLS, 2 MB each; interrupted, that goes on. One photograph in 20 is kept to validate with,
-and the people that :mod:`pdnla.data.held_out` sets apart are left out.
+changed view of it, photographs of one class, and photographs of one person or of two (Caltech-101's ``Faces``). To half
+of the references, cells of another photograph are added, which must not be chosen. What the frozen network gives for
+each photograph is computed once and kept in the folder CELLS, 2 MB each; interrupted, that goes on. One photograph in
+20 is kept to validate with, and the people that :mod:`pdnla.data.held_out` sets apart are left out.
 
 The loss of a cell is the expected distance of the a*b* that attention chooses, plus that of its mean:
 ``E sqrt(|c - c'|² + 4) / 2 + sqrt(|E c' - c|² + 4) / 2``.
@@ -49,25 +48,13 @@ class Cells(NamedTuple):
         features: unit feature vectors, ``(N, D)``.
         lightness: L*/100, ``(N,)``.
         chroma: a* and b*, ``(N, 2)``.
-        places: rows and columns of the cells in the picture, ``(N, 2)``.
         exposure: mean and standard deviation of the picture's L*/100, ``(2,)``.
     """
 
     features: Tensor
     lightness: Tensor
     chroma: Tensor
-    places: Tensor
     exposure: Tensor
-
-    def some(self, chosen: Tensor) -> "Cells":
-        """Return some of the cells, by number or by truth."""
-        features, lightness, chroma, places = (part[chosen] for part in self[:4])
-        return Cells(features, lightness, chroma, places, self.exposure)
-
-    def with_those_of(self, other: "Cells") -> "Cells":
-        """Return these cells and those of another picture, as if they were of this one."""
-        features, lightness, chroma, places = (torch.cat(parts) for parts in zip(self[:4], other[:4], strict=True))
-        return Cells(features, lightness, chroma, places, self.exposure)
 
 
 class Photograph(NamedTuple):
@@ -89,8 +76,7 @@ def cells_of(correspondence: Correspondence, picture: Image.Image, rng: random.R
     def some(of_all: Tensor) -> Tensor:
         return of_all.unflatten(0, view.grid)[chosen].flatten(0, 1).half()
 
-    places = torch.cartesian_prod(*(torch.arange(length, dtype=torch.float32) for length in view.grid))
-    return Cells(some(view.cells[0]), some(spots.lightness[0]), some(chroma), some(places), spots.exposure[0])
+    return Cells(some(view.cells[0]), some(spots.lightness[0]), some(chroma), spots.exposure[0])
 
 
 def changed(picture: Image.Image, rng: random.Random) -> Image.Image:
@@ -158,33 +144,28 @@ class Pairs:
                 people[path.parent, who].append(photograph)
         self.classes = [group for group in classes.values() if len(group) > 1]
         self.people = [group for group in people.values() if len(group) > 1]
+        folders = {folder for folder, _ in people}
+        self.faces = [group for folder, group in classes.items() if folder in folders and len(group) > 1]
 
     def draw(self) -> tuple[Cells, Cells]:
-        """Return a target and a reference: 40% of one photograph, 15% of one person, the others of one class."""
+        """Return a target and a reference: 40% of one photograph, 15% of one person, 7% of two, 38% of one class."""
         kind = self.rng.random()
         if kind < 0.4 or not self.classes:
             target, reference = self.rng.sample(self.rng.choice(self.all), 2)
         else:
-            group = self.rng.choice(self.people if kind < 0.55 and self.people else self.classes)
+            groups = self.people if kind < 0.55 else self.faces if kind < 0.62 else self.classes
+            group = self.rng.choice(groups or self.classes)
             one, other = self.rng.sample(group, 2)
             target, reference = one.own, self.rng.choice(other)
-        kind = self.rng.random()
-        if kind < 0.25:
-            reference = reference.with_those_of(self._distractors())
-        elif kind < 0.5:
-            reference = reference.some(self._one_side(reference.places)).with_those_of(self._distractors())
-        return target, reference
+        return target, self._with_distractors(reference) if self.rng.random() < 0.5 else reference
 
-    def _distractors(self) -> Cells:
+    def _with_distractors(self, reference: Cells) -> Cells:
         other = self.rng.choice(self.all).own
-        count = len(other.lightness)
-        return other.some(torch.tensor(self.rng.sample(range(count), min(DISTRACTORS, count))))
-
-    def _one_side(self, places: Tensor) -> Tensor:
-        """Return which places lie on one side of a straight line, a third to two thirds of them, ``(N,)``."""
-        angle = self.rng.uniform(0, 2 * math.pi)
-        along = places.float() @ torch.tensor([math.sin(angle), math.cos(angle)])
-        return along >= along.quantile(self.rng.uniform(1 / 3, 2 / 3))
+        some = torch.tensor(self.rng.sample(range(len(other.lightness)), min(DISTRACTORS, len(other.lightness))))
+        features, lightness, chroma = (
+            torch.cat([mine, its[some]]) for mine, its in zip(reference[:3], other[:3], strict=True)
+        )
+        return Cells(features, lightness, chroma, reference.exposure)
 
 
 def loss(metric: nn.Module, target: Cells, reference: Cells, queries: Tensor) -> Tensor:

@@ -211,8 +211,21 @@ def test_what_differs_is_said_in_one_sentence(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("model", ["pdnla_tiny", "default"])
-def test_what_comes_with_the_package_is_of_registered_models(model: str) -> None:
-    actual = read_weights(model).description
-    assert actual.model == {"pdnla_tiny": "pdnla", "default": "semantic_warp"}[model]
-    assert actual.arguments == ({"channel": 8} if model == "pdnla_tiny" else {})
+@pytest.mark.parametrize(
+    ("name", "model", "arguments"),
+    [
+        (
+            "default",
+            "pdnla_informed",
+            {"backbone": "efficientnet_lite0", "channel": 8, "side": 448, "share": 0.75, "learned": True},
+        ),
+        ("pdnla_tiny", "pdnla", {"channel": 8}),
+        ("semantic_warp", "semantic_warp", {}),
+    ],
+)
+def test_what_comes_with_the_package_is_of_registered_models(
+    name: str, model: str, arguments: dict[str, object]
+) -> None:
+    actual = read_weights(name).description
+    assert actual.model == model
+    assert actual.arguments == arguments

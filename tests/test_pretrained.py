@@ -25,14 +25,18 @@ def test_they_are_there_and_each_under_20_mb() -> None:
     assert max(find_weights(name).stat().st_size for name in BUNDLED) < 20e6
 
 
-def test_each_is_the_network_of_its_name_and_default_is_correspondence_alone() -> None:
-    default, informed, semantic, tiny = (load_network(name) for name in BUNDLED)
-    assert isinstance(default, SemanticWarp)
+def test_each_is_the_network_of_its_name_and_default_is_the_informed_one() -> None:
+    default, informed, semantic, tiny, warp = (load_network(name) for name in BUNDLED)
+    assert isinstance(default, InformedPDNLA)
+    assert all(torch.equal(a, b) for a, b in zip(default.parameters(), informed.parameters(), strict=True))
     assert isinstance(informed, InformedPDNLA)
+    assert informed.correspondence.metric is not None
     assert isinstance(semantic, SemanticPDNLA)
     assert type(tiny) is PDNLA
+    assert isinstance(warp, SemanticWarp)
+    assert warp.correspondence.metric is None
     assert informed.channel == semantic.channel == tiny.channel == 8
-    for network in (default, informed, semantic, tiny):
+    for network in (default, semantic, tiny, warp):
         assert not network.training
         assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
 
@@ -46,7 +50,7 @@ def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("weights", "most"), [("default", 0.5), ("pdnla_informed", 0.5), ("pdnla_semantic", 0.5), ("pdnla_tiny", 0.8)]
+    ("weights", "most"), [("default", 0.5), ("semantic_warp", 0.5), ("pdnla_semantic", 0.5), ("pdnla_tiny", 0.8)]
 )
 def test_they_colour_a_photograph_from_another_view_of_it(weights: str, most: float) -> None:
     truth, reference = photograph("motorcycle_left.png"), photograph("motorcycle_right.png")

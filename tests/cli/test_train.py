@@ -126,7 +126,7 @@ BAD = [
         ["model=pdnla_tinny"],
         "model=pdnla_tinny does not exist; model can be pdnla, pdnla_informed, pdnla_semantic, pdnla_small, pdnla_t",
     ),
-    (["weights=default"], "weights=default: holds semantic_warp, which has no trained weights"),
+    (["weights=semantic_warp"], "weights=semantic_warp: holds semantic_warp, which has no trained weights"),
     (
         ["weights=pdnla_semantic"],
         "weights=pdnla_semantic: holds pdnla_semantic and the model is pdnla; choose the same",
