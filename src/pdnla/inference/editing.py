@@ -185,8 +185,7 @@ class Editor:
     def source(self, x: float, y: float) -> Source:
         """Return the place that the colour of a point comes from.
 
-        Semantic correspondence finds this place. The default weights use no other one; a trained network may have used
-        other places too.
+        Semantic correspondence finds this place. A trained network may have used other places too.
 
         Args:
             x: in [0, 1] from the left.

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-BUNDLED = ("default", "pdnla_informed", "pdnla_semantic", "pdnla_tiny")
+DEFAULT = "pdnla_informed"
+"""What ``default`` stands for."""
+BUNDLED = ("default", "pdnla_informed", "pdnla_semantic", "pdnla_tiny", "semantic_warp")
 """Names of the weights in the package."""
 MODEL = "model.safetensors"
 """Name of the weights in a folder of :mod:`pdnla.hub`."""
@@ -18,7 +20,7 @@ def find_weights(path: str | Path) -> Path:
     if (Path(path) / MODEL).is_file():
         return Path(path) / MODEL
     if str(path) in BUNDLED and not Path(path).exists():
-        return _FOLDER / f"{path}.safetensors"
+        return _FOLDER / f"{DEFAULT if str(path) == 'default' else path}.safetensors"
     return Path(path)
 
 
