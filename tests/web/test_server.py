@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from pdnla.errors import UserError
 from pdnla.inference.editing import Adjustment
@@ -22,6 +23,7 @@ from pdnla.web.uploads import pictures_in
 pytest.importorskip("gradio", reason="the extra pdnla[web] is not installed")
 httpx = pytest.importorskip("httpx")
 
+from pdnla.web.page import theme  # noqa: E402
 from pdnla.web.server import PORTS, ROOM, Address, build_app, check_address, is_loopback, listen  # noqa: E402
 
 
@@ -235,3 +237,22 @@ def test_the_command_serves_asks_nothing_of_other_hosts_and_leaves_nothing(tmp_p
     assert "Traceback" not in rest
     assert not asked.exists(), asked.read_text()
     assert not list(temporary.glob("pdnla-web-*"))
+
+
+def contrast(colour: str, other: str) -> float:
+    """The ratio of two colours' luminances by WCAG 2, of #rrggbb."""
+    channels = (torch.tensor([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]) for c in (colour, other))
+    linear = (torch.where(c > 0.04045, ((c + 0.055) / 1.055) ** 2.4, c / 12.92) for c in channels)
+    first, second = sorted(float(c @ torch.tensor([0.2126, 0.7152, 0.0722])) + 0.05 for c in linear)
+    return second / first
+
+
+@pytest.mark.parametrize("button", ["primary", "cancel"])
+@pytest.mark.parametrize("state", ["", "_hover", "_dark", "_hover_dark"])
+def test_white_on_a_button_can_be_read(button: str, state: str) -> None:
+    look = theme()
+    colour = getattr(look, f"button_{button}_background_fill{state}")
+    if colour.startswith("*"):
+        colour = getattr(look, colour[1:])
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    assert contrast("#ffffff", colour) >= 4.5
