@@ -266,3 +266,22 @@ def test_memory_holds_a_few_frames_whatever_the_length(command: Command, monkeyp
     assert command("film.mkv", still(Path("a.png")), "-o", "out.mkv").status == 0
     assert counts["written"] == 150
     assert counts["ahead"] < 60
+
+
+def test_references_are_checked_before_any_frame_is_read(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(Path("film.mkv"), pan(4))
+    Path("refs").mkdir()
+    Image.new("L", (64, 48), 90).save("refs/a_grey.png")
+    Path("refs/b_broken.jpg").write_bytes(b"no picture")
+    with monkeypatch.context() as patched:
+        patched.setattr(colouring.VideoSource, "frames", None)
+        refused(command("film.mkv", "refs/a_grey.png"), "refs/a_grey.png: is grey and should give the colours")
+        done = command("film.mkv", "refs")
+        assert done.status == 2
+        assert "no REFERENCE can be used; name pictures in colour" in done.err
+    still(Path("refs/c.png"))
+    done = command("film.mkv", "refs", "-o", "out.mkv")
+    assert done.status == 1
+    assert "refs/a_grey.png: is grey" in done.err
+    assert "refs/b_broken.jpg: " in done.err
+    assert len(decode(Path("out.mkv")).rgb) == 4

@@ -29,7 +29,7 @@ from pdnla.files import identity, lock, remove_stale_temporaries, replacing
 from pdnla.film.motion import Finder
 from pdnla.film.planes import chroma_codes, grey_values
 from pdnla.film.planning import Film
-from pdnla.film.references import Choice, References, numbered, read_reference, same_frame, thumbnail
+from pdnla.film.references import Choice, References, numbered, read_reference, same_frame, thumbnail, usable
 from pdnla.film.shots import Shot, find_cuts, frame_signature, read_shots, shots_of, write_shots
 from pdnla.film.source import FolderSource, Frame, Source, is_video
 from pdnla.film.stability import CERTAIN, STEP, Memory, Own, Stabiliser
@@ -374,6 +374,7 @@ def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review:
     """
     from pdnla.film.review import write_review
 
+    film = film._replace(references=usable(film.references, film.named, observer.damage))
     work = Work(film, about, observer)
     with lock(film.parts / "lock"):
         scan, shown, references, choices = work.prepare(colorizer)

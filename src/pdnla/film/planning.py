@@ -28,6 +28,7 @@ class Film(NamedTuple):
         shots: CSV of shots, read if it exists and written otherwise; None for none.
         size: ``size`` of :class:`~pdnla.inference.colorizer.Colorizer`; frames are not enlarged to it.
         depth: bits per channel of coloured frames in a folder.
+        named: the references that were named, and not found in a folder.
     """
 
     target: Path
@@ -39,6 +40,7 @@ class Film(NamedTuple):
     shots: Path | None = None
     size: int | str = 512
     depth: int = 8
+    named: frozenset[Path] = frozenset()
 
     @property
     def to_video(self) -> bool:
@@ -90,7 +92,8 @@ def plan_film(target: Path, references: Sequence[Path], out: str | None) -> Film
         raise UserError(f"{result}: is what the film is made of; choose another place with -o")
     if target.is_dir() and result.suffix.lower() in VIDEO_SUFFIXES and result.is_dir():
         raise UserError(f"{result}: is a folder; choose another name with -o")
-    return Film(target, tuple(dict.fromkeys(guides)), result)
+    named = frozenset(path for path in references if not path.is_dir())
+    return Film(target, tuple(dict.fromkeys(guides)), result, named=named)
 
 
 def _result(target: Path, out: str | None) -> Path:

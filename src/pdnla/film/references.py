@@ -1,7 +1,7 @@
 """References of a film: the choice for each shot, and references that are frames of the film."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,13 +116,43 @@ class References:
         return self._encoded[path]
 
 
-def read_reference(path: Path) -> Picture:
+def usable(references: Sequence[Path], named: Container[Path], report: Callable[[str], None]) -> tuple[Path, ...]:
+    """Return the references that can be used, before any frame is read.
+
+    Args:
+        references: the pictures.
+        named: those that must be usable.
+        report: receives a sentence about each that is left out.
+
+    Raises:
+        UserError: one of the named ones cannot be used, or none of all.
+    """
+    found = []
+    for path in references:
+        try:
+            read_reference(path, _SIDE)
+        except UserError as error:
+            if path in named:
+                raise
+            report(str(error))
+        else:
+            found.append(path)
+    if not found:
+        raise UserError("no REFERENCE can be used; name pictures in colour, or a folder of them, after TARGET")
+    return tuple(found)
+
+
+def read_reference(path: Path, side: int | None = None) -> Picture:
     """Read a reference.
+
+    Args:
+        path: the picture.
+        side: as :func:`~pdnla.images.io.read_image`'s.
 
     Raises:
         UserError: it cannot be read, or is grey.
     """
-    picture = read_image(path)
+    picture = read_image(path, side)
     if picture.colour.mode != "RGB":
         raise UserError(f"{path}: is grey and should give the colours; leave it out or colour it")
     return picture
