@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import pdnla
-from pdnla.pretrained import BUNDLED
+from pdnla.pretrained import BUNDLED, find_weights
 
 PROJECT = Path(__file__).parents[1]
 
@@ -40,7 +40,7 @@ def test_the_wheel_from_the_source_distribution_is_complete(distributions: tuple
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     sources = {str(path.relative_to(PROJECT / "src")) for path in (PROJECT / "src" / "pdnla").rglob("*.py")}
-    weights = {f"pdnla/pretrained/{name}.safetensors" for name in BUNDLED}
+    weights = {f"pdnla/pretrained/{find_weights(name).name}" for name in BUNDLED}
     others = {"pdnla/py.typed", "pdnla/conf/train.yaml", "pdnla/fast/native/convolution.cpp"}
     assert sources | weights | others | {"pdnla/pretrained/weights.md"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
