@@ -50,6 +50,7 @@ def test_onnx_gives_the_published_pictures(
     assert (load_exported(onnx_file)(*golden_images).out - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_an_onnx_file_says_what_it_holds(onnx_file: Path) -> None:
     network = OnnxNetwork(onnx_file)
     assert network.description == describe(PDNLA(4))
@@ -58,6 +59,7 @@ def test_an_onnx_file_says_what_it_holds(onnx_file: Path) -> None:
     assert [file.name for file in onnx_file.parent.iterdir()] == [onnx_file.name]
 
 
+@pytest.mark.slow
 def test_the_colorizer_runs_an_onnx_file(net: PDNLA, onnx_file: Path) -> None:
     target, reference = (Image.fromarray(picture).resize((90, 70)) for picture in (data.coffee(), data.chelsea()))
     ours = Colorizer(net, device="cpu", precision="float32", size=64)
@@ -102,6 +104,7 @@ def test_a_compiled_package_of_version_0_1_is_run_with_what_it_says_of_itself(tm
         load_exported(path, torch.device("cuda:1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
 def test_a_device_that_the_runtime_does_not_have_is_refused(device: str, onnx_file: Path) -> None:
     with pytest.raises(
@@ -110,6 +113,7 @@ def test_a_device_that_the_runtime_does_not_have_is_refused(device: str, onnx_fi
         load_exported(onnx_file, torch.device(device))
 
 
+@pytest.mark.slow
 def test_the_cpu_is_said_where_the_runtime_leaves_a_gpu_alone(
     onnx_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,6 +122,7 @@ def test_the_cpu_is_said_where_the_runtime_leaves_a_gpu_alone(
     assert "c4.onnx runs on the CPU: ONNX Runtime has no CUDA here" in caplog.text
 
 
+@pytest.mark.slow
 def test_an_exported_network_is_not_compiled_again(onnx_file: Path) -> None:
     with pytest.raises(
         UserError, match=r"--compile: \S*c4\.onnx is compiled by its own runtime already; leave --compile"
@@ -175,6 +180,7 @@ def test_files_that_hold_no_network_get_one_sentence(name: str, tmp_path: Path) 
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_exported_network_cannot_be_trained(onnx_file: Path) -> None:
     with pytest.raises(UserError, match="is an exported network, which can only colour"):
         load_network(onnx_file)
