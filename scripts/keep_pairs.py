@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pdnla.backbones import load_backbone
+from pdnla.cli.command import run
 from pdnla.data.hard_pairs import HardPairs
 from pdnla.data.held_out import without_held_out
 from pdnla.data.kept_pairs import keep, pair_file
@@ -20,7 +21,6 @@ from pdnla.errors import UserError
 from pdnla.images import color
 from pdnla.images.io import list_images
 from pdnla.memory import keep_freed_memory
-from pdnla.network import InformedPDNLA, SemanticWarp
 from pdnla.network.correspondence import Correspondence
 from pdnla.network.guide import second_opinion, shown
 from pdnla.weights import load_network
@@ -31,41 +31,32 @@ EVERY = 97
 
 
 def main() -> None:
-    """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the pairs go")
-    parser.add_argument("--roots", type=Path, nargs="+", required=True, help="folders of photographs")
-    parser.add_argument("--count", type=int, default=20000, help="pairs to train on")
-    parser.add_argument("--validation", type=int, default=48, help="pairs to validate with")
-    parser.add_argument("--part", default="0/1", help="which part of the work this process does")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--weights", default="default", help="whose metric correspondence uses, if those weights have one"
-    )
-    options = parser.parse_args()
-    try:
-        run(options)
-    except UserError as error:
-        parser.error(str(error))
-
-
-def run(options: argparse.Namespace) -> None:
     """Make and keep the pairs.
 
     Raises:
         UserError: a folder or weights cannot be read, or the network has no correspondence.
     """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the pairs go")
+    parser.add_argument("--roots", type=Path, nargs="+", required=True, help="folders of photographs")
+    parser.add_argument("--count", type=int, default=20000, help="pairs to train on")
+    parser.add_argument("--validation", type=int, default=48, help="pairs to validate with")
+    parser.add_argument("--part", type=part_of, default="0/1", help="which part of the work this process does")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--weights", default="default", help="whose metric correspondence uses, if those weights have one"
+    )
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    part, parts = (int(n) for n in options.part.split("/"))
+    part, parts = options.part
     paths = sorted(path for root in options.roots for path in without_held_out(list_images(root), root))
     validation = paths[::EVERY]
     training = sorted(set(paths) - set(validation))
-    network = load_network(options.weights)
-    if not isinstance(network, InformedPDNLA | SemanticWarp):
+    own = getattr(load_network(options.weights), "correspondence", None)
+    if not isinstance(own, Correspondence):
         raise UserError(f"--weights {options.weights}: has no correspondence; name pdnla_informed or semantic_warp")
-    metric = network.correspondence.metric
-    matched = {side: Correspondence(load_backbone(), side, metric) for side in SIDES}
+    matched = {side: Correspondence(load_backbone(), side, own.metric) for side in SIDES}
 
     def carry(target: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         return matched[288](target, reference).chroma
@@ -91,5 +82,13 @@ def run(options: argparse.Namespace) -> None:
                     print(f"{index + 1} of {count}: {made / (time.monotonic() - began):.2f} pairs a second", flush=True)
 
 
+def part_of(text: str) -> tuple[int, int]:
+    """Return a part's number and the number of parts, of a text such as ``0/2``."""
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        raise argparse.ArgumentTypeError(f"{text} is no part; write 0/2 and 1/2 for two processes")
+    return int(part), int(parts)
+
+
 if __name__ == "__main__":
-    main()
+    run("keep_pairs.py", main)

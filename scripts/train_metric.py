@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pdnla.backbones import load_backbone
+from pdnla.cli.command import run
 from pdnla.data.held_out import person, without_held_out
 from pdnla.data.photographs import open_colour, to_tensor
 from pdnla.errors import UserError
@@ -213,7 +214,11 @@ def train(
 
 
 def main() -> None:
-    """Run the command."""
+    """Train and write the weights.
+
+    Raises:
+        UserError: a folder cannot be read, or none holds a photograph in colour.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, help="where the weights go")
     parser.add_argument("--roots", type=Path, nargs="+", required=True, help="folders of photographs")
@@ -224,18 +229,6 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    try:
-        run(options)
-    except UserError as error:
-        parser.error(str(error))
-
-
-def run(options: argparse.Namespace) -> None:
-    """Train and write the weights.
-
-    Raises:
-        UserError: a folder cannot be read, or none holds a photograph in colour.
-    """
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     keep_freed_memory()
@@ -260,4 +253,4 @@ def run(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run("train_metric.py", main)

@@ -12,6 +12,7 @@ from PIL import Image
 
 import keep_pairs
 from pdnla.backbones import load_backbone
+from pdnla.cli import command
 from pdnla.data.hard_pairs import HardPair
 from pdnla.data.kept_pairs import (
     CountedPairs,
@@ -181,8 +182,8 @@ def test_the_command_keeps_pairs_matched_with_a_metric_and_goes_on(
 
     def run(folder: str, *more: str) -> Crop:
         counts = ["--count", "1", "--validation", "1", *more]
-        command = ["keep_pairs.py", str(tmp_path / folder), "--roots", str(photographs), *counts]
-        monkeypatch.setattr(sys, "argv", command)
+        typed = ["keep_pairs.py", str(tmp_path / folder), "--roots", str(photographs), *counts]
+        monkeypatch.setattr(sys, "argv", typed)
         keep_pairs.main()
         assert pair_file(tmp_path / folder / "validation", 0).exists()
         return read_crop(pair_file(tmp_path / folder, 0), 64, None, seed=0)
@@ -195,6 +196,9 @@ def test_the_command_keeps_pairs_matched_with_a_metric_and_goes_on(
     assert torch.equal(one.truth, other.truth)
     assert not torch.equal(one.chroma, other.chroma)  # the metric matches other places
     with pytest.raises(SystemExit) as stopped:
-        run("wrong", "--weights", "pdnla_tiny")
+        command.run("keep_pairs.py", lambda: run("wrong", "--weights", "pdnla_tiny") and 0)
+    assert stopped.value.code == 2
+    with pytest.raises(SystemExit) as stopped:
+        run("wrong", "--part", "2/2")
     assert stopped.value.code == 2
     assert "--weights pdnla_tiny: has no correspondence" in capsys.readouterr().err

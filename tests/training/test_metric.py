@@ -10,6 +10,7 @@ from PIL import Image
 from skimage import data
 
 import train_metric
+from pdnla.cli.command import run
 from pdnla.network import SemanticWarp
 from pdnla.network.correspondence import Metric
 from pdnla.weights import load_network
@@ -82,7 +83,7 @@ def test_its_command_keeps_cells_goes_on_and_writes_weights(
 
     (tmp_path / "photographs" / "1" / "coffee.png").unlink()
     with pytest.raises(SystemExit) as stopped:
-        train_metric.main()
+        run("train_metric.py", train_metric.main)
     assert stopped.value.code == 2
     assert f"--kept {kept}: was made of other photographs" in capsys.readouterr().err
 

@@ -62,9 +62,9 @@ def chroma_codes(grey: Tensor, chroma: Tensor, coding: Coding) -> tuple[Plane, P
     weights = grey.new_tensor([red, green, blue]).view(3, 1, 1)
     value = grey
     for _ in range(_ROUNDS):
-        rgb = color.lab_to_rgb(torch.cat([_lightness(value)[None], chroma]), clip=False)
+        rgb = color.lab_to_rgb(torch.cat([color.lightness(value[None]), chroma]), clip=False)
         value = value + grey - (weights * rgb).sum(dim=0)
-    rgb = color.lab_to_rgb(torch.cat([_lightness(value)[None], chroma]), clip=False)
+    rgb = color.lab_to_rgb(torch.cat([color.lightness(value[None]), chroma]), clip=False)
     offsets = rgb - (weights * rgb).sum(dim=0)
     room = torch.where(offsets > 0, 1 - grey, grey) / offsets.abs().clamp(min=1e-6)
     offsets = offsets * room.amin(dim=0).clamp(0, 1)
@@ -75,10 +75,3 @@ def chroma_codes(grey: Tensor, chroma: Tensor, coding: Coding) -> tuple[Plane, P
         codes = (offset * (steps / (2 * (1 - weight))) + middle).round().clamp(0, (1 << coding.depth) - 1)
         planes.append(codes.cpu().numpy().astype(np.uint8 if coding.depth == 8 else np.uint16))
     return planes[0], planes[1]
-
-
-def _lightness(value: Tensor) -> Tensor:
-    """Return the L* of grey sRGB values, which may lie a little outside [0, 1]."""
-    linear = torch.where(value > 0.04045, ((value.clamp(min=0) + 0.055) / 1.055) ** 2.4, value / 12.92)
-    root = torch.where(linear > 0.008856, linear.clamp(min=1e-6) ** (1 / 3), 7.787 * linear + 4 / 29)
-    return 116 * root - 16

@@ -9,10 +9,7 @@ import kornia.color
 import torch
 from torch import Tensor
 
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Return a tensor of half precision in float32, and any other as it is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+from pdnla.network.layers import at_least_float32, grey_lightness
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
@@ -26,13 +23,11 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 
 def lightness(grey: Tensor) -> Tensor:
-    """Return L* in [0, 100] of a grey picture, sRGB in [0, 1], ``(..., 3, H, W)``, as ``(..., 1, H, W)``.
+    """Return L* in [0, 100] of a grey picture, sRGB in [0, 1], ``(..., C, H, W)``, as ``(..., 1, H, W)``.
 
     The same as :func:`rgb_to_lab`'s for three equal channels, in a fraction of the time.
     """
-    value = at_least_float32(grey[..., :1, :, :])
-    linear = torch.where(value > 0.04045, ((value + 0.055) / 1.055) ** 2.4, value / 12.92)
-    return torch.where(linear > 0.008856, 116 * linear.clamp(min=0.008856) ** (1 / 3) - 16, 903.3 * linear)
+    return 100 * grey_lightness(at_least_float32(grey[..., :1, :, :]))
 
 
 def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:

@@ -81,23 +81,25 @@ def _shrink(x: Tensor, height: int, width: int) -> Tensor:
 
 def _window_mean(x: Tensor) -> Tensor:
     """Return the mean over each pixel and its neighbours inside the picture."""
+    return _window_sum(x) / _window_sum(torch.ones_like(x[:, :1]))
+
+
+def _window_sum(x: Tensor) -> Tensor:
     for dim in (-2, -1):
-        count = torch.full((x.shape[dim],), 3.0, device=x.device)
-        count[0] -= 1
-        count[-1] -= 1
-        total = x.clone()
-        total.narrow(dim, 1, x.shape[dim] - 1).add_(x.narrow(dim, 0, x.shape[dim] - 1))
-        total.narrow(dim, 0, x.shape[dim] - 1).add_(x.narrow(dim, 1, x.shape[dim] - 1))
-        x = total / (count if dim == -1 else count[:, None])
+        before, own, after = _neighbours(x, dim, 0.0)
+        x = before + own + after
     return x
 
 
 def _window_max(x: Tensor) -> Tensor:
     """Return the largest value among each pixel and its neighbours."""
     for dim in (-2, -1):
-        most, last = x.clone(), x.shape[dim] - 1
-        for begin, other in ((1, 0), (0, 1)):
-            part = most.narrow(dim, begin, last)
-            torch.maximum(part, x.narrow(dim, other, last), out=part)
-        x = most
+        before, own, after = _neighbours(x, dim, -torch.inf)
+        x = torch.maximum(torch.maximum(before, own), after)
     return x
+
+
+def _neighbours(x: Tensor, dim: int, outside: float) -> list[Tensor]:
+    """Return the map moved by one position along a dimension, itself, and moved by one the other way."""
+    padded = functional.pad(x, (1, 1) if dim == -1 else (0, 0, 1, 1), value=outside)
+    return [padded.narrow(dim, start, x.shape[dim]) for start in range(3)]

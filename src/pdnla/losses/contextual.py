@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pdnla.images.color import at_least_float32
 from pdnla.losses.supervision import Supervision
 from pdnla.losses.term import LossTerm
+from pdnla.network.layers import at_least_float32
 
 
 def contextual_similarity(result: Tensor, reference: Tensor, bandwidth: float = 0.1) -> Tensor:

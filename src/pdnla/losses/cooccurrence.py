@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pdnla.images.color import at_least_float32
 from pdnla.losses.critics import PatchCritic
 from pdnla.losses.supervision import Supervision
 from pdnla.losses.term import CriticTerm, frozen, logistic, non_saturating
+from pdnla.network.layers import at_least_float32
 
 SMALLEST, LARGEST = 1 / 8, 1 / 4  # side of a patch, relative to the shorter side
 

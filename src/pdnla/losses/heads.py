@@ -3,9 +3,9 @@
 from torch import Tensor
 from torch.nn import functional
 
-from pdnla.images.color import at_least_float32
 from pdnla.losses.supervision import Supervision
 from pdnla.losses.term import LossTerm
+from pdnla.network.layers import at_least_float32
 
 
 class HeadsLoss(LossTerm):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.images.color import at_least_float32
 from pdnla.losses.supervision import Supervision
+from pdnla.network.layers import at_least_float32
 
 Rows = Literal["all", "paired", "unpaired"]
 Need = Literal["backbone", "codes"]

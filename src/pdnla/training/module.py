@@ -21,12 +21,12 @@ from pdnla.data.pseudo_pairs import Pairs
 from pdnla.errors import UserError
 from pdnla.evaluation.measures import logged, measured
 from pdnla.fast import accelerate as accelerated
-from pdnla.images.color import at_least_float32, replace_luminance
+from pdnla.images.color import replace_luminance
 from pdnla.losses import HeadCodes, HybridLoss, Supervision
 from pdnla.models import describe
 from pdnla.network import PDNLA, Colorization, InformedPDNLA
 from pdnla.network.guide import Guide
-from pdnla.network.layers import equalised_parameters
+from pdnla.network.layers import at_least_float32, equalised_parameters
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
 from pdnla.training.gradients import average_gradients, mean_over_devices
 
