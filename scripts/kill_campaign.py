@@ -20,8 +20,10 @@ Prints a table in Markdown; the exit status is 1 if something was lost, differed
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
+import math
 import os
 import random
 import shutil
@@ -51,6 +53,7 @@ TRAINING = (
     "data.repeats=2",
     "data.workers=1",
 )
+CHECKPOINTS = 15  # that such a run writes
 
 
 class Finding(NamedTuple):
@@ -77,16 +80,47 @@ def run_to_the_end(command: Sequence[str], log: Path) -> tuple[int, float]:
     return start(command, log).wait(), time.monotonic() - began
 
 
-def kill_after(command: Sequence[str], seconds: float, log: Path) -> bool:
-    """Start a command and kill all of its processes after so many seconds; return whether it still ran."""
+def kill(command: Sequence[str], due: Callable[[], bool], log: Path) -> bool:
+    """Start a command and kill all of its processes as soon as it is due; return whether it still ran."""
     process = start(command, log)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
+    while process.poll() is None:
+        if due():
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.02)
     return False
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Return what is due after so many seconds from now."""
+    deadline = time.monotonic() + seconds
+    return lambda: time.monotonic() >= deadline
+
+
+def after_more(count: Callable[[], int], more: int, seconds: float) -> Callable[[], bool]:
+    """Return what is due so many seconds after a count has risen by ``more``."""
+    least, deadline = count() + more, math.inf
+
+    def due() -> bool:
+        nonlocal deadline
+        if deadline == math.inf and count() >= least:
+            deadline = time.monotonic() + seconds
+        return time.monotonic() >= deadline
+
+    return due
+
+
+def writings(file: Path) -> Callable[[], int]:
+    """Return what counts how often a file was seen to be new or changed."""
+    seen: set[int] = set()
+
+    def count() -> int:
+        with contextlib.suppress(FileNotFoundError):
+            seen.add(file.stat().st_mtime_ns)
+        return len(seen)
+
+    return count
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -139,10 +173,17 @@ def undisturbed(folder: Path, pictures: int, seed: int) -> tuple[dict[str, str],
 
 
 def kill_album(folder: Path, options: argparse.Namespace) -> Finding:
-    expected, seconds = undisturbed(folder.parent, options.pictures, options.seed)
+    expected, _ = undisturbed(folder.parent, options.pictures, options.seed)
     chance, log, out = random.Random(options.seed), folder / "album.log", folder / "out"
     command = colour_command(folder.parent, out)
-    killed = sum(kill_after(command, chance.uniform(0.1, 0.3) * seconds, log) for _ in range(options.kills))
+    killed, share = 0, 2 * options.pictures // (options.kills + 2)
+
+    def coloured() -> int:
+        return sum(1 for _ in out.rglob("[!.]*.png"))
+
+    for _ in range(options.kills):
+        due = after_more(coloured, chance.randint(0, share), chance.uniform(0, 0.3))
+        killed += kill(command, due, log)
     wrong = []
     if out.exists():
         whole = {name: digest for name, digest in contents(out).items() if name in expected}
@@ -197,12 +238,14 @@ def kill_training(folder: Path, options: argparse.Namespace) -> Finding:
     for seed in range(options.seed, options.seed + options.seeds):
         whole, cut = folder / f"whole_{seed}", folder / f"cut_{seed}"
         command = command_line("pdnla-train", *TRAINING, f"seed={seed}")
-        status, seconds = run_to_the_end([*command, f"hydra.run.dir={whole}"], log)
+        status, _ = run_to_the_end([*command, f"hydra.run.dir={whole}"], log)
         wrong += [f"seed {seed}: exit status {status}"] * (status != 0)
         chance = random.Random(seed)
         for _ in range(options.kills):
             resumed = [f"ckpt_path={cut}"] if list(cut.glob("*.ckpt")) else []
-            killed += kill_after([*command, f"hydra.run.dir={cut}", *resumed], chance.uniform(0.5, 0.95) * seconds, log)
+            more = chance.randint(1, 2 * CHECKPOINTS // (options.kills + 2))
+            due = after_more(writings(cut / "last.ckpt"), more, chance.uniform(0, 0.5))
+            killed += kill([*command, f"hydra.run.dir={cut}", *resumed], due, log)
         resumed = [f"ckpt_path={cut}"] if list(cut.glob("*.ckpt")) else []
         status, _ = run_to_the_end([*command, f"hydra.run.dir={cut}", *resumed], log)
         wrong += [f"seed {seed}: exit status {status} in the end"] * (status != 0)
@@ -225,7 +268,7 @@ def kill_shards(folder: Path, options: argparse.Namespace) -> Finding:
     status, seconds = run_to_the_end(command(whole), log)
     wrong = [f"exit status {status}"] * (status != 0)
     chance = random.Random(options.seed)
-    killed = sum(kill_after(command(out), chance.uniform(0.3, 0.95) * seconds, log) for _ in range(options.kills))
+    killed = sum(kill(command(out), after(chance.uniform(0.3, 0.95) * seconds), log) for _ in range(options.kills))
     status, _ = run_to_the_end(command(out), log)
     wrong += [f"exit status {status} in the end"] * (status != 0) + differences(contents(whole), contents(out))
     return Finding("shards", f"{options.pictures} photographs, {killed} kills", wrong + tracebacks(log))

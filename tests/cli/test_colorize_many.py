@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import Run, start
 from skimage import data
 
 from pdnla.cli.colorize import main
@@ -59,26 +58,15 @@ def pixels(folder: Path) -> dict[str, np.ndarray]:
     }
 
 
-def started(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pdnla.cli.colorize", *SMALL, *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
+def started(folder: Path, *arguments: str) -> Run:
+    return start("pdnla-colorize", [*SMALL, *arguments], folder)
 
 
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes(colorize: Command, frames: Path, tmp_path: Path) -> None:
     given = ["frames", "cat.png"]
     assert colorize(*given, "-o", "one", "--batch-size", "3") == 0
-    run = started(tmp_path, *given, "-o", "two", "--devices", "2")
-    output, _ = run.communicate()
-    assert run.returncode == 0, output
+    output = started(tmp_path, *given, "-o", "two", "--devices", "2").finish()
     assert "8 coloured, 0 skipped, 0 failed" in output
     assert "coloured 8/8" in output
     one, two = pixels(tmp_path / "one"), pixels(tmp_path / "two")
@@ -153,19 +141,14 @@ def test_killed_in_the_middle_it_goes_on_with_nothing_done_twice_or_lost(frames:
     given = ["frames", "cat.png", "-o", "out", "--devices", "2"]
     run = started(tmp_path, *given)
     out = tmp_path / "out"
-    deadline = time.monotonic() + 120
-    while len(list(out.rglob("[!.]*.png"))) < 5 and time.monotonic() < deadline:
-        assert run.poll() is None, run.communicate()[0]
-        time.sleep(0.01)
-    os.kill(run.pid, signal.SIGKILL)  # its processes leave by themselves
-    run.communicate()
+    run.wait_until(lambda: len(list(out.rglob("[!.]*.png"))) >= 5)
+    run.send(signal.SIGKILL)  # its processes leave by themselves
+    run.finish(-signal.SIGKILL)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("[!.]*.png")}
     assert 5 <= len(before) < 60
     assert all(Image.open(path).size == (48, 32) or path.stem in "0369" for path in before)
     (out / ".pdnla-0123abcd.png").write_bytes(b"half of it")
-    again = started(tmp_path, *given)
-    output, _ = again.communicate()
-    assert again.returncode == 0, output
+    output = started(tmp_path, *given).finish()
     assert f"{60 - len(before)} coloured, {len(before)} skipped, 0 failed" in output
     after = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert len([path for path in after if path.is_file()]) == 60  # nothing else is left either
@@ -178,13 +161,11 @@ def test_a_process_that_is_killed_ends_the_run_in_one_sentence(frames: Path, tmp
     for number in range(8, 200):
         Image.open(frames / "1.png").save(frames / f"{number}.png")
     run = started(tmp_path, "frames", "cat.png", "-o", "out", "--devices", "2")
-    assert run.stdout is not None
-    assert run.stdout.readline().startswith("coloured 1/200")
+    run.wait_until(lambda: run.output.startswith("coloured 1/200"))
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     names = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children}
     os.kill(next(int(child) for child, name in names.items() if "spawn_main" in name), signal.SIGKILL)
-    output, _ = run.communicate()
-    assert run.returncode == 2
+    output = run.finish(2)
     assert "pdnla-colorize: a process was killed (signal 9), perhaps because memory was short;" in output
     assert "Traceback" not in output
 
@@ -195,11 +176,9 @@ def test_ctrl_c_ends_all_processes_and_leaves_whole_results_alone(frames: Path, 
     for number in range(8, 200):
         Image.open(frames / "1.png").save(frames / f"{number}.png")
     run = started(tmp_path, "frames", "cat.png", "-o", "out", "--devices", "2")
-    assert run.stdout is not None
-    assert run.stdout.readline().startswith("coloured 1/200")
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
-    output, _ = run.communicate()
-    assert run.returncode == 130
+    run.wait_until(lambda: run.output.startswith("coloured 1/200"))
+    run.send(signal.SIGINT, group=True)  # as a terminal does
+    output = run.finish(130)
     assert output.splitlines()[-1] == "pdnla-colorize: interrupted"
     assert "Traceback" not in output
     results = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
+from processes import start
 
 from pdnla.processes import is_first, process_count
 from pdnla.training.sweeps import read_results, write_tables
@@ -33,21 +31,6 @@ FAST = [
     "callbacks.pictures.rows=1",
     "hydra.sweep.dir=sweep",
 ]
-
-
-def apart(arguments: list[str], folder: Path, status: int) -> str:
-    """Run the command in a process of its own and return what it printed."""
-    run = subprocess.run(
-        [Path(sys.executable).with_name("pdnla-train"), *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == status, run.stdout[-3000:]
-    return run.stdout
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -133,7 +116,7 @@ def test_runs_of_several_models_share_the_folder_of_their_sweep(tmp_path: Path, 
 def test_joblib_runs_a_sweep_in_two_workers(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    output = apart(["-m", *FAST, *parallel, "optim.lr=1e-3,x"], tmp_path, status=1)
+    output = start("pdnla-train", ["-m", *FAST, *parallel, "optim.lr=1e-3,x"], tmp_path).finish(1)
     assert "Traceback" not in output
     assert [row["status"].split(":")[0] for row in rows(tmp_path)] == ["done", "failed"]
 
@@ -185,7 +168,7 @@ def test_a_plugin_that_is_missing_is_named_with_its_installation(
 
 @pytest.mark.slow
 def test_each_run_on_two_devices_has_processes_of_its_own(tmp_path: Path) -> None:
-    output = apart(["-m", *FAST, "trainer.devices=2", "data.size=40,32"], tmp_path, status=1)
+    output = start("pdnla-train", ["-m", *FAST, "trainer.devices=2", "data.size=40,32"], tmp_path).finish(1)
     assert [row["status"].split(":")[0] for row in rows(tmp_path)] == ["done", "failed"]
     assert [result.number for result in read_results(tmp_path / "sweep")] == [1, 0]
     assert "Traceback" not in output

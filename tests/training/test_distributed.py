@@ -1,15 +1,13 @@
 """Two processes that average their gradients are one process with the whole batch."""
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import skimage
 import torch
+from processes import start
 from torch import nn
 
 from pdnla.training.distributed import trainer_strategy
@@ -37,16 +35,10 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int, int],
             free.bind(("localhost", 0))
             address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
         for rank in range(processes):
-            environment = {**os.environ, **address, "LOCAL_RANK": str(rank), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, str(SCRIPT), str(folder), str(processes), str(pairs)]
-            running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
-    try:
-        for process in running:
-            _, errors = process.communicate(timeout=500)
-            assert process.returncode == 0, errors[-3000:]
-    finally:
-        for process in running:
-            process.kill()
+            ranks = {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+            running.append(start(SCRIPT, [folder, processes, pairs], **address, **ranks))
+    for process in running:
+        process.finish(seconds=500)
     names = [
         (kind, processes, rank) for kind in ("paired", "critics") for processes in (1, 2) for rank in range(processes)
     ]

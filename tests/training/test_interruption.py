@@ -6,19 +6,17 @@ import logging
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from processes import Run, start
 
 from pdnla import PDNLA, UserError
 from pdnla.training.resuming import resume_from
 
-COMMAND = Path(sys.executable).with_name("pdnla-train")
 STEPS = 12
 
 # All kinds of terms, three batches of photographs an epoch, a checkpoint every other step.
@@ -50,31 +48,13 @@ OVERRIDES = [
 ]
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
-    command = [str(COMMAND), *OVERRIDES, f"hydra.run.dir={folder}", *overrides]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+def train(folder: Path, *overrides: str) -> Run:
+    return start("pdnla-train", [*OVERRIDES, f"hydra.run.dir={folder}", *overrides])
 
 
-def finish(run: subprocess.Popen[str], status: int = 0) -> str:
-    output, _ = run.communicate(timeout=300)
-    assert run.returncode == status, output[-3000:]
-    return output
-
-
-def wait_for(file: Path, run: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 200
-    while not file.exists():
-        assert run.poll() is None, run.communicate()[0][-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def wait_for_new(file: Path, run: subprocess.Popen[str]) -> None:
+def wait_for_new(file: Path, run: Run) -> None:
     before = file.stat().st_mtime_ns if file.exists() else None
-    wait_for(file, run)
-    while file.stat().st_mtime_ns == before and run.poll() is None:
-        time.sleep(0.01)
+    run.wait_until(lambda: file.exists() and file.stat().st_mtime_ns != before)
 
 
 def losses(folder: Path) -> dict[int, dict[str, str]]:
@@ -97,7 +77,7 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was never stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    finish(start(folder))
+    train(folder).finish()
     return folder
 
 
@@ -115,18 +95,17 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     root = tmp_path_factory.mktemp("interrupted")
     killed, terminated, ended = (root / name for name in ("killed", "terminated", "ended"))
     moments = random.Random(0)
-    run = start(killed)
+    run = train(killed)
     for _ in range(2):
         wait_for_new(killed / "last.ckpt", run)
     time.sleep(moments.uniform(0, 0.1))
-    assert run.poll() is None
-    run.send_signal(signal.SIGKILL)
-    run.communicate()
-    run = start(terminated, f"ckpt_path={killed}", "callbacks.last.every_n_train_steps=1")
-    wait_for(terminated / "last.ckpt", run)
-    run.send_signal(signal.SIGTERM)
-    message = finish(run, status=143)
-    finish(start(ended, f"ckpt_path={terminated / 'last.ckpt'}"))
+    run.send(signal.SIGKILL)
+    run.finish(-signal.SIGKILL)
+    run = train(terminated, f"ckpt_path={killed}", "callbacks.last.every_n_train_steps=1")
+    run.wait_until((terminated / "last.ckpt").exists)
+    run.send(signal.SIGTERM)
+    message = run.finish(143)
+    train(ended, f"ckpt_path={terminated / 'last.ckpt'}").finish()
     return Interrupted(killed, terminated, ended, message)
 
 

@@ -1,14 +1,12 @@
 """Training on kept pairs: killed and resumed, it ends with the weights of a run that nothing stopped."""
 
-import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from processes import Run, start
 
 from pdnla.data.hard_pairs import HardPair
 from pdnla.data.kept_pairs import keep, pair_file
@@ -16,7 +14,6 @@ from pdnla.images import color
 from pdnla.network.correspondence import Carried
 from pdnla.network.guide import SHOWN, Opinion
 
-COMMAND = Path(sys.executable).with_name("pdnla-train")
 STEPS = 16
 OVERRIDES = [
     "experiment=informed",
@@ -49,29 +46,21 @@ def pairs(tmp_path: Path) -> Path:
     return root
 
 
-def start(folder: Path, pairs: Path, *overrides: str) -> subprocess.Popen[str]:
-    command = [str(COMMAND), *OVERRIDES, f"data.root={pairs}", f"hydra.run.dir={folder}", *overrides]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+def train(folder: Path, pairs: Path, *overrides: str) -> Run:
+    return start("pdnla-train", [*OVERRIDES, f"data.root={pairs}", f"hydra.run.dir={folder}", *overrides])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the test sends POSIX signals or forks")
 @pytest.mark.slow
 def test_a_run_that_was_killed_ends_with_the_weights_of_one_never_stopped(tmp_path: Path, pairs: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    first = start(stopped, pairs)
-    deadline = time.monotonic() + 200
-    while not (stopped / "last.ckpt").exists():
-        assert first.poll() is None, first.communicate()[0][-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
+    first = train(stopped, pairs)
+    first.wait_until((stopped / "last.ckpt").exists)
+    first.send(signal.SIGKILL)
+    first.finish(-signal.SIGKILL)
     assert torch.load(stopped / "last.ckpt", weights_only=True)["global_step"] < STEPS
-    runs = [start(whole, pairs), start(stopped, pairs, f"ckpt_path={stopped}")]
-    for run in runs:
-        output, _ = run.communicate(timeout=300)
-        assert run.returncode == 0, output[-3000:]
+    for run in (train(whole, pairs), train(stopped, pairs, f"ckpt_path={stopped}")):
+        run.finish()
     states = [torch.load(folder / "last.ckpt", weights_only=True) for folder in (whole, stopped)]
     assert [state["global_step"] for state in states] == [STEPS, STEPS]
     for name, value in states[0]["state_dict"].items():
@@ -80,7 +69,5 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_one_never_stopped(tmp_pa
 
 @pytest.mark.slow
 def test_another_model_is_refused_in_a_sentence(tmp_path: Path, pairs: Path) -> None:
-    run = start(tmp_path / "run", pairs, "model=pdnla_tiny")
-    output, _ = run.communicate(timeout=200)
-    assert run.returncode == 2, output[-3000:]
+    output = train(tmp_path / "run", pairs, "model=pdnla_tiny").finish(2)
     assert "data=kept_pairs: its pairs are kept for model=pdnla_informed; choose that, or other data" in output

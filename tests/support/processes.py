@@ -1,0 +1,133 @@
+"""Commands in processes of their own, forked from one that has imported what they need.
+
+Importing torch and Lightning takes longer than most of these tests. Where there is no fork (Windows), each process
+imports them itself.
+"""
+
+import atexit
+import importlib
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+_CONTEXT: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
+_IMPORTED = [
+    "torch._dynamo",
+    "pdnla.cli.train",
+    "pdnla.cli.colorize",
+    "pdnla.training.run",
+    "pdnla.inference.colorizer",
+]
+_SECONDS = 300.0
+_LOGS = tempfile.TemporaryDirectory(prefix="output-")
+_STARTED: list[Any] = []
+
+
+@atexit.register
+def _end() -> None:
+    """Kill what a failed test left, for which multiprocessing would wait."""
+    for process in _STARTED:
+        process.kill()
+
+
+class Run:
+    """A command that was started; its output is kept in a file.
+
+    Attributes:
+        pid: of its process, which leads a group of its own.
+    """
+
+    def __init__(self, process: Any, log: Path) -> None:
+        self._process, self._log = process, log
+        self.pid: int = process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, minus the number of the signal that killed it, or None while it runs."""
+        return self._process.exitcode
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far, to both streams."""
+        return self._log.read_text(encoding="utf-8", errors="backslashreplace")
+
+    def send(self, number: int, group: bool = False) -> None:
+        """Send a signal to its process or its whole group."""
+        (os.killpg if group else os.kill)(self.pid, number)
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float = _SECONDS) -> None:
+        """Wait for a condition that must come while the command runs."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.status is None, self.output[-3000:]
+            assert time.monotonic() < deadline, self.output[-3000:]
+            time.sleep(0.01)
+
+    def finish(self, status: int | None = 0, seconds: float = _SECONDS) -> str:
+        """Wait for its end, with this exit status (None: any), and return what it printed."""
+        self._process.join(seconds)
+        assert self.status is not None, f"still runs after {seconds} seconds: {self.output[-3000:]}"
+        assert status in (None, self.status), self.output[-3000:]
+        return self.output
+
+
+def start(command: str | Path, arguments: Sequence[object], folder: Path | None = None, **environment: str) -> Run:
+    """Start a command such as ``pdnla-train``, or a Python script, on one thread of the CPU.
+
+    Args:
+        command: the command's name, or the script's path.
+        arguments: its command line.
+        folder: the working directory; this process's own by default.
+        environment: variables to set.
+    """
+    log = str(Path(_LOGS.name) / f"{len(_STARTED)}.txt")
+    Path(log).touch()
+    given = (str(command), [str(argument) for argument in arguments], str(folder or Path.cwd()), environment, log)
+    with _variables({"OMP_NUM_THREADS": "1"}):  # which OpenMP reads when it is loaded
+        if _FORKS:
+            _CONTEXT.set_forkserver_preload(_IMPORTED)
+        process = _CONTEXT.Process(target=_run, args=given)
+        process.start()
+    _STARTED.append(process)
+    return Run(process, Path(log))
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Any:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _run(command: str, arguments: list[str], folder: str, environment: dict[str, str], log: str) -> None:
+    """Be the command."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+    os.environ.update(environment, OMP_NUM_THREADS="1")
+    os.chdir(folder)
+    script = command.endswith(".py")
+    sys.argv = [command if script else str(Path(sys.executable).with_name(command)), *arguments]
+    if script:
+        runpy.run_path(command, run_name="__main__")
+    else:
+        importlib.import_module(f"pdnla.cli.{command.removeprefix('pdnla-')}").main()
