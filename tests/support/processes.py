@@ -1,10 +1,11 @@
 """Commands in processes of their own, forked from one that has imported what they need.
 
 Importing torch and Lightning takes longer than most of these tests. Where there is no fork (Windows), each process
-imports them itself.
+imports them itself. A process leaves as multiprocessing's do: what an interpreter does at its very end is not done.
 """
 
 import atexit
+import functools
 import importlib
 import multiprocessing
 import os
@@ -28,7 +29,6 @@ _IMPORTED = [
     "pdnla.inference.colorizer",
 ]
 _SECONDS = 300.0
-_LOGS = tempfile.TemporaryDirectory(prefix="output-")
 _STARTED: list[Any] = []
 
 
@@ -89,7 +89,7 @@ def start(command: str | Path, arguments: Sequence[object], folder: Path | None 
         folder: the working directory; this process's own by default.
         environment: variables to set.
     """
-    log = str(Path(_LOGS.name) / f"{len(_STARTED)}.txt")
+    log = str(Path(_logs().name) / f"{len(_STARTED)}.txt")
     Path(log).touch()
     given = (str(command), [str(argument) for argument in arguments], str(folder or Path.cwd()), environment, log)
     with _variables({"OMP_NUM_THREADS": "1"}):  # which OpenMP reads when it is loaded
@@ -113,6 +113,11 @@ def _variables(values: Mapping[str, str]) -> Any:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@functools.cache
+def _logs() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="output-")
 
 
 def _run(command: str, arguments: list[str], folder: str, environment: dict[str, str], log: str) -> None:
