@@ -341,12 +341,9 @@ def table(title: str, figures: dict[str, Figures], images: int) -> list[str]:
 
 
 def measure_network(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    report("counting operations, measuring the machine's best convolution")
-    counted = operations(MAIN_CHANNEL, MAIN_SIZE)
-    rates = {name: best_rate(dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
     variants = [v for v in (*EAGER, *COMPILED, *EXPORTED) if selected(v, options.variants)]
     files = export_all(variants, folder, options.against)
-    measured: dict[str, Any] = {"operations": counted, "best_convolution": rates, "runs": []}
+    measured: dict[str, Any] = {"runs": []}
     lines: list[str] = []
     for channel in options.channels:
         for size in options.sizes:
@@ -359,6 +356,10 @@ def measure_network(options: argparse.Namespace, folder: Path) -> tuple[dict[str
             measured["runs"].append({"channel": channel, "size": size, "figures": as_json(figures)})
             lines += table(f"One {size}×{size} picture, channel {channel}", figures, 1)
             if main:
+                report("counting operations, measuring the machine's best convolution")
+                counted = operations(channel, size)
+                rates = {n: best_rate(dtype) for n, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
+                measured |= {"operations": counted, "best_convolution": rates}
                 lines += limit(counted, rates, figures)
     return measured, lines
 
