@@ -233,6 +233,15 @@ def test_an_srgb_profile_changes_nothing(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(read_image(tmp_path / "a.png").colour), COLOURS)
 
 
+def test_a_grey_picture_with_an_srgb_profile_is_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As when a program makes a picture grey and leaves its profile."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    grey = Image.fromarray(COLOURS).convert("L")
+    grey.save(tmp_path / "a.png", icc_profile=srgb)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.png").colour), np.asarray(grey))
+    assert caplog.text == ""
+
+
 def test_cmyk_profiles_are_converted_to_srgb(tmp_path: Path) -> None:
     ink = np.zeros((8, 8, 4), dtype=np.uint8)
     ink[:, 4:, 0] = 255
@@ -243,7 +252,7 @@ def test_cmyk_profiles_are_converted_to_srgb(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("kind", ["gamma", "table", "parametric"])
+@pytest.mark.parametrize("kind", ["gamma", "table", "parametric", "of RGB"])
 def test_grey_profiles_are_converted_to_srgb(tmp_path: Path, bits: int, kind: str) -> None:
     curves = {
         "gamma": tone_curve(1.8),
@@ -252,7 +261,9 @@ def test_grey_profiles_are_converted_to_srgb(tmp_path: Path, bits: int, kind: st
         + struct.pack(">I1024H", 1024, *(round(65535 * (i / 1023) ** 1.8) for i in range(1024))),
         "parametric": b"para" + bytes(4) + struct.pack(">HHi", 0, 0, round(1.8 * 65536)),
     }
-    profile = icc_profile(b"GRAY", {b"kTRC": curves[kind]})
+    profile = icc_profile(b"RGB ", {b"gTRC": tone_curve(1.8)})
+    if kind != "of RGB":
+        profile = icc_profile(b"GRAY", {b"kTRC": curves[kind]})
     values = np.linspace(0, 2**bits - 1, 256).round().astype(np.uint8 if bits == 8 else np.uint16).reshape(16, 16)
     Image.fromarray(values).save(tmp_path / "a.png", icc_profile=profile)
     linear = (values / (2**bits - 1)) ** 1.8
@@ -264,7 +275,7 @@ def test_grey_profiles_are_converted_to_srgb(tmp_path: Path, bits: int, kind: st
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("profile", ["noise", "cut", "of another kind"])
 def test_a_broken_profile_is_ignored_with_a_warning(mode: str, profile: str, caplog: pytest.LogCaptureFixture) -> None:
-    other = rgb_profile() if mode == "L" else icc_profile(b"GRAY", {b"kTRC": tone_curve(2.2)})
+    other = cmyk_profile() if mode == "L" else icc_profile(b"GRAY", {b"kTRC": tone_curve(2.2)})
     broken = {"noise": bytes(range(256)), "cut": rgb_profile()[:150], "of another kind": other}[profile]
     image = smooth().convert(mode)
     expected = np.asarray(picture_from_pil(image).colour)

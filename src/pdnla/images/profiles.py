@@ -77,7 +77,7 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
 
 
 def grey_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    """Convert a grey picture of mode ``L`` or ``F`` from the tone curve of its profile to that of sRGB.
+    """Convert a grey picture of mode ``L`` or ``F`` from the tone curve of its profile, grey or RGB, to that of sRGB.
 
     ImageCms is not used because it supports only 8 bits of grey.
     """
@@ -102,17 +102,21 @@ def grey_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.
 
 
 def _grey_curve(profile: bytes) -> NDArray[np.float64]:
-    """Return the sRGB values of 65536 grey levels from 0 to 1 under a grey ICC profile (its ``kTRC`` tag).
+    """Return the sRGB values of 65536 grey levels from 0 to 1 under an ICC profile.
+
+    They follow from the tone curve of a grey profile (its ``kTRC`` tag), or from that of green of an RGB profile
+    (``gTRC``), which many programs leave in pictures that they make grey.
 
     Raises:
-        ValueError: it is not a grey profile, or has no curve of the ICC specification (10.6, 10.18).
+        ValueError: the profile is of another kind, or has no curve of the ICC specification (10.6, 10.18).
         struct.error: it is truncated.
     """
-    if profile[16:20] != b"GRAY":
+    tag = {b"GRAY": b"kTRC", b"RGB ": b"gTRC"}.get(profile[16:20])
+    if tag is None:
         raise ValueError("a profile of another kind of picture")
     (count,) = struct.unpack_from(">I", profile, 128)
     tags = [struct.unpack_from(">4sII", profile, 132 + 12 * index) for index in range(min(count, 100))]
-    start = next((offset for signature, offset, _ in tags if signature == b"kTRC"), None)
+    start = next((offset for signature, offset, _ in tags if signature == tag), None)
     if start is None:
         raise ValueError("no tone curve")
     x = np.linspace(0, 1, 65536)  # the levels of 16 bits
