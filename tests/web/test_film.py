@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pdnla.errors import UserError
 from pdnla.web.film import FilmDesk, Row, Stopped
@@ -36,13 +37,10 @@ def mean_colours(path: Path) -> list[np.ndarray]:
 def test_shots_take_the_references_that_they_resemble_and_a_user_may_change_them(
     desk: FilmDesk, clip: Path, pictures: Path
 ) -> None:
-    assert desk.take(clip, [pictures / "coffee.png", pictures / "mirrored.jpg", pictures / "broken.jpg"]) == []
+    assert desk.take(clip, [pictures / "coffee.png", pictures / "mirrored.jpg"]) == []
     searched: list[int] = []
-    with pytest.raises(UserError, match=r"^broken.jpg: is truncated or damaged"):
-        desk.find_shots(lambda done, total: searched.append(done))
+    shots = desk.find_shots(lambda done, total: searched.append(done))
     assert searched, "the search tells how far it is"
-    desk.take(clip, [pictures / "coffee.png", pictures / "mirrored.jpg"])
-    shots = desk.find_shots(lambda done, total: None)
     assert [row.first for row in shots.rows] == [0, FRAMES // 2]
     assert [row.last for row in shots.rows] == [FRAMES // 2 - 1, FRAMES - 1]
     assert [row.references.split(", ")[0] for row in shots.rows] == ["2", "1"]
@@ -60,6 +58,17 @@ def test_shots_take_the_references_that_they_resemble_and_a_user_may_change_them
     assert len(own) == len(other) == FRAMES
     assert np.abs(own[0] - other[0]).max() > 4, "another reference gives other colours"
     assert np.abs(own[-1] - other[-1]).max() < 2
+
+
+def test_references_that_cannot_be_used_are_told_and_left_out(desk: FilmDesk, clip: Path, pictures: Path) -> None:
+    grey = pictures / "rocket_grey.png"
+    assert Image.open(grey).mode == "L"
+    broken, without_colour = desk.take(clip, [grey, pictures / "coffee.png", pictures / "broken.jpg"])[::-1]
+    assert broken.startswith("broken.jpg: is truncated or damaged")
+    assert without_colour == "rocket_grey.png: is grey and should give the colours; leave it out or colour it"
+    assert [one.name for one in desk.references] == ["coffee.png"]
+    with pytest.raises(UserError, match=r"^rocket_grey\.png: is grey and should give the colours"):
+        desk.take(clip, [grey])
 
 
 def test_a_film_is_stopped_by_its_user_or_by_leaving(

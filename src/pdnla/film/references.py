@@ -22,7 +22,8 @@ _WITHIN = 0.04  # of the best score, for further references
 _THUMBNAIL = (64, 36)
 _ALIKE = 0.9  # correlation of luminance above which a reference is the frame whose number is its name
 _KEPT = 16  # encoded references in memory
-_SIDE = 256  # of pictures whose content is compared
+PREVIEW = 256
+"""Longer side, in pixels, of the pictures whose content is compared."""
 
 
 class Choice(NamedTuple):
@@ -94,9 +95,9 @@ class References:
     @torch.inference_mode()
     def _fitting(self, shot: Shot, frame: Picture, own: Sequence[Path]) -> Choice:
         if self._fit is None:
-            pictures = [network_input(read_image(path, _SIDE), _SIDE, grey=False) for path in self.paths]
+            pictures = [network_input(read_image(path, PREVIEW), PREVIEW, grey=False) for path in self.paths]
             self._fit = Fit(pictures, self._colorizer.device)
-        scores = self._fit.scores(network_input(frame, _SIDE, grey=True))
+        scores = self._fit.scores(network_input(frame, PREVIEW, grey=True))
         order = sorted(range(len(scores)), key=lambda place: -scores[place])
         fitting = [self.paths[place] for place in order if scores[place] >= scores[order[0]] - _WITHIN]
         chosen = list(dict.fromkeys([*own, *fitting]))[: max(MOST, len(own))]
@@ -130,7 +131,7 @@ def usable(references: Sequence[Path], named: Container[Path], report: Callable[
     found = []
     for path in references:
         try:
-            read_reference(path, _SIDE)
+            read_reference(path, PREVIEW)
         except UserError as error:
             if path in named:
                 raise

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pdnla.errors import UserError
 from pdnla.film.planning import Film, plan_film
+from pdnla.film.references import PREVIEW, read_reference
 from pdnla.film.shots import Shot, write_shots
 from pdnla.film.source import is_video
 from pdnla.images.io import Picture
@@ -106,7 +107,14 @@ class FilmDesk:
             if not is_video(film.path):
                 raise UserError(f"{film}: is not a video file; choose one that ends in .mp4, .mov, .mkv or the like")
             kept = [keep_upload(path, self.folder / "references") for path in references]
-            self.references, left_out = readable(kept, self.studio.limits)
+            within, left_out = readable(kept, self.studio.limits)
+            self.references = []
+            for one in within:
+                try:
+                    read_reference(one.path, PREVIEW)
+                    self.references.append(one)
+                except UserError as error:
+                    left_out.append(one.told(error))
             if not self.references:
                 raise UserError(left_out[0])
             try:
