@@ -198,7 +198,7 @@ class Correspondence(nn.Module):
             shades = F.avg_pool2d(compared, CELL).flatten(1)
             per_cell = CELL // FINE
             queries = F.unfold(self._appearance(compared, features[0]), per_cell, stride=per_cell)
-            queries = queries.unflatten(1, (-1, per_cell**2)).permute(0, 3, 2, 1)
+            queries = queries.unflatten(1, (-1, per_cell**2)).permute(0, 3, 2, 1).contiguous()
             chroma, cosines = [], []
             for row in range(len(target)):
                 own = ReferenceSpots(*(part[row if len(part) > 1 else 0] for part in code))
