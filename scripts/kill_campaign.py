@@ -176,7 +176,7 @@ def kill_album(folder: Path, options: argparse.Namespace) -> Finding:
     expected, _ = undisturbed(folder.parent, options.pictures, options.seed)
     chance, log, out = random.Random(options.seed), folder / "album.log", folder / "out"
     command = colour_command(folder.parent, out)
-    killed, share = 0, 2 * options.pictures // (options.kills + 2)
+    killed, share = 0, 2 * options.pictures // (options.kills + 5)
 
     def coloured() -> int:
         return sum(1 for _ in out.rglob("[!.]*.png"))
