@@ -132,7 +132,11 @@ def test_an_exported_network_is_not_compiled_again(onnx_file: Path) -> None:
 
 @pytest.mark.slow
 def test_the_traced_network_computes_in_half_precision_where_asked(net: PDNLA) -> None:
-    program = trace(net, torch.bfloat16).module()
+    traced = trace(net, torch.bfloat16)
+    numbers = [value for value in traced.state_dict.values() if value.is_floating_point()]
+    in_float32 = 4 * sum(value.numel() for value in numbers)
+    assert sum(value.nbytes for value in numbers) < 0.6 * in_float32
+    program = traced.module()
     size = (3, 48, 32, 32, 64)
     with torch.inference_mode():
         exact, half = net(*pictures(*size)).out, program(*pictures(*size))[1]

@@ -26,14 +26,14 @@ def command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 class TwoConvolutions(nn.Module):
     """A model of one's own, exported in seconds; the export of the published network takes minutes."""
 
-    def __init__(self, channel: int = 2048) -> None:
+    def __init__(self, channel: int = 64) -> None:
         super().__init__()
         self.first = nn.Conv2d(6, channel, 3, padding=1)
         self.last = nn.Conv2d(channel, 3, 3, padding=1)
 
     def forward(self, target: Tensor, reference: Tensor) -> Colorization:
         mean = reference.mean(dim=(2, 3), keepdim=True).expand_as(target)
-        mid = 8 * self.last(torch.relu(self.first(torch.cat([target, mean], dim=1))))
+        mid = 4 * self.last(torch.relu(self.first(torch.cat([target, mean], dim=1))))
         return Colorization(mid, torch.tanh(mid + target))
 
 
@@ -49,12 +49,11 @@ def test_weights_become_a_file_named_after_them_and_half_precision_stays_near(
     output = r"(\S+) MB, float16; at 5 sizes within (\S+) of the network \(mean (\S+), of results in \[-1, 1\]\)"
     actual = re.fullmatch(rf"own\.onnx: {output}", line)
     assert actual
-    megabytes, largest, mean = (float(number) for number in actual.groups())
+    _, largest, mean = (float(number) for number in actual.groups())
     assert 1e-5 < mean < largest < 2 * 2 / 255
-    assert megabytes < 0.66  # what 168,000 numbers take in float32; here they and the graph do not
     network = OnnxNetwork("own.onnx")
-    assert (network.precision, network.source) == ("float16", "own.safetensors")
-    assert network.description.arguments == {"channel": 2048}
+    assert (network.precision, network.source) == ("float16", "the test's")
+    assert network.description.arguments == {"channel": 64}
 
 
 @pytest.mark.parametrize(
