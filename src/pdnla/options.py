@@ -39,6 +39,14 @@ def integer(least: int | None = None, most: int | None = None) -> Rule:
     )
 
 
+def multiple_of(step: int) -> Rule:
+    """Return the rule for a multiple of ``step``, of at least that."""
+    return Rule(
+        f"a multiple of {step}, such as {4 * step}",
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value > 0 and value % step == 0,
+    )
+
+
 def number(least: float | None = None, most: float | None = None) -> Rule:
     """Return the rule for a finite number in a closed range."""
     return Rule(f"a number{_range(least, most)}", lambda value: _is_number(value) and _within(value, least, most))

@@ -39,6 +39,7 @@ def check(option: str, value: Any) -> None:
         ("data.zoom", 0.5, "data.zoom=0.5: must be a number of at least 1"),
         ("data.unpaired_fraction", 1.5, "data.unpaired_fraction=1.5: must be a number from 0 to 1"),
         ("data.unpaired_ramp", -1, "data.unpaired_ramp=-1: must be a whole number of at least 0"),
+        ("data.size", 40, "data.size=40: must be a multiple of 16, such as 64"),
         ("data.pairing", "friend", "data.pairing=friend: must be class, nearest or random"),
         ("data.shuffle_shards", -1, "data.shuffle_shards=-1: must be a whole number of at least 0"),
         ("data.pairs.noise", 1.1, "data.pairs.noise=1.1: must be a number from 0 to 1"),

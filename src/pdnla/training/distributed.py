@@ -38,17 +38,23 @@ def trainer_strategy(trainer: Mapping[str, Any]) -> Any:
     Returns:
         ``auto`` for one device, a strategy for several, or what ``strategy`` is if it is neither ``auto`` nor ``ddp``.
     """
-    strategy, devices, nodes = trainer["strategy"], str(trainer["devices"]), trainer["num_nodes"]
+    strategy = trainer["strategy"]
     if strategy not in ("auto", "ddp"):
         return strategy
-    if strategy == "auto" and nodes == 1:
-        if devices == "1":
-            return "auto"
-        if devices in ("auto", "-1"):
-            import torch
-
-            if trainer["accelerator"] == "cpu" or torch.cuda.device_count() < 2:
-                return "auto"
+    if trains_alone(trainer):
+        return "auto"
     from pdnla.training.gradients import AveragedGradients
 
     return AveragedGradients()
+
+
+def trains_alone(trainer: Mapping[str, Any]) -> bool:
+    """Return whether a trainer's configuration asks for one device and no strategy, so that one process trains."""
+    devices = str(trainer["devices"])
+    if trainer["strategy"] != "auto" or trainer["num_nodes"] > 1:
+        return False
+    if devices in ("auto", "-1"):
+        import torch
+
+        return trainer["accelerator"] == "cpu" or torch.cuda.device_count() < 2
+    return devices == "1"

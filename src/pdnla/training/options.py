@@ -3,7 +3,7 @@
 import re
 
 from pdnla.evaluation.measures import measured
-from pdnla.options import BOOLEAN, DURATION, NULL, TEXT, Rule, above, integer, list_of, number, one_of
+from pdnla.options import BOOLEAN, DURATION, NULL, TEXT, Rule, above, integer, list_of, multiple_of, number, one_of
 
 _PATH = TEXT
 _PART = number(0, 1)
@@ -63,7 +63,7 @@ OPTIONS: dict[str, Rule] = {
     "data.backbone": TEXT,
     "data.seed": integer(0, 2**32 - 1),
     "data.batch_size": integer(1),
-    "data.size": integer(1),
+    "data.size": multiple_of(16),
     "data.zoom": number(1),
     "data.workers": integer(0),
     "data.validation_count": integer(1),
