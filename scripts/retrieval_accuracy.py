@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from pdnla import UserError
-from pdnla.data.photographs import open_colour
 from pdnla.data.retrieval import SIDE, build_index
 from pdnla.devices import choose_device
 from pdnla.images.color import rgb_to_lab
+from pdnla.images.greys import open_colour
 from pdnla.images.io import list_images, read_image
 
 BINS = 64

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from pdnla.backbones import load_backbone
 from pdnla.cli.command import run
 from pdnla.data.held_out import person, without_held_out
-from pdnla.data.photographs import open_colour, to_tensor
+from pdnla.data.photographs import to_tensor
 from pdnla.errors import UserError
+from pdnla.images.greys import open_colour
 from pdnla.images.io import list_images
 from pdnla.memory import keep_freed_memory
 from pdnla.network import SemanticWarp

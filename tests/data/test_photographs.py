@@ -11,9 +11,10 @@ from PIL import Image
 
 from pdnla import UserError
 from pdnla.data.modules import BuiltinData, FolderData, ImageNetData, PairsData
-from pdnla.data.photographs import Draw, DrawnBatches, FixedPairs, TrainingCrops, colourful, is_grey, open_colour
+from pdnla.data.photographs import Draw, DrawnBatches, FixedPairs, TrainingCrops, colourful
 from pdnla.data.preparing import plan_shards
 from pdnla.data.pseudo_pairs import PseudoPairs
+from pdnla.images.greys import is_grey, open_colour
 
 
 def save(path: Path, colour: tuple[int, int, int] | None, size: tuple[int, int] = (40, 30)) -> Path:

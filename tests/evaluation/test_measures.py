@@ -34,6 +34,8 @@ from pdnla.evaluation.metrics import (
     flicker,
     luminance_error,
     opposite_hue,
+    psnr,
+    ssim,
 )
 from pdnla.evaluation.perceptual import perceptual_distance
 from pdnla.evaluation.scoring import Scorer
@@ -67,9 +69,29 @@ def test_validations_sweeps_and_searches_agree_on_the_table() -> None:
     assert (search["hydra"]["sweeper"]["direction"] == "maximize") is (MEASURES[OBJECTIVE].better == "up")
 
 
-def test_the_table_costs_no_import_of_torch() -> None:
-    code = "import sys, pdnla.evaluation.measures; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("pdnla.evaluation.measures", "torch"),
+        ("pdnla.evaluation.runner", "torchvision"),  # which imports torch's compiler
+        ("pdnla.data.preparing", "torch"),  # in every process of pdnla-prepare
+    ],
+)
+def test_commands_import_no_more_than_they_need(module: str, unwanted: str) -> None:
+    code = f"import sys, {module}; sys.exit({unwanted!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_psnr_and_ssim_are_those_of_torchmetrics() -> None:
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.nn.functional.interpolate(torch.rand(2, 3, 5, 5, generator=generator), (33, 50), mode="bilinear")
+    result = (truth + 0.1 * torch.randn(truth.shape, generator=generator)).clamp(0, 1)
+    expected = peak_signal_noise_ratio(result, truth, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    assert psnr(result, truth).tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    expected = structural_similarity_index_measure(result, truth, data_range=1.0, reduction="none")
+    assert ssim(result, truth).tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
 def test_luminance_error_is_the_mean_distance_of_lightness() -> None:

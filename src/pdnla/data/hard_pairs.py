@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from pdnla.data.held_out import person
-from pdnla.data.photographs import open_colour
 from pdnla.data.pseudo_pairs import INNER_POINTS, warp
 from pdnla.errors import UserError
 from pdnla.images import color
+from pdnla.images.greys import open_colour
 
 KINDS: Mapping[str, float] = {
     "close": 0.10,  # nearly the same picture, as the frames of a film are

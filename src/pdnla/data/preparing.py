@@ -19,15 +19,15 @@ import numpy as np
 from PIL import Image
 
 from pdnla.data.held_out import without_held_out
-from pdnla.data.photographs import open_colour
 from pdnla.data.shards import FORMAT, index_path, read_plan, read_shard_index, sample_key, shard_path
 from pdnla.errors import UserError
 from pdnla.files import remove_stale_temporaries, replacing
+from pdnla.images.greys import open_colour
 from pdnla.images.io import list_images
 from pdnla.processes import become_child
 
 GREY = "grey"
-"""The reason in ``left_out`` of a photograph that :func:`~pdnla.data.photographs.is_grey`."""
+"""The reason in ``left_out`` of a photograph that :func:`~pdnla.images.greys.is_grey`."""
 
 _SEED = 0  # seed of the order of photographs in shards
 _VERIFIED_SIDE = 32  # a JPEG is read completely at any scale; this is enough to find grey ones

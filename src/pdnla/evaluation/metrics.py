@@ -5,12 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from kornia.metrics import ssim as ssim_map
 from skimage.color import deltaE_ciede2000
 from torch import Tensor
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
 
 from pdnla.images.color import rgb_to_lab
 
@@ -54,12 +51,15 @@ def ciede2000(result: Tensor, truth: Tensor) -> Tensor:
 
 def psnr(result: Tensor, truth: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio in dB over the three channels, ``(B,)``, of sRGB in [0, 1]."""
-    return peak_signal_noise_ratio(result, truth, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    return -10 * (result - truth).square().mean(dim=(1, 2, 3)).log10()
 
 
 def ssim(result: Tensor, truth: Tensor) -> Tensor:
-    """Return the structural similarity, ``(B,)``, 1 is best, of sRGB pictures in [0, 1], ``(B, 3, H, W)``."""
-    return structural_similarity_index_measure(result, truth, data_range=1.0, reduction="none").reshape(-1)
+    """Return the structural similarity, ``(B,)``, 1 is best, of sRGB pictures in [0, 1], ``(B, 3, H, W)``.
+
+    Its window is a Gaussian of 11 pixels (Wang et al. 2004), and pictures are reflected at their borders.
+    """
+    return ssim_map(result, truth, window_size=11, eps=0.0).mean(dim=(1, 2, 3))
 
 
 def histogram_intersection(result: Tensor, reference: Tensor, bins: int = 16) -> Tensor:

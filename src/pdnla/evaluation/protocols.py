@@ -18,8 +18,9 @@ from PIL import Image, ImageOps
 from scipy.ndimage import map_coordinates
 
 from pdnla.data.pairs_file import read_column, read_pairs
-from pdnla.data.photographs import centre_crop, is_grey
+from pdnla.data.photographs import centre_crop
 from pdnla.errors import UserError
+from pdnla.images.greys import is_grey
 from pdnla.images.io import Picture, list_images, read_image
 from pdnla.inference.matching import match
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 
 from pdnla.data.pairs_file import Choice, read_choices, write_choices
-from pdnla.data.photographs import open_colour
 from pdnla.data.retrieval import build_index
 from pdnla.errors import UserError
 from pdnla.files import replacing
+from pdnla.images.greys import open_colour
 from pdnla.images.io import read_image
 from pdnla.inference.planning import REFERENCE_COPY, Album, Task
 
