@@ -403,10 +403,9 @@ def frame_input(picture: Picture, side: int | str, aspect: Fraction = Fraction(1
     return network_input(picture, side, grey=True)
 
 
-def motion_grey(frame: Tensor) -> NDArray[np.uint8]:
-    """Return a frame in the form for motion estimation: L* · 2.55, ``(h, w)``."""
-    lightness = color.lightness(frame)[0, 0] * 2.55
-    values: NDArray[np.uint8] = lightness.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+def motion_grey(lightness: Tensor) -> NDArray[np.uint8]:
+    """Return a frame's L*, ``(1, 1, h, w)``, in the form for motion estimation: L* · 2.55, ``(h, w)``."""
+    values: NDArray[np.uint8] = (lightness[0, 0] * 2.55).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     return values
 
 
@@ -457,15 +456,16 @@ def colour_shot(
         if before is not None and before.size == size:
             shown = frame_input(before, colorizer.size).to(colorizer.device)
             given = given_colours(before, shown)
-            stabiliser.memory = Memory(motion_grey(shown), given.chroma, given.confidence)
+            stabiliser.memory = Memory(motion_grey(color.lightness(shown)), given.chroma, given.confidence)
             step = STEP
         before = None
         while block := list(itertools.islice(frames, step)):
             inputs[:] = [frame_input(picture, colorizer.size).to(colorizer.device) for picture in block]
-            chroma = stabiliser.colour([motion_grey(x) for x in inputs])
-            for picture, x, own in zip(block, inputs, chroma, strict=True):
-                plane = ChromaPlane.fit(color.lightness(x), _as_maps(own, x.device), size)
-                yield paint(picture, plane, x.device)
+            lightness = [color.lightness(x) for x in inputs]
+            chroma = stabiliser.colour([motion_grey(light) for light in lightness])
+            for picture, light, own in zip(block, lightness, chroma, strict=True):
+                plane = ChromaPlane.fit(light, _as_maps(own, light.device), size)
+                yield paint(picture, plane, light.device)
             step = STEP
 
 
@@ -479,10 +479,11 @@ def carried_frame(picture: Picture, before: Picture) -> Picture:
     """
     before = before.resized(picture.size)
     inputs = [network_input(frame, NATIVE, grey=True) for frame in (picture, before)]
-    motion = Finder().between(*(motion_grey(x) for x in inputs))
+    lightness = [color.lightness(x) for x in inputs]
+    motion = Finder().between(*map(motion_grey, lightness))
     chroma = motion.carry(given_colours(before, inputs[1]).chroma)
     cpu = torch.device("cpu")
-    plane = ChromaPlane.fit(color.lightness(inputs[0]), _as_maps(chroma, cpu), picture.size)
+    plane = ChromaPlane.fit(lightness[0], _as_maps(chroma, cpu), picture.size)
     return Picture(paint(picture, plane, cpu).convert("RGB"))
 
 
@@ -522,7 +523,7 @@ def _colour(
                     stabiliser.cut()
                 inputs = [frame_input(frame.picture, film.size, source.aspect).to(colorizer.device) for frame in block]
                 lightness = [color.lightness(x) for x in inputs]
-                greys = [motion_grey(x) for x in inputs]
+                greys = [motion_grey(light) for light in lightness]
                 owns = [
                     partial(_given, given[frame.number], x)
                     if frame.number in given
