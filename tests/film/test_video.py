@@ -215,6 +215,13 @@ def test_mistakes_are_told_before_anything_is_coloured(command: Command) -> None
     assert not Path("film_colorized.mkv.parts").exists()
 
 
+def test_pyavs_logging_which_torchvision_turns_on_is_off_before_a_decoder_can_wait_for_it(command: Command) -> None:
+    av.logging.set_level(av.logging.ERROR)
+    write_clip(Path("film.mkv"), pan(1))
+    assert command("film.mkv", still(Path("a.png")), "-o", "out.mkv").status == 0
+    assert av.logging.get_level() is None
+
+
 def test_a_missing_extra_is_one_sentence(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clip(Path("film.mkv"), pan(2))
     still(Path("a.png"))

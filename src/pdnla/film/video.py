@@ -41,13 +41,17 @@ _SHORT = 0.5  # seconds by which a video may be shorter than its container's dur
 
 
 def require_av() -> Any:
-    """Return PyAV.
+    """Return PyAV, with its logging off.
+
+    Older versions of torchvision turn it on when they are imported. Then a decoder's thread that logs waits for the
+    interpreter's lock, which this thread holds while it waits for the decoder to close.
 
     Raises:
         UserError: it is not installed.
     """
     if av is None:
         raise UserError(f"video files need PyAV 18 and Python 3.11; {EXTRA}")
+    av.logging.set_level(None)
     return av
 
 
