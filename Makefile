@@ -6,7 +6,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 .PHONY: bench demo docs test test-lowest lint types clean help
 
 help:
-	@echo "make demo         train for a few minutes on photographs that come with scikit-image, then colour another one"
+	@echo "make demo         colour a photograph, train on its reference for three minutes, colour it again"
 	@echo "make test         lint, types and tests"
 	@echo "make test-lowest  the tests with the lowest versions of all dependencies"
 	@echo "make docs         build the documentation into site/"

@@ -1,7 +1,8 @@
-"""Colour a photograph with the default weights, then train a network for a few minutes.
+"""Colour a photograph with the default weights, then train other weights for a few minutes and compare.
 
-The grey target is the left picture of a stereo pair, the reference the right one, so the truth is known. What is
-trained here sees scikit-image's other photographs for three minutes; the picture shows both results.
+The grey target is the left picture of a stereo pair, the reference the right one, so the truth is known. The published
+network's weights, ``pdnla_tiny``, are trained on the reference for three minutes and come closer to the truth, which
+they do not see.
 """
 
 import subprocess
@@ -20,6 +21,7 @@ from pdnla.images.io import write_image
 
 FOLDER = Path("demo")
 SIDE = 384
+TRAINED_SIDE = 128  # near the crops of the training
 GAP = 8
 
 
@@ -41,22 +43,28 @@ def main() -> None:
     target = truth.convert("L")
     pictures = [target, reference]
 
+    def error(picture: Image.Image) -> float:
+        return float(chroma_error(as_tensor(picture), as_tensor(truth)))
+
     def colour(colorizer: Colorizer, whose: str) -> None:
         pictures.append(colorizer(target, reference))
-        error, grey_error = (float(chroma_error(as_tensor(p), as_tensor(truth))) for p in (pictures[-1], target))
-        print(f"chroma error of {whose} {error:.1f}, of a grey result {grey_error:.1f} (CIELAB units)", flush=True)
+        print(f"chroma error of {whose}: {error(pictures[-1]):.1f} (CIELAB units)", flush=True)
 
-    colour(Colorizer(size=SIDE), "the weights that come with pdnla")
+    print(f"chroma error of a grey result: {error(target):.1f}")
+    colour(Colorizer(size=SIDE), "the default weights")
     write_image(FOLDER / "pretrained.png", side_by_side([*pictures, truth]))
     print(f"target | reference | result | truth: {(FOLDER / 'pretrained.png').resolve()}", flush=True)
 
+    colour(Colorizer("pdnla_tiny", size=TRAINED_SIDE), "pdnla_tiny")
     run = FOLDER / "run"
     train = [str(Path(sys.executable).with_name("pdnla-train")), "experiment=demo", f"hydra.run.dir={run}"]
     subprocess.run(train, check=True)
-    colour(Colorizer(run / "last.ckpt", size=128), "three minutes of training")
+    colour(
+        Colorizer(run / "last.ckpt", size=TRAINED_SIDE), "pdnla_tiny after three minutes of training on the reference"
+    )
     picture = FOLDER / "comparison.png"
     write_image(picture, side_by_side([*pictures, truth]))
-    print("target | reference | with the weights that come with pdnla | after three minutes of training | truth:")
+    print("target | reference | default weights | pdnla_tiny | pdnla_tiny after the training | truth:")
     print(picture.resolve())
 
 

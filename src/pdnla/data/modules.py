@@ -270,12 +270,28 @@ class PseudoPairData(pl.LightningDataModule):
 
 
 class BuiltinData(PseudoPairData):
-    """The colour photographs that come with scikit-image: six for training, a stereo pair for validation."""
+    """The colour photographs that come with scikit-image: six for training, a stereo pair for validation.
+
+    Args:
+        names: files of scikit-image's folder ``data`` to train on instead of the six.
+        **options: see :class:`PseudoPairData`.
+    """
+
+    def __init__(self, names: Sequence[str] = BUILTIN, **options: Any) -> None:
+        super().__init__(**options)
+        self.names = tuple(names)
 
     def photographs(self) -> tuple[Sequence[Path], Sequence[Path]]:
-        """Return scikit-image's photographs."""
+        """Return scikit-image's photographs.
+
+        Raises:
+            UserError: scikit-image has no file of such a name.
+        """
         folder = Path(skimage.__file__).parent / "data"
-        return [folder / name for name in BUILTIN], [folder / name for name in BUILTIN_VALIDATION]
+        for name in self.names:
+            if not (folder / name).is_file():
+                raise UserError(f"data.names: scikit-image has no {name}; use such as {', '.join(BUILTIN)}")
+        return [folder / name for name in self.names], [folder / name for name in BUILTIN_VALIDATION]
 
 
 class FolderData(PseudoPairData):

@@ -59,6 +59,7 @@ OPTIONS: dict[str, Rule] = {
     "data.root": _PATH | NULL,  # data=pairs has none
     "data.validation_root": _PATH | NULL,
     "data.pairs_file": _PATH,
+    "data.names": list_of(TEXT),
     "data.validation_pairs": _PATH | NULL,
     "data.backbone": TEXT,
     "data.seed": integer(0, 2**32 - 1),

@@ -51,9 +51,11 @@ def train_network(config: DictConfig, result: Result) -> None:
     module = ColorizationModule(
         network,
         instantiate(config.loss),
-        instantiate(config.optim),
+        instantiate(
+            config.optim, _convert_="all"
+        ),  # its lists are kept in checkpoints, which hold no objects of Hydra's
         steps=config.trainer.max_steps,
-        critic_optimizer=instantiate(config.critic_optim),
+        critic_optimizer=instantiate(config.critic_optim, _convert_="all"),
         backbone=config.backbone,
         **config.schedule,
     )
