@@ -235,8 +235,8 @@ def test_no_training_uses_the_people_held_out(tmp_path: Path) -> None:
 
 
 def test_scikit_images_photographs_are_chosen_by_name() -> None:
-    training, validation = BuiltinData(names=["coffee.png"]).photographs()
+    training, validation = BuiltinData(**OPTIONS, names=["coffee.png"]).photographs()
     assert [path.name for path in training] == ["coffee.png"]
     assert [path.name for path in validation] == ["motorcycle_left.png", "motorcycle_right.png"]
     with pytest.raises(UserError, match=r"data\.names: scikit-image has no tea\.png; use such as astronaut\.png, "):
-        BuiltinData(names=["tea.png"]).photographs()
+        BuiltinData(**OPTIONS, names=["tea.png"]).photographs()
