@@ -196,9 +196,7 @@ class Correspondence(nn.Module):
             cells = self._compared(plain)
             compared = match_exposure(shrunk, code.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten(1)
-            per_cell = CELL // FINE
-            queries = F.unfold(self._appearance(compared, features[0]), per_cell, stride=per_cell)
-            queries = queries.unflatten(1, (-1, per_cell**2)).permute(0, 3, 2, 1).contiguous()
+            queries = self._queries(compared, features[0])
             chroma, cosines = [], []
             for row in range(len(target)):
                 own = ReferenceSpots(*(part[row if len(part) > 1 else 0] for part in code))
@@ -211,7 +209,7 @@ class Correspondence(nn.Module):
             trust = ((torch.stack(cosines) - strange) / (familiar - strange)).clamp(0, 1).view(-1, 1, 1, 1)
             carried = torch.stack(chroma).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
             spots = F.avg_pool2d(shrunk, FINE)
-            carried = F.fold(carried, spots.shape[-2:], per_cell, stride=per_cell)
+            carried = F.fold(carried, spots.shape[-2:], CELL // FINE, stride=CELL // FINE)
             confidence = carried[:, 2:].clamp(0, 1)
             carried = trust * torch.cat([smooth_outliers(spots, carried[:, :2], confidence), confidence], dim=1)
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
@@ -306,9 +304,7 @@ class Correspondence(nn.Module):
             if compared is None:
                 compared = match_exposure(view.lightness, reference.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten()[cells]
-            per_cell = CELL // FINE
-            queries = F.unfold(self._appearance(compared, view.finest), per_cell, stride=per_cell)[..., cells]
-            queries = queries.unflatten(1, (-1, per_cell**2)).permute(0, 3, 2, 1)[0]
+            queries = self._queries(compared, view.finest)[0, cells]
             own = ReferenceSpots(*(part[0] for part in reference))
             parts = [part for part, _ in self._attend(view.cells[0, cells], shades, queries, own, log_prior)]
             return SpotAttention(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
@@ -347,6 +343,12 @@ class Correspondence(nn.Module):
             resized = F.interpolate(feature, grid, mode="bilinear", align_corners=False, antialias=finer)
             levels.append(F.normalize(resized, dim=1) * weight)
         return torch.cat(levels, dim=1).flatten(2).transpose(1, 2) / math.sqrt(sum(w**2 for w in _LEVELS))
+
+    def _queries(self, lightness: Tensor, finest: Tensor) -> Tensor:
+        """Return the appearance of each cell's spots, ``(B, N, spots, C)``, contiguous for the products of cells."""
+        per_cell = CELL // FINE
+        spots = F.unfold(self._appearance(lightness, finest), per_cell, stride=per_cell)
+        return spots.unflatten(1, (-1, per_cell**2)).permute(0, 3, 2, 1).contiguous()
 
     @staticmethod
     def _appearance(lightness: Tensor, finest: Tensor) -> Tensor:
