@@ -107,14 +107,7 @@ class FilmDesk:
             if not is_video(film.path):
                 raise UserError(f"{film}: is not a video file; choose one that ends in .mp4, .mov, .mkv or the like")
             kept = [keep_upload(path, self.folder / "references") for path in references]
-            within, left_out = readable(kept, self.studio.limits)
-            self.references = []
-            for one in within:
-                try:
-                    read_reference(one.path, PREVIEW)
-                    self.references.append(one)
-                except UserError as error:
-                    left_out.append(one.told(error))
+            self.references, left_out = readable(kept, self.studio.limits, lambda path: read_reference(path, PREVIEW))
             if not self.references:
                 raise UserError(left_out[0])
             try:

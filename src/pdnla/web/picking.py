@@ -20,15 +20,25 @@ class Candidate(NamedTuple):
     score: float | None = None
 
 
-def readable(uploads: Sequence[Upload], limits: Limits) -> tuple[list[Upload], list[str]]:
-    """Return the uploads that are pictures within the limits, and a sentence for each other upload."""
+def readable(
+    uploads: Sequence[Upload], limits: Limits, check: Callable[[Path], object] | None = None
+) -> tuple[list[Upload], list[str]]:
+    """Return the uploads that are pictures within the limits, and a sentence for each other upload.
+
+    Args:
+        uploads: the uploads.
+        limits: the limits.
+        check: raises a :class:`UserError` for a path that cannot be used though it is a picture.
+    """
     kept, left_out = [], []
     for upload in uploads:
         try:
             check_upload(upload, limits)
+            if check is not None:
+                check(upload.path)
             kept.append(upload)
         except UserError as error:
-            left_out.append(str(error))
+            left_out.append(upload.told(error))
     return kept, left_out
 
 
