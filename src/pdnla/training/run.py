@@ -48,14 +48,14 @@ def train_network(config: DictConfig, result: Result) -> None:
     start_from(config.weights, network)
     checkpoint = resume_from(config.ckpt_path, network, seconds(config.trainer.max_time), config.trainer.max_steps)
     data = instantiate(config.data, backbone=config.backbone)
+    # Converted, because checkpoints keep an optimiser's lists and must hold no objects of Hydra's.
+    optimizer, critic_optimizer = (instantiate(c, _convert_="all") for c in (config.optim, config.critic_optim))
     module = ColorizationModule(
         network,
         instantiate(config.loss),
-        instantiate(
-            config.optim, _convert_="all"
-        ),  # its lists are kept in checkpoints, which hold no objects of Hydra's
+        optimizer,
         steps=config.trainer.max_steps,
-        critic_optimizer=instantiate(config.critic_optim, _convert_="all"),
+        critic_optimizer=critic_optimizer,
         backbone=config.backbone,
         **config.schedule,
     )
