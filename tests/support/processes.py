@@ -14,10 +14,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 _FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 _CONTEXT: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
@@ -72,11 +72,11 @@ class Run:
             assert time.monotonic() < deadline, self.output[-3000:]
             time.sleep(0.01)
 
-    def finish(self, status: int | None = 0, seconds: float = _SECONDS) -> str:
-        """Wait for its end, with this exit status (None: any), and return what it printed."""
+    def finish(self, status: int = 0, seconds: float = _SECONDS) -> str:
+        """Wait for its end, with this exit status, and return what it printed."""
         self._process.join(seconds)
         assert self.status is not None, f"still runs after {seconds} seconds: {self.output[-3000:]}"
-        assert status in (None, self.status), self.output[-3000:]
+        assert self.status == status, self.output[-3000:]
         return self.output
 
 
@@ -92,27 +92,13 @@ def start(command: str | Path, arguments: Sequence[object], folder: Path | None 
     log = str(Path(_logs().name) / f"{len(_STARTED)}.txt")
     Path(log).touch()
     given = (str(command), [str(argument) for argument in arguments], str(folder or Path.cwd()), environment, log)
-    with _variables({"OMP_NUM_THREADS": "1"}):  # which OpenMP reads when it is loaded
+    with patch.dict(os.environ, OMP_NUM_THREADS="1"):  # which OpenMP reads when it is loaded
         if _FORKS:
             _CONTEXT.set_forkserver_preload(_IMPORTED)
         process = _CONTEXT.Process(target=_run, args=given)
         process.start()
     _STARTED.append(process)
     return Run(process, Path(log))
-
-
-@contextmanager
-def _variables(values: Mapping[str, str]) -> Any:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @functools.cache
