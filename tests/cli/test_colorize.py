@@ -304,6 +304,7 @@ def test_bad_usage_is_one_sentence_and_status_2(command: Command) -> None:
     refused(command("a.png", "empty"), "empty: holds no image")
     refused(command("broken.png", "r.png"), "broken.png: is not an image")
     refused(command("a.png", "broken.png"), "broken.png: is not an image")
+    refused(command("a.png", picture("grey.png", 90)), "grey.png: is grey and should give the colours")
     refused(command("a.png", "r.png", "-o", "x.gif"), "x.gif", ".png, .jpg")
     refused(command("a.png", "r.png", "-o", "x"), "no suffix")
     refused(command("a.png", "r.png", "-o", "a.png", "--overwrite"), "a.png: is a target or a reference")
@@ -320,7 +321,7 @@ def test_bad_usage_is_one_sentence_and_status_2(command: Command) -> None:
         "none.safetensors",
         "use one of default, pdnla_informed, pdnla_semantic, pdnla_tiny",
     )
-    assert files() == ["a.png", "broken.png", "r.png"]
+    assert files() == ["a.png", "broken.png", "grey.png", "r.png"]
 
 
 def test_a_folder_is_not_coloured_into_itself_or_its_references(command: Command) -> None:
@@ -593,7 +594,7 @@ def test_a_broken_page_is_named_and_leaves_no_half(command: Command) -> None:
 def test_an_animation_says_what_it_needs(command: Command, suffix: str) -> None:
     frames = [Image.new("RGB", (20, 14), colour) for colour in (BLUE, RED)]
     frames[0].save(f"clip.{suffix}", save_all=True, append_images=frames[1:])
-    picture("still.png", 99)
+    picture("still.png", RED)
     sentence = f"clip.{suffix}: is an animation; export its frames into a folder and colour that"
     refused(command(f"clip.{suffix}", "still.png"), sentence)
     assert command("still.png", f"clip.{suffix}").status == 0

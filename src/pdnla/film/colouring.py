@@ -29,7 +29,7 @@ from pdnla.files import identity, lock, remove_stale_temporaries, replacing
 from pdnla.film.motion import Finder
 from pdnla.film.planes import chroma_codes, grey_values
 from pdnla.film.planning import Film
-from pdnla.film.references import Choice, References, numbered, read_reference, same_frame, thumbnail, usable
+from pdnla.film.references import Choice, References, numbered, same_frame, thumbnail, usable
 from pdnla.film.shots import Shot, find_cuts, frame_signature, read_shots, shots_of, write_shots
 from pdnla.film.source import FolderSource, Frame, Source, is_video
 from pdnla.film.stability import CERTAIN, STEP, Memory, Own, Stabiliser
@@ -42,6 +42,7 @@ from pdnla.film.video import (
     join_segments,
 )
 from pdnla.images import color
+from pdnla.images.greys import read_reference
 from pdnla.images.io import Picture, read_image, read_metadata, write_image
 from pdnla.inference.background import BackgroundWriter
 from pdnla.inference.chroma_upscaling import ChromaPlane

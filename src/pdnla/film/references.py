@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pdnla.errors import UserError
 from pdnla.film.shots import Shot
+from pdnla.images.greys import read_reference
 from pdnla.images.io import Picture, read_image
 from pdnla.inference.colorizer import Colorizer, Encoded
 from pdnla.inference.fitting import Fit
@@ -141,19 +142,3 @@ def usable(references: Sequence[Path], named: Container[Path], report: Callable[
     if not found:
         raise UserError("no REFERENCE can be used; name pictures in colour, or a folder of them, after TARGET")
     return tuple(found)
-
-
-def read_reference(path: Path, side: int | None = None) -> Picture:
-    """Read a reference.
-
-    Args:
-        path: the picture.
-        side: as :func:`~pdnla.images.io.read_image`'s.
-
-    Raises:
-        UserError: it cannot be read, or is grey.
-    """
-    picture = read_image(path, side)
-    if picture.colour.mode != "RGB":
-        raise UserError(f"{path}: is grey and should give the colours; leave it out or colour it")
-    return picture

@@ -10,8 +10,9 @@ from PIL import Image
 
 from pdnla.files import replacing
 from pdnla.film.planning import Film
-from pdnla.film.references import Choice, References, read_reference
+from pdnla.film.references import Choice, References
 from pdnla.images import color
+from pdnla.images.greys import read_reference
 from pdnla.images.io import Picture
 from pdnla.inference.chroma_upscaling import ChromaPlane
 from pdnla.inference.colorizer import Colorizer, paint

@@ -1,13 +1,37 @@
 """Which pictures are grey and have no colours to give. Nothing here needs torch."""
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 from skimage.color import rgb2lab
 
-from pdnla.images.io import Openable, read_image
+from pdnla.errors import UserError
+from pdnla.images.io import Openable, Picture, read_image
 
 GREY_CHROMA = 4.0
 """A photograph with a mean chroma, sqrt(a*^2 + b*^2), below this is grey: it has no colours to learn."""
+
+_SMALL = (32, 32)
+_NEUTRAL = 3  # difference of two channels, of 255, up to which a mean of pixels is neutral
+
+
+def read_reference(path: str | Path | Openable, side: int | None = None) -> Picture:
+    """Read a picture that lends its colours.
+
+    Args:
+        path: the file, or another object that can be opened.
+        side: as :func:`~pdnla.images.io.read_image`'s.
+
+    Raises:
+        UserError: it cannot be read, or is neutral grey all over. A faded or tinted picture is accepted.
+    """
+    picture = read_image(path, side)
+    if picture.colour.mode == "RGB":
+        small = np.asarray(picture.resized(_SMALL).colour, np.int16)
+        if np.ptp(small, axis=-1).max() > _NEUTRAL:
+            return picture
+    raise UserError(f"{path}: is grey and should give the colours; leave it out or colour it")
 
 
 def open_colour(photograph: Openable, side: int) -> Image.Image | None:
@@ -27,9 +51,8 @@ def open_colour(photograph: Openable, side: int) -> Image.Image | None:
 
 def is_grey(rgb: Image.Image, alpha: Image.Image | None = None) -> bool:
     """Return whether the mean chroma of a picture, or of what ``alpha`` shows of it, is under :data:`GREY_CHROMA`."""
-    small = (32, 32)
-    lab = rgb2lab(np.asarray(rgb.resize(small, Image.Resampling.BOX)))
+    lab = rgb2lab(np.asarray(rgb.resize(_SMALL, Image.Resampling.BOX)))
     chroma = float(np.hypot(lab[..., 1], lab[..., 2]).mean())
     if alpha is not None:  # what is hidden is grey in `rgb`
-        chroma *= 255 / max(float(np.asarray(alpha.resize(small, Image.Resampling.BOX)).mean()), 1.0)
+        chroma *= 255 / max(float(np.asarray(alpha.resize(_SMALL, Image.Resampling.BOX)).mean()), 1.0)
     return chroma < GREY_CHROMA

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pdnla.errors import DiskFullError, UserError
+from pdnla.images.greys import read_reference
 from pdnla.images.io import Picture, read_image, read_metadata, read_pages, write_image, write_pages
 from pdnla.images.metadata import Metadata
 from pdnla.images.sixteen_bits import Pixels
@@ -127,7 +128,7 @@ def batches(tasks: Iterable[Task], batch_size: int, shared: bool) -> Iterator[li
 
 
 def _read_reference(path: Path) -> Picture:
-    reference = read_image(path)
+    reference = read_reference(path)
     if reference.animated or reference.pages > 1:
         _logger.warning("%s: has several %s; the first is the reference", path, _parts(reference))
     return reference

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from pdnla.errors import UserError
 from pdnla.film.planning import Film, plan_film
-from pdnla.film.references import PREVIEW, read_reference
+from pdnla.film.references import PREVIEW
 from pdnla.film.shots import Shot, write_shots
 from pdnla.film.source import is_video
+from pdnla.images.greys import read_reference
 from pdnla.images.io import Picture
 from pdnla.inference.colorizer import Colorizer, Encoded
 from pdnla.network.correspondence import Carried

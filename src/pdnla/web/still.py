@@ -11,7 +11,17 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from pdnla.errors import UserError
-from pdnla.images.io import DEEP_SUFFIXES, WRITABLE_SUFFIXES, Header, Picture, read_image, read_metadata, write_image
+from pdnla.images.greys import read_reference
+from pdnla.images.io import (
+    DEEP_SUFFIXES,
+    WRITABLE_SUFFIXES,
+    Header,
+    Openable,
+    Picture,
+    read_image,
+    read_metadata,
+    write_image,
+)
 from pdnla.inference.correcting import REACH
 from pdnla.inference.editing import Adjustment, Editor, Source
 from pdnla.web.picking import BEST, Candidate, pick, readable
@@ -124,7 +134,7 @@ class Still:
             picked = pick(self.studio, self.target, references, cache, BEST, progress, left_out.append)
             for candidate in picked:
                 try:
-                    picture = _read(candidate.upload)
+                    picture = _read(candidate.upload, read_reference)
                 except UserError as error:
                     left_out.append(str(error))
                     continue
@@ -319,9 +329,9 @@ def result_name(target: Upload, addition: str = "") -> str:
     return f"{name.stem.encode()[:_LONGEST].decode(errors='ignore')}{addition}{suffix}"
 
 
-def _read(upload: Upload) -> Picture:
+def _read(upload: Upload, read: Callable[[Openable], Picture] = read_image) -> Picture:
     try:
-        return read_image(upload)
+        return read(upload)
     except UserError as error:
         raise UserError(upload.told(error)) from error
 
