@@ -1,8 +1,9 @@
-"""The fast network computes what the plain one does, and leaves alone what it does not know."""
+"""The fast network computes what the plain one does; modules of other kinds stay plain."""
 
 import copy
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -320,3 +321,89 @@ def test_a_child_of_another_form_keeps_its_block_as_written() -> None:
     with torch.inference_mode():
         expected = net(target, reference).out
         assert (accelerate(net)(target, reference).out - expected).abs().max() < 1e-11 * expected.abs().max()
+
+
+def bent(result: Any) -> Any:
+    if isinstance(result, Tensor):
+        return 0.5 + result.abs() + result.square()
+    parts = (bent(part) for part in result)
+    return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
+
+
+def a_subclass(module: nn.Module) -> None:
+    plain: Any = type(module)
+    forward = {"forward": lambda self, *x, **more: bent(plain.forward(self, *x, **more))}
+    module.__class__ = type(f"Bent{plain.__name__}", (plain,), forward)
+
+
+def a_hook(module: nn.Module) -> None:
+    module.register_forward_hook(lambda _, given, result: bent(result))
+
+
+def children_of_each_class() -> dict[str, str]:
+    """The path of one child for each class of a module and name of a child."""
+    paths = {}
+    for path, module in PDNLA(4).named_modules():
+        for name, child in module.named_children():
+            if type(module) is nn.ModuleList or "head" in name:
+                continue
+            name = f"{name}.0" if type(child) is nn.ModuleList else name
+            paths.setdefault(f"{type(module).__name__}.{name}", f"{path}.{name}".lstrip("."))
+    return paths
+
+
+CHILDREN = children_of_each_class()
+
+
+@pytest.mark.parametrize("change", [a_subclass, a_hook])
+@pytest.mark.parametrize("path", CHILDREN.values(), ids=CHILDREN)
+def test_no_change_of_a_child_is_bypassed(path: str, change: Callable[[nn.Module], None]) -> None:
+    torch.manual_seed(4)
+    published = PDNLA(4).double()
+    for parameter in published.parameters():  # so that no bias is 0
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    plain = copy.deepcopy(published)
+    change(plain.get_submodule(path))
+    fast = accelerate(copy.deepcopy(plain))
+    target, reference = photograph(2, 1, 32, 48, 1).double(), photograph(2, 3, 48, 32, 2).double()
+    expected = plain(target, reference).out.detach()
+    assert (published(target, reference).out - expected).abs().max() > 1e-6 * expected.abs().max(), "it is a change"
+    assert (fast(target, reference).out - expected).abs().max() < 1e-11 * expected.abs().max()
+    with torch.inference_mode():
+        for net in (fast, for_inference(plain, DOUBLE)):
+            assert (net(target, reference).out - expected).abs().max() < 1e-11 * expected.abs().max()
+
+
+def other_norm(net: PDNLA) -> None:
+    net.decoder.fusions[1].fusion.norm = nn.GroupNorm(4, 64).double()
+
+
+def no_norm(net: PDNLA) -> None:
+    net.decoder.fusions[1].fusion.norm = nn.Identity()
+
+
+def one_order(net: PDNLA) -> None:
+    for fusion in net.decoder.fusions:
+        fusion.fusion.orders = 1
+
+
+def slopes_of_channels(net: PDNLA) -> None:
+    net.refiner.slope = nn.Parameter(torch.linspace(-0.2, 0.5, 4).double())
+
+
+def grouped_projection(net: PDNLA) -> None:
+    net.decoder.fusions[1].fusion.theta = nn.Conv2d(64, 16, 1, groups=2, bias=False).double()
+
+
+@pytest.mark.parametrize("change", [other_norm, no_norm, one_order, slopes_of_channels, grouped_projection])
+def test_other_settings_of_a_child_are_computed_as_written(change: Callable[[PDNLA], None]) -> None:
+    torch.manual_seed(0)
+    plain = PDNLA(4).double()
+    change(plain)
+    fast = accelerate(copy.deepcopy(plain))
+    target, reference = photograph(1, 1, 32, 32, 1).double(), photograph(1, 3, 32, 32, 2).double()
+    expected = plain(target, reference).out.detach()
+    assert (fast(target, reference).out - expected).abs().max() < 1e-11 * expected.abs().max()
+    with torch.inference_mode():
+        for net in (fast, for_inference(plain, DOUBLE)):
+            assert (net(target, reference).out - expected).abs().max() < 1e-11 * expected.abs().max()

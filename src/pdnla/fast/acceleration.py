@@ -76,8 +76,9 @@ def accelerate(network: Network) -> Network:
 
     Only the class of a module changes: the objects, their parameters, hooks and names stay, and they can be trained. A
     module changes if its type is exactly a plain class of :mod:`pdnla.network`, and if the children whose ``forward``
-    the fast class bypasses are of the expected types. So a subclass stays plain, together with the modules around it
-    that would bypass it; a warning names them. Maps and weights become channels-last.
+    the fast class bypasses are of the expected types and have no hooks. So a subclass stays plain, together with the
+    modules around it that would bypass it; a warning names them. A hook that is registered later is not called where
+    its module is bypassed. Maps and weights become channels-last.
 
     Args:
         network: a network, a critic, or any module that contains modules of :mod:`pdnla.network`.
@@ -140,10 +141,18 @@ def _fits(module: nn.Module, fast: type[nn.Module]) -> bool:
     for name, expected in bypasses.items():
         child = getattr(module, name)
         for one in child if type(child) is nn.ModuleList else [child]:
-            if type(one) is not expected:
+            if type(one) is not expected or _has_hooks(one):
                 return False
     fits: Any = getattr(fast, "fits", None)
     return fits is None or cast(bool, fits(module))
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Return whether calling a module does more than its ``forward``."""
+    return any(
+        vars(module)[f"_{kind}"]
+        for kind in ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
+    )
 
 
 def _is_subclass(module: nn.Module) -> bool:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.fast.layers import Bypasses, FastConv2d, Folding, in_pieces, tanh_
+from pdnla.fast.layers import Bypasses, FastConv2d, Folding, in_pieces, is_matrix, tanh_
 from pdnla.network.fusion import (
     BidirectionalNonLocalFusion,
     ModalBranch,
@@ -128,11 +128,14 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
 class FastBidirectionalNonLocalFusion(BidirectionalNonLocalFusion):
     """BNLF in two halves: sums over parts of u, and the expansion in t, one part at a time."""
 
+    bypasses: ClassVar[Bypasses] = {"theta": nn.Conv2d, "phi": nn.Conv2d, "psi": nn.Conv2d, "norm": nn.GroupNorm}
+
     @staticmethod
     def fits(module: BidirectionalNonLocalFusion) -> bool:
-        """Return whether the convolutions are 1×1 and have no bias."""
-        inner = (module.theta, module.phi, module.psi, module.output)
-        return all(type(c) is nn.Conv2d and c.kernel_size == (1, 1) and c.bias is None for c in inner)
+        """Return whether theta, phi and psi are matrices, and the norm has BNLF's groups, weights and biases."""
+        norm, inner = module.norm, (module.theta, module.phi, module.psi)
+        matrices = all(is_matrix(c) and c.bias is None for c in inner)
+        return matrices and norm.num_groups == module.groups and norm.affine and module.orders > 1
 
     def forward(self, t: Tensor, u: Tensor) -> Tensor:
         """Fuse ``t`` and ``u``, ``(B, C, H, W)``, to the shape of t; ``u`` may have another height and width."""

@@ -33,6 +33,12 @@ def tanh_(x: Tensor) -> Tensor:
     return native.tanh_(x) if in_pieces(x) else x.tanh_()
 
 
+def is_matrix(convolution: nn.Conv2d) -> bool:
+    """Return whether a convolution multiplies each position with one matrix."""
+    c = convolution
+    return (c.kernel_size, c.stride, c.padding, c.groups) == ((1, 1), (1, 1), (0, 0), 1)
+
+
 class Folding(nn.Module):
     """A module whose formula uses constants that are computed from its parameters.
 
@@ -181,7 +187,7 @@ class FastResidualDown(Folding, ResidualDown):
         plain = ((3, 1, 1, "reflect", True), (3, 2, 0, "constant", True), (1, 2, 0, "constant", False))
         layers = (module.conv1, module.conv2, module.skip)
         given = tuple((c.kernel, c.stride, c.padding, c.padding_mode, c.activate) for c in layers)
-        return given == plain and module.skip.bias is None
+        return given == plain and module.skip.bias is None and not any(c.exact for c in layers)
 
     def forward(self, x: Tensor, stem: nn.Module | None = None) -> Tensor:
         """Map ``(B, inputs, H, W)`` to ``(B, outputs, H/2, W/2)``; H and W even.

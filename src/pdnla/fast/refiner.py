@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.fast.layers import Bypasses, FastConv2d, Folding, in_pieces
+from pdnla.fast.layers import Bypasses, FastConv2d, Folding, in_pieces, is_matrix
 from pdnla.fast.ops import conv3x3
 from pdnla.network.informed import GatedRefiner
 from pdnla.network.refiner import ChannelAttentionBlock, ColourisationBaseBlock, Merge, Refiner
@@ -38,8 +38,8 @@ class FastChannelAttentionBlock(ChannelAttentionBlock):
         return module.conv1.bias is None and module.conv2.bias is None
 
     def forward(self, x: Tensor, slope: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape; ``slope`` is ``(1,)``."""
-        if in_pieces(x):
+        """Map ``(B, C, H, W)`` to the same shape; ``slope`` is ``(1,)`` or ``(C,)``."""
+        if in_pieces(x) and slope.numel() == 1:
             inner = conv3x3(x, self.conv1.weight, slope=slope.item())
         else:
             inner = conv3x3(x, self.conv1.weight)
@@ -80,7 +80,7 @@ class FastMerge(Folding, Merge):
     def fits(module: Merge) -> bool:
         """Return whether all projections are 1×1 convolutions and no convolution has a bias."""
         convs = [module.conv, *module.projections]
-        return all(conv.bias is None and (conv is module.conv or conv.kernel_size == (1, 1)) for conv in convs)
+        return all(conv.bias is None and (conv is module.conv or is_matrix(conv)) for conv in convs)
 
     def forward(self, x: Tensor, d: Tensor) -> Tensor:
         """Map x, ``(B, c, 2^k H, 2^k W)``, and d, ``(B, 2^k 2c, H, W)``, to the shape of x."""
