@@ -160,6 +160,44 @@ def test_links_to_themselves_and_to_nowhere_are_named_and_the_rest_is_done(comma
     assert "2 of 4 pictures" in done.out
 
 
+def test_a_line_of_a_pairs_file_without_its_picture_is_named_and_the_rest_is_done(command: Command) -> None:
+    grey("a.png")
+    Path("pairs.csv").write_text("missing.png,r.png\na.png,r.png\n")
+    done = command("pairs.csv")
+    assert done.status == 1
+    assert "pairs.csv, line 1: missing.png is not there; paths are relative to ." in done.err
+    assert done.out.splitlines()[-1] == "1 coloured, 0 skipped, 1 failed"
+
+
+def test_a_folder_in_the_place_of_a_result_is_a_failure_and_not_a_result(command: Command) -> None:
+    grey("album/a.png", "album/b.png")
+    Path("out/a.png").mkdir(parents=True)
+    done = command("album", "r.png", "-o", "out")
+    assert done.status == 1
+    assert "out/a.png: cannot be written (Is a directory); choose another place" in done.err
+    assert done.out.splitlines()[-1] == "1 coloured, 0 skipped, 1 failed"
+
+
+def test_a_file_in_a_folder_without_permission_is_one_sentence(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def refuse(path: str | Path, **options: object) -> os.stat_result:
+        if "secret" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)  # type: ignore[arg-type]
+
+    grey("a.png")
+    monkeypatch.setattr(os, "stat", refuse)  # for root too
+    for arguments in (["secret/a.png", "r.png"], ["a.png", "secret/r.png"]):
+        done = command(*arguments)
+        assert done.status == 2
+        assert done.err.startswith("pdnla-colorize: secret/")
+        assert "Permission denied" in done.err
+        assert done.err.count("\n") == 1
+
+
 @pytest.fixture
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make folders named ``secret`` unreadable, for root too."""

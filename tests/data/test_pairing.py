@@ -206,9 +206,33 @@ def test_wrong_files_of_pairs_are_one_sentence(album: Path, lines: list[str], se
         read_pairs(write(album / "pairs.csv", lines))
 
 
-def test_a_missing_file_of_pairs_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.csv: is not a pairs file"):
+def test_a_missing_file_of_pairs_and_one_that_is_not_text_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.csv: there is no such pairs file; check the path"):
         read_pairs(tmp_path / "none.csv")
+    (tmp_path / "a.csv").write_bytes(b"\x89PNG\0\0,")
+    with pytest.raises(
+        UserError, match=r"a\.csv: is not a pairs file \(it is not text\); give lines of target,reference"
+    ):
+        read_pairs(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("first", ["", "sep=;\r\n", "sep=;\r\ntarget;reference\r\n"])
+def test_files_of_pairs_are_read_as_spreadsheets_write_them(album: Path, encoding: str, first: str) -> None:
+    (album / "pairs.csv").write_bytes(f"{first}a/coffee.png;b/coffee.png\r\n".encode(encoding))
+    assert read_pairs(album / "pairs.csv") == [(album / "a/coffee.png", album / "b/coffee.png")]
+
+
+def test_lines_that_are_no_pairs_are_left_out_where_the_rest_can_be_done(album: Path) -> None:
+    file = write(album / "pairs.csv", ["a/coffee.png", "a/tea.png,b/coffee.png", "a/coffee.png,b/coffee.png"])
+    sentences: list[str] = []
+    assert read_pairs(file, left_out=sentences.append) == [(album / "a/coffee.png", album / "b/coffee.png")]
+    assert sentences == [
+        f"{file}, line 1: has one column; give target,reference",
+        f"{file}, line 2: {album}/a/tea.png is not there; paths are relative to {album}",
+    ]
+    with pytest.raises(UserError, match="line 1: has one column"):
+        read_pairs(write(file, ["a/coffee.png"]), left_out=sentences.append)
 
 
 # Batches

@@ -139,7 +139,7 @@ def test_a_clip_has_its_first_frame_for_its_reference(tmp_path: Path) -> None:
         (lambda p: GivenPairs(p / "t", p / "r"), "no reference has the name of a target"),
         (lambda p: GivenPairs(p / "t", p / "t", p / "x.csv"), "names targets and references itself"),
         (lambda p: GivenPairs(p / "t", p / "t", published=p / "r"), "protocol.published=.*: no reference has the name"),
-        (lambda p: GivenPairs(pairs_file=p / "x.csv"), "x.csv: is not a pairs file"),
+        (lambda p: GivenPairs(pairs_file=p / "x.csv"), "x.csv: there is no such pairs file"),
         (lambda p: Clips(p / "t"), "a.png: is grey and should give the colours"),
         (lambda p: Clips(p / "r", count=0), "protocol.count=0: must be at least 1"),
         (lambda p: Clips(p / "r"), r"holds 1 frame\(s\), too few for a clip"),

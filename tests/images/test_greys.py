@@ -39,6 +39,12 @@ def test_a_faded_print_is_accepted(tmp_path: Path) -> None:
     assert read_reference(tmp_path / "a.jpg").size == SIZE
 
 
+def test_a_transparent_picture_is_named_so(tmp_path: Path) -> None:
+    Image.new("RGBA", SIZE, (220, 30, 30, 0)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: is transparent all over"):
+        read_reference(tmp_path / "a.png")
+
+
 def test_colours_that_alpha_hides_are_not_given(tmp_path: Path) -> None:
     image = with_a_button(neutral(), (220, 30, 30))
     image.putalpha(with_a_button(Image.new("RGB", SIZE, "white"), (0, 0, 0)).convert("L"))

@@ -23,8 +23,8 @@ _LINE_END = re.compile(r"\s*[\r\n]+\s*")
 def run(command: str, function: Callable[[], int | None]) -> NoReturn:
     """Run ``function`` and exit with the status it returns (0 for None).
 
-    A :class:`UserError`, or an option that typer refuses, becomes one line on stderr and status 2. Ctrl-C becomes
-    status 130. Any other exception is a bug and keeps its traceback.
+    A :class:`UserError`, an option that typer refuses, or a file that the system refuses becomes one line on stderr and
+    status 2. Ctrl-C becomes status 130. Any other exception is a bug and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # some programs that embed Python replace the stream
@@ -38,6 +38,11 @@ def run(command: str, function: Callable[[], int | None]) -> NoReturn:
         status = 0
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = error.strerror or type(error).__name__
+        status = _print_error(command, f"{error.filename}: {reason}; check the path and its permissions")
     except Exception as error:
         # Typer's usage errors are those of click, or of the copy of click inside newer versions of typer.
         message = getattr(error, "format_message", None)

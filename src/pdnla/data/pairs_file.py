@@ -3,10 +3,11 @@
 This module does not import torch: ``pdnla-colorize`` reads pairs before it knows whether there is work to do.
 """
 
+import codecs
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,22 +35,42 @@ class _Table(NamedTuple):
     lines: list[tuple[int, list[str]]]
 
 
-def read_pairs(file: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
+def read_pairs(
+    file: Path, root: Path | None = None, left_out: Callable[[str], None] | None = None
+) -> list[tuple[Path, Path]]:
     """Read a pairs file: lines of ``target,reference``; further columns are ignored.
 
     Paths are relative to ``root``, or to the file's own folder. A first line ``target,reference`` is a heading. Commas,
-    semicolons or tabs separate columns; the encoding is UTF-8, with or without a byte-order mark.
+    semicolons or tabs separate columns; a spreadsheet's first line ``sep=;`` is ignored. The encoding is UTF-8, or
+    UTF-16 with a byte-order mark.
+
+    Args:
+        file: the pairs file.
+        root: folder of the pictures.
+        left_out: called with a sentence for each line with only one column or without its pictures; None: such a line
+            is an error.
 
     Raises:
-        UserError: the file is missing or empty, a line has only one column, or a picture is missing.
+        UserError: the file is missing, empty or not text; or no line is a pair or, without ``left_out``, one is not.
     """
     folder = root or file.parent
-    pairs = []
+    pairs: list[tuple[Path, Path]] = []
+    errors: list[UserError] = []
     for number, row in _read(file, folder).lines:
-        if len(row) < 2:
-            raise UserError(f"{file}, line {number}: has one column; give target,reference")
-        target, reference = (_picture(file, number, folder, cell) for cell in row[:2])
-        pairs.append((target, reference))
+        try:
+            if len(row) < 2:
+                raise UserError(f"{file}, line {number}: has one column; give target,reference")
+            target, reference = (_picture(file, number, folder, cell) for cell in row[:2])
+            pairs.append((target, reference))
+        except UserError as error:
+            if left_out is None:
+                raise
+            errors.append(error)
+    if not pairs:
+        raise errors[0]
+    for error in errors:
+        assert left_out is not None
+        left_out(str(error))
     return pairs
 
 
@@ -109,16 +130,35 @@ def _read(file: Path, folder: Path) -> _Table:
         UserError: the file is missing, empty or not a text file.
     """
     try:
-        # A heading may begin with a byte-order mark, and file names may be invalid UTF-8.
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = _decode(file.read_bytes())
         tables = [_parse(text, delimiter) for delimiter in _DELIMITERS]
-    except (OSError, UnicodeError, csv.Error) as error:
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: there is no such pairs file; check the path") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    except (UnicodeError, csv.Error) as error:
         raise UserError(f"{file}: is not a pairs file ({error}); give lines of target,reference") from error
     table = next((table for table in tables if table.heading), None)
     table = table or next((table for table in tables if _pictures_exist(table, folder)), tables[0])
     if not table.lines:
         raise UserError(f"{file}: holds no pairs; give lines of target,reference")
     return table
+
+
+def _decode(content: bytes) -> str:
+    """Return a file's text without a byte-order mark and a spreadsheet's ``sep=;``.
+
+    Raises:
+        UnicodeError: it is not text.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = content.decode("utf-16")
+    else:  # file names may be invalid UTF-8
+        text = content.decode("utf-8-sig", errors="surrogateescape")
+    if "\0" in text:
+        raise UnicodeError("it is not text")
+    first, _, others = text.partition("\n")
+    return others if first.strip().lower() in {f"sep={delimiter}".strip() for delimiter in _DELIMITERS} else text
 
 
 def _parse(text: str, delimiter: str) -> _Table:

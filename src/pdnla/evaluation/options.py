@@ -17,9 +17,9 @@ OPTIONS: dict[str, Rule] = {
     "weights": TEXT | list_of(TEXT) | _BY_NAME | NULL,
     "weights.*": _ELEMENT,
     "baselines": list_of(TEXT),
-    "size": integer(1) | one_of("native"),
+    "size": integer(16, 8192) | one_of("native"),
     "device": TEXT,
-    "precision": TEXT,
+    "precision": one_of("auto", "float32", "bfloat16"),
     "devices": integer(1),
     "measures.*": one_of("auto", "true", "false")._replace(
         holds=lambda value: isinstance(value, bool) or value == "auto"

@@ -14,7 +14,7 @@ _HAS_HEIC = importlib.util.find_spec("pillow_heif") is not None
 _AVIF, _HEIC = (".avif",), (".heic", ".heif", ".hif")
 
 IMAGE_SUFFIXES = (
-    (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif")
+    (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif")
     + _AVIF * _HAS_AVIF
     + _HEIC * _HAS_HEIC
 )

@@ -24,9 +24,11 @@ def read_reference(path: str | Path | Openable, side: int | None = None) -> Pict
         side: as :func:`~pdnla.images.io.read_image`'s.
 
     Raises:
-        UserError: it cannot be read, or is neutral grey all over. A faded or tinted picture is accepted.
+        UserError: it cannot be read, or is transparent or neutral grey all over. A faded or tinted one is accepted.
     """
     picture = read_image(path, side)
+    if picture.alpha is not None and picture.alpha.getextrema()[1] == 0:
+        raise UserError(f"{path}: is transparent all over and should give the colours; leave it out")
     if picture.colour.mode == "RGB":
         small = np.asarray(picture.resized(_SMALL).colour, np.int16)
         if np.ptp(small, axis=-1).max() > _NEUTRAL:

@@ -53,7 +53,7 @@ class Task(NamedTuple):
     @property
     def done(self) -> bool:
         """Whether the result exists."""
-        return os.path.exists(self.result)  # noqa: PTH110 - Path.exists raises if a name is too long
+        return os.path.isfile(self.result)  # noqa: PTH113 - Path.is_file raises if a name is too long
 
 
 class Album(NamedTuple):
@@ -186,7 +186,8 @@ def _plan_pairs(file: Path, out: Path) -> Album:
     """Name the results of a pairs file by the targets' paths below their common folder."""
     from pdnla.data.pairs_file import read_pairs
 
-    pairs = read_pairs(file)
+    failures: list[str] = []
+    pairs = read_pairs(file, left_out=failures.append)
     targets = [Path(os.path.abspath(target)) for target, _ in pairs]  # noqa: PTH100 - without ".."
     top = Path(os.path.commonpath([target.parent for target in targets]))
     names = [target.relative_to(top) for target in targets]
@@ -198,7 +199,7 @@ def _plan_pairs(file: Path, out: Path) -> Album:
         )
     ]
     _check_results(tasks)
-    return Album(tasks, [], folder=out)
+    return Album(tasks, failures, folder=out)
 
 
 def _plan_shards(root: Path, reference: Path, out: Path) -> Album:
