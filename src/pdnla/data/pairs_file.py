@@ -68,9 +68,9 @@ def read_pairs(
             errors.append(error)
     if not pairs:
         raise errors[0]
-    for error in errors:
+    for sentence in map(str, errors):
         assert left_out is not None
-        left_out(str(error))
+        left_out(sentence)
     return pairs
 
 
