@@ -108,7 +108,7 @@ class ReferenceSpots(NamedTuple):
 
 
 class View(NamedTuple):
-    """What the matching sees of a picture.
+    """A picture's features for matching.
 
     Attributes:
         lightness: L*/100 at the matching size, ``(B, 1, H, W)``; a grid of spots has ``H / 2`` × ``W / 2`` positions,
@@ -184,7 +184,7 @@ class Correspondence(nn.Module):
 
     @torch.no_grad()
     def with_maps(self, target: Tensor, reference: Tensor | ReferenceSpots) -> tuple[Carried, tuple[Tensor, ...]]:
-        """Do what :meth:`forward` does and return the backbone's maps of the target too, fine to coarse."""
+        """Return the result of :meth:`forward`, and the backbone's maps of the target, fine to coarse."""
         code = reference if isinstance(reference, ReferenceSpots) else self.encode_reference(reference)
         with torch.autocast(target.device.type, enabled=False):
             grey = at_least_float32(target)[:, :1]
@@ -256,12 +256,12 @@ class Correspondence(nn.Module):
 
     @torch.no_grad()
     def view(self, picture: Tensor) -> View:
-        """Return what the matching sees of a picture, sRGB ``(B, 3, H, W)`` in [-1, 1]: only its luminance."""
+        """Return the features of a picture, sRGB ``(B, 3, H, W)`` in [-1, 1]; only its luminance matters."""
         return self._look(picture)[0]
 
     @torch.no_grad()
     def view_and_spots(self, picture: Tensor) -> tuple[View, ReferenceSpots]:
-        """Return what :meth:`view` and :meth:`encode_reference` do; the backbone runs once."""
+        """Return the results of :meth:`view` and :meth:`encode_reference`; the backbone runs once."""
         view, chroma, plain = self._look(picture)
         with torch.autocast(picture.device.type, enabled=False):
             spots = torch.cat([self._appearance(view.lightness, view.finest), F.avg_pool2d(chroma, FINE)], dim=1)
@@ -273,7 +273,7 @@ class Correspondence(nn.Module):
             return view, ReferenceSpots(view.cells, shades, spots, _exposure(view.lightness), plain)
 
     def _look(self, picture: Tensor) -> tuple[View, Tensor, Tensor]:
-        """Return what the matching sees of a picture, its a* and b* at the matching size, and its plain cells."""
+        """Return the features of a picture, its a* and b* at the matching size, and its plain cells."""
         with torch.autocast(picture.device.type, enabled=False):
             lab = kornia.color.rgb_to_lab((self._resized(at_least_float32(picture)) + 1) / 2)
             lightness = lab[:, :1] / 100
@@ -379,7 +379,7 @@ def _best_cosines(target: Tensor, reference: Tensor) -> Tensor:
 
 
 def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the largest values of each row, ``(N, M)``, in descending order, and their columns: topk, but faster.
+    """Return the largest values of each row, ``(N, M)``, in descending order, and their columns, faster than ``topk``.
 
     Columns form groups. The largest values are in as many groups, those with the largest maxima.
     """

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from pdnla.network.correspondence import ReferenceSpots
 from pdnla.network.fusion import PyramidAveragePooling, PyramidDualModalFusion
 from pdnla.network.layers import EqualConv2d, Upsample
+
+if TYPE_CHECKING:
+    from pdnla.network.correspondence import ReferenceSpots
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class ReferenceCode:
 
     features: tuple[Tensor, ...]
     pooled: tuple[Tensor, ...]
-    spots: ReferenceSpots | None = None
+    spots: "ReferenceSpots | None" = None
 
 
 class Decoder(nn.Module):

@@ -1,4 +1,4 @@
-"""Input from a frozen network: carried-over colours, signs of how reliable they are, and the target's content.
+"""Input from a frozen network: transferred colours, signs of how reliable they are, and the target's content.
 
 Correspondence (:mod:`pdnla.network.correspondence`) uses meaning, luminance and texture. It is sharp, and so are its
 errors. A second opinion uses only meaning, over regions; it is blurred and rarely far wrong. A network with both, the
@@ -20,18 +20,19 @@ SHOWN = (40, 112, 320)
 """Their channels, EfficientNet-Lite0's."""
 HINTS = 7
 """Channels of :attr:`Guide.hints`."""
-_CHROMA = 100.0  # a* and b* over this are about as large as the network's other inputs
+_CHROMA = 100.0  # a* and b* divided by this are about as large as the network's other inputs
 _SHARPNESS = 40.0  # of the second opinion's attention
-_RETURN = 2.0  # cells (of 16 pixels) from home at which a round trip counts 0.6
+_RETURN = 2.0  # distance, in cells of 16 pixels, between a cell and the end of its round trip, for an agreement of 0.6
 
 
 class Opinion(NamedTuple):
-    """Correspondence by meaning alone for each coarse cell of a target, ``(B, C, h, w)``.
+    """Correspondence by meaning only, for each coarse cell of a target, ``(B, C, h, w)``.
 
     Attributes:
         chroma: a* and b* of the reference's places that show the same.
-        cosine: how alike the likest of them is, ``(B, 1, h, w)``.
-        agreement: whether its own likest place in the target is here, ``(B, 1, h, w)`` in [0, 1].
+        cosine: similarity of the most similar of them, ``(B, 1, h, w)``.
+        agreement: 1 where this place's most similar place in the target is the cell itself, less with their distance,
+            ``(B, 1, h, w)`` in [0, 1].
     """
 
     chroma: Tensor
@@ -43,10 +44,11 @@ class Guide(NamedTuple):
     """The network's input besides target and reference.
 
     Attributes:
-        chroma: the carried-over a* and b*, ``(B, 2, H, W)``, in CIELAB's units.
-        hints: those and the second opinion's, in hundreds; confidence, cosine and agreement: ``(B, HINTS, H, W)``.
-        seen: the backbone's features of the target, each place's of unit mean square, at strides 4, 8 and 16 of H and
-            W, from those of :data:`STRIDES` (which have more pixels to see the picture by).
+        chroma: the transferred a* and b*, ``(B, 2, H, W)``, in CIELAB's units.
+        hints: the transferred a* and b* over 100 and their confidence; the second opinion's a* and b* over 100, cosine
+            and agreement: ``(B, HINTS, H, W)``.
+        seen: the backbone's features of the target, with a mean square of 1 at each place, at 1/4, 1/8 and 1/16 of H
+            and W. They are resized from the maps at :data:`STRIDES` of the larger picture that is matched.
     """
 
     chroma: Tensor
@@ -62,9 +64,9 @@ class Guidance(nn.Module):
     """Make a :class:`Guide` of a target and a reference.
 
     Args:
-        backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s, with maps at strides 4, 8, 16 and 32.
-        side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
-        metric: as :class:`~pdnla.network.correspondence.Correspondence`'s.
+        backbone: see :class:`~pdnla.network.correspondence.Correspondence`; with maps at strides 4, 8, 16 and 32.
+        side: see :class:`~pdnla.network.correspondence.Correspondence`.
+        metric: see :class:`~pdnla.network.correspondence.Correspondence`.
     """
 
     def __init__(self, backbone: nn.Module, side: int = SIDE, metric: Metric | None = None) -> None:
@@ -72,12 +74,12 @@ class Guidance(nn.Module):
         self.correspondence = Correspondence(backbone, side, metric)
 
     def encode_reference(self, reference: Tensor) -> ReferenceSpots:
-        """Compute all that depends on the reference alone, sRGB ``(B, 3, H, W)`` in [-1, 1]."""
+        """Compute all that depends only on the reference, sRGB ``(B, 3, H, W)`` in [-1, 1]."""
         spots: ReferenceSpots = self.correspondence.encode_reference(reference)
         return spots
 
     def forward(self, target: Tensor, reference: Tensor | ReferenceSpots, size: tuple[int, int]) -> Guide:
-        """Return the guide of a target, at another size than its own if need be.
+        """Return the guide of a target at a given size.
 
         Args:
             target: grey, ``(B, 3, H, W)`` in [-1, 1].
@@ -90,7 +92,7 @@ class Guidance(nn.Module):
     def with_carried(
         self, target: Tensor, reference: Tensor | ReferenceSpots, size: tuple[int, int]
     ) -> tuple[Guide, Carried]:
-        """Do what :meth:`forward` does and return the transferred colours at the target's own size too."""
+        """Return the result of :meth:`forward`, and the transferred colours at the target's own size."""
         spots = reference if isinstance(reference, ReferenceSpots) else self.encode_reference(reference)
         carried, maps = self.correspondence.with_maps(target, spots)
         opinion, seen = second_opinion(maps, spots), shown(maps)
@@ -103,52 +105,51 @@ class Guidance(nn.Module):
 
 
 def guide(carried: Carried, opinion: Opinion, seen: tuple[Tensor, ...]) -> Guide:
-    """Put together what was computed of a whole picture, at the size of ``carried``: see :class:`Guide`."""
+    """Return a :class:`Guide` at the size of ``carried``."""
     size = carried.chroma.shape[-2:]
-    told = torch.cat([opinion.chroma / _CHROMA, opinion.cosine, opinion.agreement], dim=1)
-    told = F.interpolate(told, size, mode="bilinear", align_corners=False)
+    second = torch.cat([opinion.chroma / _CHROMA, opinion.cosine, opinion.agreement], dim=1)
+    second = F.interpolate(told, size, mode="bilinear", align_corners=False)
     levels = tuple(
         F.interpolate(level, (size[0] // stride, size[1] // stride), mode="bilinear", align_corners=False)
         for level, stride in zip(seen, (4, 8, 16), strict=True)
     )
-    return Guide(carried.chroma, torch.cat([carried.chroma / _CHROMA, carried.confidence, told], dim=1), levels)
+    return Guide(carried.chroma, torch.cat([carried.chroma / _CHROMA, carried.confidence, second], dim=1), levels)
 
 
 def shown(seen: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return the maps that the network is shown, at every place of unit mean square over the channels."""
+    """Return those of the backbone's maps that the network gets, scaled to a mean square of 1 at each place."""
     return tuple(F.normalize(level, dim=1) * math.sqrt(level.shape[1]) for level in seen[-len(STRIDES) :])
 
 
 @torch.no_grad()
 def second_opinion(seen: tuple[Tensor, ...], reference: ReferenceSpots) -> Opinion:
-    """Carry colours over by meaning alone: by the two coarsest maps, to cells of 16 pixels.
+    """Transfer colours by meaning only: by the two coarsest maps, to cells of 16 pixels.
 
-    A softmax of ``40 * cosine`` over all of the reference's cells, whatever their luminance.
+    The weights are a softmax of ``40 * cosine`` over all cells of the reference; luminance has no influence.
 
     Args:
         seen: the backbone's maps of the target.
-        reference: what correspondence knows of the reference.
+        reference: the encoded reference of correspondence.
     """
     deep = [level - level.mean(dim=(2, 3), keepdim=True) for level in seen[-2:]]
     grid = deep[0].shape[-2:]
     queries = torch.cat([F.normalize(_at(level, grid), dim=1) for level in deep], dim=1).flatten(2).transpose(1, 2)
     channels = [level.shape[1] for level in deep]
     keys = reference.plain[..., -sum(channels) :].split(channels, dim=-1)
-    keys_of_all = torch.cat([F.normalize(part, dim=-1) for part in keys], dim=-1)
-    colours = reference.spots[..., -2:].mean(dim=2)
-    rows = zip(queries, keys_of_all.expand(len(queries), -1, -1), colours.expand(len(queries), -1, -1), strict=True)
-    places = torch.stack(torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij"), dim=-1).flatten(0, 1)
-    results = []
-    for query, key, colour in rows:
-        cosines = query @ key.T / 2  # (cells of the target, of the reference)
-        best = cosines.max(dim=1)
-        home = places.to(cosines.device, cosines.dtype)
-        away = home[cosines.argmax(dim=0)[best.indices]] - home
-        agreement = torch.exp(-away.square().sum(dim=1) / (2 * _RETURN**2))
-        chroma = (_SHARPNESS * cosines).softmax(dim=1) @ colour
-        results.append(torch.cat([chroma, best.values[:, None], agreement[:, None]], dim=1))
-    told = torch.stack(results).transpose(1, 2).unflatten(2, grid)
-    return Opinion(told[:, :2], told[:, 2:3], told[:, 3:])
+    cells = torch.cat([F.normalize(part, dim=-1) for part in keys], dim=-1)
+    cosines = queries @ cells.transpose(1, 2) / 2  # (B, cells of the target, of the reference)
+    best = cosines.max(dim=2)
+    sides = (torch.arange(side, device=cosines.device, dtype=cosines.dtype) for side in grid)
+    places = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).flatten(0, 1)
+    returned = cosines.argmax(dim=1).gather(1, best.indices)  # the cell of the target at the end of each round trip
+    distance = (places[returned] - places).square().sum(dim=2)
+    agreement = torch.exp(-distance / (2 * _RETURN**2))
+    chroma = (_SHARPNESS * cosines).softmax(dim=2) @ reference.spots[..., -2:].mean(dim=2)
+    return Opinion(
+        chroma.transpose(1, 2).unflatten(2, grid),
+        best.values.unflatten(1, grid)[:, None],
+        agreement.unflatten(1, grid)[:, None],
+    )
 
 
 def _at(level: Tensor, grid: torch.Size) -> Tensor:

@@ -1,4 +1,4 @@
-"""PDNLA with further input from a frozen network: the target's content, and how well the reference's colours fit."""
+"""PDNLA with inputs from a frozen network: transferred colours, their reliability, and the target's content."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ INNER = 256
 REFERENCE = 64
 """E_c gets references at this many pixels squared; correspondence finds the places in them."""
 _TOLERANCE = 1.25  # sides that are multiples of 16 make up a number of pixels only nearly
-_BELIEF = 2.0  # log odds, before training, that carried-over colours are right
+_BELIEF = 2.0  # before training, log odds that transferred colours are right
 _EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
 
 
@@ -64,8 +64,8 @@ class InformedEncoder(Encoder):
     """E_g with :class:`Insight` at strides 4, 8 and 16, added before the tanh of f2, f3 and f4.
 
     Args:
-        width: as :class:`~pdnla.network.encoder.Encoder`'s.
-        extra: as :class:`~pdnla.network.encoder.Encoder`'s.
+        width: see :class:`~pdnla.network.encoder.Encoder`.
+        extra: see :class:`~pdnla.network.encoder.Encoder`.
     """
 
     def __init__(self, width: int, extra: int) -> None:
@@ -90,13 +90,13 @@ class InformedEncoder(Encoder):
 
 
 class GatedRefiner(Refiner):
-    """Stage 3 with a learned confidence in the carried-over picture, compared with I_mid, at every pixel.
+    """Stage 3 with a learned confidence in the transferred picture, compared with I_mid, at every pixel.
 
-    ``I_out = I_mid + g (I_c - I_mid) + W x``, with I_c the carried-over picture and ``g = sigmoid(V x + v)``, a learned
+    ``I_out = I_mid + g (I_c - I_mid) + W x``, with I_c the transferred picture and ``g = sigmoid(V x + v)``, a learned
     confidence; both W and V are 1×1 convolutions of stage 3's last map.
 
     Args:
-        channel: as :class:`~pdnla.network.refiner.Refiner`'s.
+        channel: see :class:`~pdnla.network.refiner.Refiner`.
     """
 
     def __init__(self, channel: int) -> None:
@@ -107,7 +107,7 @@ class GatedRefiner(Refiner):
         nn.init.zeros_(self.to_rgb.weight)
 
     def finish(self, target: Tensor, mid: Tensor, x: Tensor) -> Tensor:
-        """Return I_out, ``(B, 3, H, W)``, of the carried-over picture, I_mid and stage 3's last map."""
+        """Return I_out, ``(B, 3, H, W)``, of the transferred picture, I_mid and stage 3's last map."""
         gate = torch.sigmoid(at_least_float32(self.gate(x)))
         mid = at_least_float32(mid)
         result: Tensor = mid + gate * (at_least_float32(target) - mid) + self.to_rgb(x)
@@ -118,18 +118,18 @@ class GatedRefiner(Refiner):
 class InformedPDNLA(PDNLA):
     """PDNLA that starts from semantic correspondence and gets the target's content.
 
-    The input of E_g includes the carried-over colours, a second opinion and signs of error in both
+    The input of E_g includes the transferred colours, a second opinion and signs of error in both
     (:class:`~pdnla.network.guide.Guide`); its coarser features include a frozen network's features of the target
     (:class:`Insight`). From these it can learn where colours are wrong and which are plausible. Stage 3 refines the
-    carried-over picture and weighs it against I_mid (:class:`GatedRefiner`). Pictures larger than :data:`INNER` pixels
+    transferred picture and weighs it against I_mid (:class:`GatedRefiner`). Pictures larger than :data:`INNER` pixels
     squared are matched at full size and coloured at that size; luminance guides the upsampling of their chroma.
 
     Args:
-        backbone: as :class:`~pdnla.network.correspondence.Correspondence`'s.
-        channel: as :class:`~pdnla.network.PDNLA`'s.
-        side: as :class:`~pdnla.network.correspondence.Correspondence`'s.
-        share: weight of the network's chroma in the result; correspondence's own has the rest. Where both are wrong in
-            different ways, their mean is nearer to the truth than either.
+        backbone: see :class:`~pdnla.network.correspondence.Correspondence`.
+        channel: see :class:`~pdnla.network.PDNLA`.
+        side: see :class:`~pdnla.network.correspondence.Correspondence`.
+        share: weight of the network's chroma in the result; correspondence's chroma has the weight ``1 - share``. Where
+            both are wrong in different ways, their mean is nearer to the truth than either.
         learned: whether correspondence has a learned :class:`~pdnla.network.correspondence.Metric`.
 
     Raises:
@@ -153,7 +153,11 @@ class InformedPDNLA(PDNLA):
         return self.guidance.correspondence
 
     def encode_reference(self, reference: Tensor) -> ReferenceCode:
-        """Compute all that depends on the reference alone, ``(B, 3, H, W)`` in [-1, 1], to be used many times."""
+        """Compute all that depends only on the reference, ``(B, 3, H, W)`` in [-1, 1], for repeated use.
+
+        Raises:
+            ValueError: a height or width is not a multiple of 16, or the tensor is not ``(B, 3, H, W)``.
+        """
         return replace(self._without_spots(reference), spots=self.guidance.encode_reference(reference))
 
     def join_references(self, codes: Sequence[ReferenceCode]) -> list[ReferenceCode]:
@@ -161,18 +165,22 @@ class InformedPDNLA(PDNLA):
         return with_all_places(codes)
 
     def forward(self, target: Tensor, reference: Tensor | ReferenceCode, guide: Guide | None = None) -> Colorization:
-        """Colour ``target`` as :class:`~pdnla.network.PDNLA` does.
+        """Colour ``target``, like :meth:`PDNLA.forward <pdnla.network.PDNLA.forward>`.
 
         Args:
-            target: as :class:`~pdnla.network.PDNLA`'s.
-            reference: as :class:`~pdnla.network.PDNLA`'s.
-            guide: what :class:`~pdnla.network.guide.Guidance` made of both, for targets of about :data:`INNER` pixels
-                squared or less; None to make it. Then ``reference`` may be as small as :data:`REFERENCE`.
+            target: grey picture in three equal channels, ``(B, 3, H, W)`` in [-1, 1].
+            reference: colour picture, ``(B, 3, H', W')`` in [-1, 1], or its code from :meth:`encode_reference`.
+            guide: the result of :class:`~pdnla.network.guide.Guidance` for both, for targets of about :data:`INNER`
+                pixels squared or less; ``reference`` may then be as small as :data:`REFERENCE`. None: it is computed.
+
+        Raises:
+            ValueError: a height or width is not a multiple of 16, a tensor is not ``(B, 3, H, W)``, or the reference
+                was encoded by a network without correspondence.
         """
         return Colorization(*self.stages(target, reference, guide)[-2:])
 
     def stages(self, target: Tensor, reference: Tensor | ReferenceCode, guide: Guide | None = None) -> Stages:
-        """Do what :meth:`forward` does and return every stage's result; the features are of the size of colouring."""
+        """Run :meth:`forward` and return the results of all stages; the features have the size of colouring."""
         stages, carried = self._coloured(target, reference, guide)
         mid, out = stages.mid, stages.out
         if out.shape != target.shape:
@@ -186,14 +194,14 @@ class InformedPDNLA(PDNLA):
         return self.carried(target, reference).chroma
 
     def carried(self, target: Tensor, reference: Tensor | ReferenceCode) -> Carried:
-        """Return what :meth:`chroma` does, with the confidence of correspondence."""
+        """Return the result of :meth:`chroma`, with the confidence of correspondence."""
         stages, carried = self._coloured(target, reference, None)
         return Carried(self._chroma(target, stages.out, carried.chroma), carried.confidence)
 
     def _coloured(
         self, target: Tensor, reference: Tensor | ReferenceCode, guide: Guide | None
     ) -> tuple[Stages, Carried]:
-        """Return every stage's result at the size of colouring, and the transferred colours at the target's size."""
+        """Return all stages' results at the size of colouring, and the transferred colours at the target's size."""
         check_picture(target, "target")
         if isinstance(reference, ReferenceCode):
             code = reference
@@ -214,7 +222,7 @@ class InformedPDNLA(PDNLA):
         return Stages(features, code.features, decoded, mid, out), carried
 
     def _chroma(self, target: Tensor, out: Tensor, carried: Tensor) -> Tensor:
-        """Return the result's a* and b* at the target's size, of I_out at the size of colouring and the transferred."""
+        """Return the result's a* and b* at the target's size, from I_out and the transferred a* and b*."""
         chroma = enlarged_chroma(target, out) if out.shape != target.shape else _lab(out)[:, 1:]
         return chroma if self.share == 1 else torch.lerp(carried.to(chroma.dtype), chroma, self.share)
 

@@ -44,7 +44,7 @@ class SemanticWarp(nn.Module):
         return self.carried(target, reference).chroma
 
     def carried(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Carried:
-        """Return what :meth:`chroma` does, with its confidence."""
+        """Return the result of :meth:`chroma`, with its confidence."""
         check_picture(target, "target")
         carried: Carried = self.correspondence(target, reference)
         return carried
@@ -83,7 +83,11 @@ class SemanticPDNLA(PDNLA):
         return with_all_places(codes)
 
     def extra_inputs(self, target: Tensor, reference: Tensor | ReferenceCode) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the picture with transferred colours; and its a*, b* and confidence."""
+        """Return the picture with transferred colours; and its a*, b* and confidence.
+
+        Raises:
+            ValueError: the reference was encoded by a network without correspondence.
+        """
         spots = reference.spots if isinstance(reference, ReferenceCode) else reference
         if spots is None:
             raise ValueError("the reference was encoded by a network without correspondence")
