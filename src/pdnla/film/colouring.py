@@ -26,12 +26,12 @@ from torch.nn import functional
 
 from pdnla.errors import UserError
 from pdnla.files import identity, lock, remove_stale_temporaries, replacing
-from pdnla.film.motion import Finder
+from pdnla.film.motion import Finder, Map
 from pdnla.film.planes import chroma_codes, grey_values
 from pdnla.film.planning import Film
 from pdnla.film.references import Choice, References, numbered, same_frame, thumbnail, usable
 from pdnla.film.shots import Shot, find_cuts, frame_signature, read_shots, shots_of, write_shots
-from pdnla.film.source import FolderSource, Frame, Source, is_video
+from pdnla.film.source import FolderSource, Frame, FrameSource, is_video
 from pdnla.film.stability import CERTAIN, STEP, Memory, Own, Stabiliser
 from pdnla.film.video import (
     Encoding,
@@ -56,7 +56,7 @@ _Item = TypeVar("_Item")
 
 SEGMENT = 240
 """Smallest number of frames of a segment, the work that a kill can lose."""
-_AHEAD = 12  # frames decoded ahead
+_PREFETCHED = 12  # frames decoded ahead
 _SHOWN = 768  # longest side of a shot's frame for the review
 
 
@@ -122,7 +122,7 @@ class Work:
 
     def __init__(self, film: Film, about: dict[str, Any], observer: Observer) -> None:
         self.film, self.observer = film, observer
-        self.source: Source = (
+        self.source: FrameSource = (
             VideoSource(film.target) if is_video(film.target) else FolderSource(film.target, film.rate)
         )
         self.encoding: Encoding | None = None
@@ -233,7 +233,7 @@ class Work:
         found: dict[int, Path] = {}
 
         def signatures() -> Iterator[NDArray[np.float32]]:
-            for frame in ahead(self.source.frames()):
+            for frame in prefetch(self.source.frames()):
                 times.append(frame.time)
                 if frame.number in possible:
                     path = possible[frame.number]
@@ -298,7 +298,7 @@ class Work:
         return show
 
 
-def ahead(items: Iterator[_Item], most: int = _AHEAD) -> Iterator[_Item]:
+def prefetch(items: Iterator[_Item], most: int = _PREFETCHED) -> Iterator[_Item]:
     """Yield the items of an iterator, which a thread computes at most ``most`` items ahead."""
     room: queue.Queue[tuple[bool, Any]] = queue.Queue(most)
     stopped = threading.Event()
@@ -378,14 +378,15 @@ def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review:
     film = film._replace(references=usable(film.references, film.named, observer.damage))
     work = Work(film, about, observer)
     with lock(film.parts / "lock"):
-        scan, shown, references, choices = work.prepare(colorizer)
+        prepared = work.prepare(colorizer)
+        shots = [choice.shot for choice in prepared.choices]
         if film.shots is not None and not film.shots.exists():
-            write_shots(film.shots, [choice.shot for choice in choices])
+            write_shots(film.shots, shots)
         if review:
-            write_review(film, choices, shown, references, colorizer, len(scan.times))
+            write_review(film, prepared, colorizer)
             return film.review
-        work.settle([choice.shot for choice in choices])
-        _colour(work, scan, choices, references, colorizer, observer)
+        work.settle(shots)
+        _colour(work, prepared, colorizer)
     return film.out
 
 
@@ -489,60 +490,74 @@ def carried_frame(picture: Picture, before: Picture) -> Picture:
 
 
 @torch.inference_mode()
-def _colour(
-    work: Work,
-    scan: Scan,
-    choices: Sequence[Choice],
-    references: References,
-    colorizer: Colorizer,
-    observer: Observer,
-) -> None:
+def _colour(work: Work, prepared: Prepared, colorizer: Colorizer) -> None:
     """Colour the unfinished segments, and join all."""
-    film, source, total = work.film, work.source, len(scan.times)
-    shots = [choice.shot for choice in choices]
-    sink = VideoSink(work, scan) if work.encoding is not None else FolderSink(work)
+    total = len(prepared.scan.times)
+    sink = VideoSink(work, prepared.scan) if work.encoding is not None else FolderSink(work)
     number, start, memory = _finished(work.folder)
-    observer.coloured(start, total)
-    given = scan.frames
-    begun = -1
-    segment = start
+    work.observer.coloured(start, total)
     if start < total:
-        read = ahead(source.frames(start, scan.times))
+        segment = start
         sink.begin(number)
         with BackgroundWriter[None](limit=3 * STEP, threads=1) as writer:
-            stabiliser = Stabiliser(lambda place: owns[place]())
-            stabiliser.memory = memory
-            for begin, end in steps(shots, list(given), STEP, start):
-                block = list(itertools.islice(read, end - begin))
-                if len(block) < end - begin:
-                    raise UserError(f"{film.target}: has changed since it was scanned; run the command again")
-                shot = next(place for place, shot in enumerate(shots) if shot.start <= begin < shot.end)
-                if shot != begun:
-                    references.use(shots[shot].references)
-                    begun = shot
-                if begin == shots[shot].start:
-                    stabiliser.cut()
-                inputs = [frame_input(frame.picture, film.size, source.aspect).to(colorizer.device) for frame in block]
-                lightness = [color.lightness(x) for x in inputs]
-                greys = [motion_grey(light) for light in lightness]
-                owns = [
-                    partial(_given, given[frame.number], x)
-                    if frame.number in given
-                    else partial(own_colours, colorizer, x)
-                    for frame, x in zip(block, inputs, strict=True)
-                ]
-                for frame, light, chroma in zip(block, lightness, stabiliser.colour(greys), strict=True):
-                    writer.submit(partial(sink.write, frame, light, _as_maps(chroma, light.device)), 1)
-                observer.coloured(end, total)
+            for end, frames, state in _colour_steps(work, prepared, colorizer, start, memory):
+                for frame, lightness, chroma in frames:
+                    writer.submit(partial(sink.write, frame, lightness, _as_maps(chroma, lightness.device)), 1)
+                work.observer.coloured(end, total)
                 if end - segment >= SEGMENT or end == total:
                     writer.finish()
                     sink.end()
-                    _keep(work.folder, number, end, stabiliser.memory)
+                    _keep(work.folder, number, end, state)
                     number, segment = number + 1, end
                     if end < total:
                         sink.begin(number)
     sink.conclude()
     shutil.rmtree(work.folder, ignore_errors=True)
+
+
+class _Step(NamedTuple):
+    """Coloured frames.
+
+    Attributes:
+        end: number of the frame after the last.
+        frames: each frame with its L*, ``(1, 1, h, w)``, and its a* and b*, ``(h, w, 2)``.
+        memory: the state after the last.
+    """
+
+    end: int
+    frames: list[tuple[Frame, Tensor, Map]]
+    memory: Memory
+
+
+def _colour_steps(
+    work: Work, prepared: Prepared, colorizer: Colorizer, start: int, memory: Memory | None
+) -> Iterator[_Step]:
+    """Colour the frames from number ``start`` on, where the state is ``memory``, and yield them in steps."""
+    film, source, given = work.film, work.source, prepared.scan.frames
+    shots = [choice.shot for choice in prepared.choices]
+    frames = prefetch(source.frames(start, prepared.scan.times))
+    stabiliser = Stabiliser(lambda place: owns[place]())
+    stabiliser.memory = memory
+    last: Shot | None = None
+    for begin, end in steps(shots, list(given), STEP, start):
+        block = list(itertools.islice(frames, end - begin))
+        if len(block) < end - begin:
+            raise UserError(f"{film.target}: has changed since it was scanned; run the command again")
+        shot = next(shot for shot in shots if shot.start <= begin < shot.end)
+        if shot is not last:
+            prepared.references.use(shot.references)
+            last = shot
+        if begin == shot.start:
+            stabiliser.cut()
+        inputs = [frame_input(frame.picture, film.size, source.aspect).to(colorizer.device) for frame in block]
+        owns = [
+            partial(_given, given[frame.number], x) if frame.number in given else partial(own_colours, colorizer, x)
+            for frame, x in zip(block, inputs, strict=True)
+        ]
+        lightness = [color.lightness(x) for x in inputs]
+        chroma = stabiliser.colour([motion_grey(light) for light in lightness])
+        assert stabiliser.memory is not None
+        yield _Step(end, list(zip(block, lightness, chroma, strict=True)), stabiliser.memory)
 
 
 def _given(path: Path, like: Tensor) -> Own:
@@ -560,8 +575,7 @@ def _finished(folder: Path) -> tuple[int, int, Memory | None]:
     return number, start, memory
 
 
-def _keep(folder: Path, number: int, end: int, memory: Memory | None) -> None:
-    assert memory is not None
+def _keep(folder: Path, number: int, end: int, memory: Memory) -> None:
     with replacing(folder / f"segment_{number:06d}.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, end=end, grey=memory.grey, chroma=memory.chroma, weight=memory.weight)
 
@@ -600,8 +614,9 @@ class VideoSink:
             dtype = np.uint8 if coding.depth == 8 else np.uint16
             luma = (grey * (white - black) + black).round().astype(dtype)
         else:
-            grey = grey_values(luma, self.work.source.coding)  # type: ignore[attr-defined]
-            luma = _at_depth(luma, self.work.source.coding.depth, coding.depth)  # type: ignore[attr-defined]
+            assert isinstance(self.work.source, VideoSource)
+            grey = grey_values(luma, self.work.source.coding)
+            luma = _at_depth(luma, self.work.source.coding.depth, coding.depth)
         across, down = self.encoding.subsampling
         planes = _planes(torch.from_numpy(grey).to(chroma.device), lightness, chroma, across, down)
         self._writer.write(luma, chroma_codes(*planes, coding), frame.time, self.work.source.time_base)

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdnla.errors import UserError
-from pdnla.film.source import EXTRA, installed
+from pdnla.film.source import EXTRA, import_or_none
 
-cv2 = installed("cv2")
+cv2 = import_or_none("cv2")
 
 Map = NDArray[np.float32]
 """Values for every pixel, ``(H, W)`` or ``(H, W, C)``."""

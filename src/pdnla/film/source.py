@@ -20,8 +20,8 @@ VIDEO_SUFFIXES = frozenset(f".{name}" for name in _CONTAINERS)
 EXTRA = 'install it with: pip install "pdnla[film]"'
 
 
-def installed(name: str) -> Any:
-    """Return a module of the extra, or None if it is not installed."""
+def import_or_none(name: str) -> Any:
+    """Return a module of the extra ``pdnla[film]``, or None if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -52,7 +52,7 @@ class Frame:
     path: Path | None = None
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """A source of frames.
 
     Attributes:
