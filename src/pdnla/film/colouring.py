@@ -29,7 +29,14 @@ from pdnla.files import identity, lock, remove_stale_temporaries, replacing
 from pdnla.film.motion import Finder, Map
 from pdnla.film.planes import chroma_codes, grey_values
 from pdnla.film.planning import Film
-from pdnla.film.references import Choice, References, numbered, same_frame, thumbnail, usable
+from pdnla.film.references import (
+    References,
+    ScoredShot,
+    numbered_references,
+    show_same_frame,
+    thumbnail,
+    usable_references,
+)
 from pdnla.film.shots import Shot, find_cuts, frame_signature, read_shots, shots_of, write_shots
 from pdnla.film.source import FolderSource, Frame, FrameSource, is_video
 from pdnla.film.stability import CERTAIN, STEP, Memory, Own, Stabiliser
@@ -60,7 +67,7 @@ _PREFETCHED = 12  # frames decoded ahead
 _SHOWN = 768  # longest side of a shot's frame for the review
 
 
-class Observer(Protocol):
+class FilmObserver(Protocol):
     """Receives the events of colouring a film."""
 
     def remark(self, sentence: str) -> None:
@@ -105,7 +112,7 @@ class Prepared(NamedTuple):
     scan: Scan
     shown: Callable[[int], Picture]
     references: References
-    choices: list[Choice]
+    choices: list[ScoredShot]
 
 
 class Work:
@@ -120,7 +127,7 @@ class Work:
         UserError: the source cannot be read, or the result cannot be written with these options.
     """
 
-    def __init__(self, film: Film, about: dict[str, Any], observer: Observer) -> None:
+    def __init__(self, film: Film, about: dict[str, Any], observer: FilmObserver) -> None:
         self.film, self.observer = film, observer
         self.source: FrameSource = (
             VideoSource(film.target) if is_video(film.target) else FolderSource(film.target, film.rate)
@@ -207,12 +214,12 @@ class Work:
         file = self.folder / "scan.npz"
         if file.is_file():
             with np.load(file) as kept:
-                told = json.loads(str(kept["told"]))
-                frames = {int(number): Path(path) for number, path in told["frames"]}
-                scan = Scan(kept["times"].tolist(), kept["cuts"].tolist(), frames, told["remarks"])
+                others = json.loads(str(kept["told"]))
+                frames = {int(number): Path(path) for number, path in others["frames"]}
+                scan = Scan(kept["times"].tolist(), kept["cuts"].tolist(), frames, others["remarks"])
         else:
             scan = self._scan()
-            told = {
+            others = {
                 "frames": [[number, str(path)] for number, path in scan.frames.items()],
                 "remarks": scan.remarks,
             }
@@ -221,7 +228,7 @@ class Work:
                     opened,
                     times=np.array(scan.times, np.int64),
                     cuts=np.array(scan.cuts, np.int64),
-                    told=np.array(json.dumps(told)),
+                    told=np.array(json.dumps(others)),
                 )
         for remark in scan.remarks:
             self.observer.damage(f"{self.film.target}: {remark}")
@@ -229,16 +236,16 @@ class Work:
 
     def _scan(self) -> Scan:
         times: list[int] = []
-        possible = numbered(self.film.references)
-        found: dict[int, Path] = {}
+        candidates = numbered_references(self.film.references)
+        frames: dict[int, Path] = {}
 
         def signatures() -> Iterator[NDArray[np.float32]]:
             for frame in prefetch(self.source.frames()):
                 times.append(frame.time)
-                if frame.number in possible:
-                    path = possible[frame.number]
-                    if same_frame(thumbnail(read_image(path)), thumbnail(frame.picture)):
-                        found[frame.number] = path
+                if frame.number in candidates:
+                    path = candidates[frame.number]
+                    if show_same_frame(thumbnail(read_image(path)), thumbnail(frame.picture)):
+                        frames[frame.number] = path
                 self.observer.scanned(len(times), max(self.source.count, len(times)))
                 yield frame_signature(frame.picture)
 
@@ -250,7 +257,7 @@ class Work:
             before = len(self.source.remarks)
             self.source.check_whole(times)
             remarks = self.source.remarks[before:]
-        return Scan(times, cuts, found, remarks)
+        return Scan(times, cuts, frames, remarks)
 
     def prepare(self, colorizer: Colorizer) -> Prepared:
         """Open the folder of parts, find the shots and choose their references.
@@ -359,7 +366,7 @@ def steps(shots: Sequence[Shot], frames: Sequence[int], step: int, start: int = 
                 begin = stop
 
 
-def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review: bool, observer: Observer) -> Path:
+def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review: bool, observer: FilmObserver) -> Path:
     """Colour a film, or write its page for review, and return the result's path.
 
     Args:
@@ -375,7 +382,7 @@ def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review:
     """
     from pdnla.film.review import write_review
 
-    film = film._replace(references=usable(film.references, film.named, observer.damage))
+    film = film._replace(references=usable_references(film.references, film.named, observer.damage))
     work = Work(film, about, observer)
     with lock(film.parts / "lock"):
         prepared = work.prepare(colorizer)
@@ -413,8 +420,8 @@ def motion_grey(lightness: Tensor) -> NDArray[np.uint8]:
 
 def own_colours(colorizer: Colorizer, frame: Tensor) -> Own:
     """Return a frame's own colours, from the references set in a colorizer."""
-    carried = colorizer.estimate(frame)
-    return Own(_pixels(carried.chroma), _pixels(carried.confidence)[..., 0])
+    estimate = colorizer.estimate(frame)
+    return Own(_pixels(estimate.chroma), _pixels(estimate.confidence)[..., 0])
 
 
 def given_colours(picture: Picture, like: Tensor) -> Own:
@@ -472,7 +479,7 @@ def colour_shot(
 
 
 @torch.inference_mode()
-def carried_frame(picture: Picture, before: Picture) -> Picture:
+def transfer_colours(picture: Picture, before: Picture) -> Picture:
     """Return a grey frame with the colours of the frame before it, transferred along motion without a check of trust.
 
     Args:
@@ -483,7 +490,7 @@ def carried_frame(picture: Picture, before: Picture) -> Picture:
     inputs = [network_input(frame, NATIVE, grey=True) for frame in (picture, before)]
     lightness = [color.lightness(x) for x in inputs]
     motion = Finder().between(*map(motion_grey, lightness))
-    chroma = motion.carry(given_colours(before, inputs[1]).chroma)
+    chroma = motion.warp(given_colours(before, inputs[1]).chroma)
     cpu = torch.device("cpu")
     plane = ChromaPlane.fit(lightness[0], _as_maps(chroma, cpu), picture.size)
     return Picture(paint(picture, plane, cpu).convert("RGB"))
