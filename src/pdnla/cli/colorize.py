@@ -16,7 +16,7 @@ from pdnla.errors import UserError
 from pdnla.files import identity
 from pdnla.film.planning import Film, is_film, plan_film
 from pdnla.images.io import check_writable_suffix
-from pdnla.inference.album import Settings, colour_album
+from pdnla.inference.album import ColouringSettings, colour_album
 from pdnla.inference.planning import Album, Task, is_pairs_file, plan_album
 from pdnla.inference.results import write_failures
 from pdnla.pretrained import BUNDLED, card, find_weights
@@ -241,13 +241,13 @@ def colorize(
         planned = options.applied(plan_film(target, reference or [], out))
         return _colour_film(
             planned._replace(size=working_side(size), depth=int(depth.value)),
-            Settings(weights, precision.value, working_side(size), compile_, accelerate, device),
+            ColouringSettings(weights, precision.value, working_side(size), compile_, accelerate, device),
             review,
             overwrite,
         )
     options.refuse()
     source = _source(target, reference or [], pick_from, keep_reference)
-    settings = Settings(
+    settings = ColouringSettings(
         weights=weights,
         precision=precision.value,
         size=working_side(size),
@@ -267,7 +267,7 @@ def colorize(
         raise UserError(
             "--keep-reference: the processes of torchrun or srun cannot share its list; use --devices instead"
         )
-    album = plan_album(target, source, out, pick=pick_from is not None)
+    album = plan_album(target, source, out, by_content=pick_from is not None)
     for task in album.tasks:
         check_writable_suffix(task.result, settings.depth)
     with Report(album.share(rank.number, rank.world), rank) as report:
@@ -316,12 +316,10 @@ class FilmOptions(NamedTuple):
         return film._replace(rate=rate, codec=self.codec, crf=self.crf, shots=self.shots)
 
 
-def _colour_film(film: Film, settings: Settings, review: bool, overwrite: bool) -> int:
+def _colour_film(film: Film, settings: ColouringSettings, review: bool, overwrite: bool) -> int:
     """Colour a film, or write its page for review, and return the exit status."""
     check_weights(settings.weights)
-    begun = any(film.parts.glob("segment_*"))
-    done = film.out.exists() and not begun and (film.to_video or any(film.out.iterdir()))
-    if done and not (review or overwrite):
+    if film.done and not (review or overwrite):
         echo(f"skipped {film.target.name}: {film.out} exists; --overwrite replaces it")
         return 0
     from pdnla.film.colouring import colour_film
@@ -448,8 +446,8 @@ class Report:
         """Show the number of pictures whose descriptors are computed."""
         self._show("describing").update(done, total)
 
-    def picked(self, task: Task) -> None:
-        """Print the reference that was picked."""
+    def chosen(self, task: Task) -> None:
+        """Print the reference that was chosen."""
         self._show("colouring").print(f"picked for {task.name}: {task.reference}, score {task.score:.3f}")
 
     def skipped(self, task: Task) -> None:

@@ -296,20 +296,23 @@ class Colorizer:
         if references is not None and len(references) != len(targets):
             raise ValueError(f"{len(targets)} targets need as many references, not {len(references)}")
         pictures = [_as_picture(target) for target in targets]
-        guides = None if references is None else [_as_picture(reference) for reference in references]
+        reference_pictures = None if references is None else [_as_picture(reference) for reference in references]
         groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
         for index, picture in enumerate(pictures):
-            sizes = [picture.size] if guides is None else [picture.size, guides[index].size]
+            sizes = [picture.size]
+            if reference_pictures is not None:
+                sizes.append(reference_pictures[index].size)
             groups[tuple(working_size(size, self.size) for size in sizes)].append(index)
         results: dict[int, _Result] = {}
         with torch.inference_mode():
             for indices in groups.values():
                 grey = torch.cat([network_input(pictures[i], self.size, grey=True) for i in indices])
-                colours = None
-                if guides is not None:
-                    colours = torch.cat([network_input(guides[i], self.size, grey=False) for i in indices])
+                reference = None
+                if reference_pictures is not None:
+                    inputs = [network_input(reference_pictures[i], self.size, grey=False) for i in indices]
+                    reference = torch.cat(inputs)
                 grey = grey.to(self.device)
-                chroma = self.predict(grey, colours)
+                chroma = self.predict(grey, reference)
                 lightness = color.lightness(grey)
                 for row, index in enumerate(indices):
                     plane = ChromaPlane.fit(lightness[row : row + 1], chroma[row : row + 1], pictures[index].size)
@@ -349,7 +352,7 @@ class Colorizer:
     def _run(self, grey: Tensor, code: Any, confidence: bool) -> Carried:
         """Run the network on an encoded reference, or on colour pictures in [-1, 1].
 
-        Without ``confidence``, a network's ``chroma`` is called, so that a subclass may change it alone.
+        Without ``confidence``, a network's ``chroma`` is called, so that a subclass may change only that.
         """
         try:
             with self._precision():
