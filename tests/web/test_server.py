@@ -146,7 +146,7 @@ def test_each_open_page_has_its_own_pictures_which_go_with_it(studio: Studio, pi
     assert not sent.exists()
     assert again.exists(), "it is not this page's any more"
     second.still.take_references([pictures / "mirrored.jpg"])
-    second.still.pick()
+    second.still.choose_candidates()
     second.still.colour()
     assert second.still.target is not None
     sessions.get("c")
@@ -160,7 +160,7 @@ def test_each_open_page_has_its_own_pictures_which_go_with_it(studio: Studio, pi
         still = large.get(key).still
         still.take_target(pictures / "astronaut_grey.png")
         still.take_references([pictures / "mirrored.jpg"])
-        still.pick()
+        still.choose_candidates()
         still.colour()
     assert large.get("b").still is still
     assert len(large) == 1, "two pictures are more than fits in memory"
@@ -173,7 +173,7 @@ def test_work_for_a_page_that_was_closed_ends_quietly_and_leaves_nothing(
     with sessions.get("a") as session:
         session.still.take_target(pictures / "astronaut_grey.png")
         session.still.take_references([pictures / "mirrored.jpg"])
-        session.still.pick()
+        session.still.choose_candidates()
         session.still.colour()
         sessions.close("a")
         assert not session.folder.exists()

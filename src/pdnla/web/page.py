@@ -15,9 +15,8 @@ import gradio as gr
 from pdnla.errors import UserError
 from pdnla.inference.correcting import REACH
 from pdnla.inference.editing import Adjustment, Source
-from pdnla.web.album import Row, State, colour_album
-from pdnla.web.film import SHOWN, Stopped, has_film
-from pdnla.web.film import Row as ShotRow
+from pdnla.web.album import AlbumProgress, PictureRow, colour_uploads
+from pdnla.web.film import SHOWN, ShotRow, Stopped, has_film
 from pdnla.web.sessions import Session, Sessions
 from pdnla.web.still import Still
 from pdnla.web.studio import Studio
@@ -248,7 +247,7 @@ def _film_tab(handlers: "_Handlers") -> None:
             )
     find = gr.Button("Find shots", elem_id="film-find")
     message = gr.Textbox(show_label=False, container=False, interactive=False, lines=2, elem_id="film-message")
-    with _column(shown=False) as found:
+    with _column(shown=False) as results:
         frames = gr.Gallery(
             label="A frame of each shot",
             height="auto",
@@ -274,7 +273,7 @@ def _film_tab(handlers: "_Handlers") -> None:
     result = gr.HTML(elem_id="film-result")
     file = gr.DownloadButton("Download the film", visible=_HIDDEN, variant="primary", elem_id="film-file")
     long: dict[str, Any] = {"concurrency_limit": AT_ONCE // 2, "api_visibility": "private"}
-    views = [message, found, frames, shots, result, file]
+    views = [message, results, frames, shots, result, file]
     find.click(handlers.find_shots, [target, references], views, show_progress_on=message, **long)
     start.click(handlers.film, shots, [message, result, file], show_progress="minimal", **long)
     stop.click(handlers.stop_film, None, message, api_visibility="private")
@@ -344,7 +343,7 @@ class _Handlers:
             yield [pictures, *offered]
 
     def _pick(self, still: Still) -> list[Any]:
-        left_out = still.pick(_progress("comparing references"))
+        left_out = still.choose_candidates(_progress("comparing references"))
         return _offers(still, "\n".join(f"left out: {sentence}" for sentence in left_out))
 
     def choose(self, event: gr.SelectData, request: gr.Request) -> list[Any]:
@@ -413,7 +412,7 @@ class _Handlers:
                 sent, offered = session.sent(targets), session.sent(references)
                 session.stop_album.clear()
                 folder, stop = session.folder / "albums", session.stop_album
-                with closing(colour_album(self.sessions.studio, sent, offered, folder, stop=stop)) as states:
+                with closing(colour_uploads(self.sessions.studio, sent, offered, folder, stop=stop)) as states:
                     for state in states:
                         yield _progress_of(state, stop.is_set())
                         if session.closed.is_set():
@@ -518,10 +517,10 @@ def _where(still: Still, source: Source | None) -> str:
     name = still.candidates[source.number].upload.name
     if source.corrected:
         return f"Corrected: this colour comes from the marked place in {name}. Undo removes the correction."
-    return f"This colour comes from the marked place in {name} (similarity {source.alike:.2f}). {_HOW}"
+    return f"This colour comes from the marked place in {name} (similarity {source.similarity:.2f}). {_HOW}"
 
 
-def _progress_of(state: State, stopped: bool) -> list[Any]:
+def _progress_of(state: AlbumProgress, stopped: bool) -> list[Any]:
     failed = [row for row in state.rows if row.failure]
     coloured = [row for row in state.rows if not row.failure]
     counts = f"{state.done} of {state.total}: {len(coloured)} coloured, {len(failed)} failed"
@@ -538,7 +537,7 @@ def _progress_of(state: State, stopped: bool) -> list[Any]:
     ]
 
 
-def _line(row: Row) -> list[str]:
+def _line(row: PictureRow) -> list[str]:
     return [row.name, row.reference, "" if row.score is None else f"{row.score:.2f}"]
 
 

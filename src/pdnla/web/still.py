@@ -24,7 +24,7 @@ from pdnla.images.io import (
 )
 from pdnla.inference.correcting import REACH
 from pdnla.inference.editing import Adjustment, Editor, Source
-from pdnla.web.picking import BEST, Candidate, pick, readable
+from pdnla.web.choosing import BEST, Candidate, choose_candidates, readable_uploads
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import Upload, check_count, check_upload, keep_upload
 
@@ -104,7 +104,7 @@ class Still:
             self.candidates, self._shown, self.chosen = [], [], 0
 
     def take_references(self, paths: Sequence[str | Path]) -> None:
-        """Take references to pick from; none: those on this machine.
+        """Take references to choose from; none: those on this machine.
 
         Raises:
             UserError: there are too many, or they cannot be kept.
@@ -115,8 +115,8 @@ class Still:
             self._references = [keep_upload(path, self.folder / "references") for path in paths]
             self.candidates, self._shown, self.chosen = [], [], 0
 
-    def pick(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """Choose the references most like the target, for :attr:`candidates`; return a sentence for each unusable one.
+    def choose_candidates(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
+        """Choose the references most like the target as :attr:`candidates`; return a sentence for each unusable one.
 
         Nothing happens before there are a target and references.
 
@@ -127,12 +127,13 @@ class Still:
             if self.target is None or not (self._references or self.studio.candidates):
                 return []
             self.candidates, self.chosen, self._shown = [], 0, []
-            references, left_out = readable(self._references, self.studio.limits)
+            references, left_out = readable_uploads(self._references, self.studio.limits)
             if self._references and not references:
                 raise UserError(left_out[0])
             cache = self.folder / "descriptors"
-            picked = pick(self.studio, self.target, references, cache, BEST, progress, left_out.append)
-            for candidate in picked:
+            for candidate in choose_candidates(
+                self.studio, self.target, references, cache, BEST, progress, left_out.append
+            ):
                 try:
                     picture = _read(candidate.upload, read_reference)
                 except UserError as error:
@@ -253,7 +254,7 @@ class Still:
 
     @property
     def compared(self) -> int:
-        """Number of references that :meth:`pick` compares with the target; 0 for a single one, and without a target."""
+        """Number of references that are compared with the target; 0 for a single one, and without a target."""
         count = len(self._references or self.studio.candidates)
         return count if self.target is not None and count > 1 else 0
 
@@ -333,7 +334,7 @@ def _read(upload: Upload, read: Callable[[Openable], Picture] = read_image) -> P
     try:
         return read(upload)
     except UserError as error:
-        raise UserError(upload.told(error)) from error
+        raise UserError(upload.hide_path(error)) from error
 
 
 def _reduced(size: tuple[int, int], pixels: int) -> tuple[int, int]:

@@ -44,8 +44,8 @@ class Studio:
     Args:
         colorizer: what colours; used by one user at a time.
         limits: what users may send.
-        folder: references on this machine that users may pick from, and what to call it.
-        candidates: the pictures in it.
+        folder: a folder of references on this machine for users without their own.
+        candidates: the pictures in this folder.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ class Limits(NamedTuple):
     Attributes:
         megabytes: of one file.
         megapixels: of one picture; it is refused by its header, before anything is decoded.
-        files: pictures in an album, or references to pick from.
+        files: pictures in an album, or references to choose from.
     """
 
     megabytes: int = 200
@@ -39,7 +39,7 @@ class Upload(NamedTuple):
     def __str__(self) -> str:
         return self.name
 
-    def told(self, sentence: object) -> str:
+    def hide_path(self, sentence: object) -> str:
         """Return a sentence about the file with its name in place of its path."""
         return str(sentence).replace(str(self.path), self.name)
 
@@ -77,7 +77,7 @@ def check_upload(upload: Upload, limits: Limits) -> Header:
     try:
         header = read_header(upload)
     except UserError as error:
-        raise UserError(upload.told(error)) from error
+        raise UserError(upload.hide_path(error)) from error
     megapixels = header.size[0] * header.size[1] / 1e6
     if megapixels > limits.megapixels:
         raise UserError(
