@@ -99,18 +99,18 @@ class Scan(NamedTuple):
     remarks: list[str]
 
 
-class Prepared(NamedTuple):
+class PreparedFilm(NamedTuple):
     """A film before it is coloured.
 
     Attributes:
         scan: the results of the first pass.
-        shown: returns the frame of the shot with a number that stands for it.
+        middle_frame: returns the frame in the middle of the shot with a number.
         references: the references.
         choices: the shots with their references.
     """
 
     scan: Scan
-    shown: Callable[[int], Picture]
+    middle_frame: Callable[[int], Picture]
     references: References
     choices: list[ScoredShot]
 
@@ -120,7 +120,7 @@ class Work:
 
     Args:
         film: the film.
-        about: further settings that affect the result, such as the weights.
+        about: other settings that affect the result, such as the weights.
         observer: receives the events.
 
     Raises:
@@ -161,9 +161,9 @@ class Work:
         references = [identity(path) for path in self.film.references]
         if self._changed("source.json", [str(self.film.target), self.source.signature(), references]):
             self._remove("scan.npz", "frame_*")
-            self._begin_anew()
+            self._begin_again()
 
-    def settle(self, shots: Sequence[Shot]) -> None:
+    def remove_outdated_segments(self, shots: Sequence[Shot]) -> None:
         """Remove segments that an earlier run coloured with other settings.
 
         Args:
@@ -180,10 +180,10 @@ class Work:
             **self._about,
         }
         if self._changed("settings.json", settings):
-            self._begin_anew()
+            self._begin_again()
 
-    def _begin_anew(self) -> None:
-        """Leave out what was coloured before."""
+    def _begin_again(self) -> None:
+        """Remove the segments of an earlier run."""
         if any(self.folder.glob("segment_*")):
             self.observer.remark(f"{self.film.out}: was begun with other settings and is coloured anew")
         self._remove("segment_*")
@@ -255,11 +255,11 @@ class Work:
         remarks: list[str] = []
         if isinstance(self.source, VideoSource):
             before = len(self.source.remarks)
-            self.source.check_whole(times)
+            self.source.remark_missing_frames(times)
             remarks = self.source.remarks[before:]
         return Scan(times, cuts, frames, remarks)
 
-    def prepare(self, colorizer: Colorizer) -> Prepared:
+    def prepare(self, colorizer: Colorizer) -> PreparedFilm:
         """Open the folder of parts, find the shots and choose their references.
 
         Raises:
@@ -269,8 +269,8 @@ class Work:
         scan = self.scan()
         shots = self.shots(scan)
         references = References(self.film.references, colorizer)
-        shown = self.shown(shots, scan)
-        return Prepared(scan, shown, references, references.choose(shots, shown, scan.frames))
+        middle_frame = self.middle_frames(shots, scan)
+        return PreparedFilm(scan, middle_frame, references, references.choose(shots, middle_frame, scan.frames))
 
     def shots(self, scan: Scan) -> list[Shot]:
         """Return the shots of the user's file, or else those between the detected cuts.
@@ -283,10 +283,10 @@ class Work:
             return read_shots(path, len(scan.times), self.film.references)
         return shots_of(scan.cuts, len(scan.times))
 
-    def shown(self, shots: Sequence[Shot], scan: Scan) -> Callable[[int], Picture]:
-        """Return a function that returns the frame in the middle of a shot, which later runs reuse."""
+    def middle_frames(self, shots: Sequence[Shot], scan: Scan) -> Callable[[int], Picture]:
+        """Return a function of the number of a shot: it returns the frame in its middle, which later runs reuse."""
 
-        def show(number: int) -> Picture:
+        def middle_frame(number: int) -> Picture:
             shot = shots[number]
             middle = (shot.start + shot.end) // 2
             file = self.folder / f"frame_{middle:08d}.png"
@@ -302,7 +302,7 @@ class Work:
                 write_image(file, grey)
             return read_image(file)
 
-        return show
+        return middle_frame
 
 
 def prefetch(items: Iterator[_Item], most: int = _PREFETCHED) -> Iterator[_Item]:
@@ -372,7 +372,7 @@ def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review:
     Args:
         film: the film.
         colorizer: the colorizer, with the ``size`` of the film.
-        about: further settings that affect the result, such as the name of the weights.
+        about: other settings that affect the result, such as the weights.
         review: write a page with one frame of each shot instead.
         observer: receives the events.
 
@@ -392,7 +392,7 @@ def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review:
         if review:
             write_review(film, prepared, colorizer)
             return film.review
-        work.settle(shots)
+        work.remove_outdated_segments(shots)
         _colour(work, prepared, colorizer)
     return film.out
 
@@ -497,7 +497,7 @@ def transfer_colours(picture: Picture, before: Picture) -> Picture:
 
 
 @torch.inference_mode()
-def _colour(work: Work, prepared: Prepared, colorizer: Colorizer) -> None:
+def _colour(work: Work, prepared: PreparedFilm, colorizer: Colorizer) -> None:
     """Colour the unfinished segments, and join all."""
     total = len(prepared.scan.times)
     sink = VideoSink(work, prepared.scan) if work.encoding is not None else FolderSink(work)
@@ -537,7 +537,7 @@ class _Step(NamedTuple):
 
 
 def _colour_steps(
-    work: Work, prepared: Prepared, colorizer: Colorizer, start: int, memory: Memory | None
+    work: Work, prepared: PreparedFilm, colorizer: Colorizer, start: int, memory: Memory | None
 ) -> Iterator[_Step]:
     """Colour the frames from number ``start`` on, where the state is ``memory``, and yield them in steps."""
     film, source, given = work.film, work.source, prepared.scan.frames

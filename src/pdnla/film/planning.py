@@ -93,8 +93,8 @@ def plan_film(target: Path, references: Sequence[Path], out: str | None) -> Film
     for path in references:
         pictures += list_images(path) if path.is_dir() else [path]
     result = _result(target, out)
-    taken = {os.path.realpath(path) for path in (target, *references, *pictures)}
-    if os.path.realpath(result) in taken:
+    inputs = {os.path.realpath(path) for path in (target, *references, *pictures)}
+    if os.path.realpath(result) in inputs:
         raise UserError(f"{result}: is what the film is made of; choose another place with -o")
     if target.is_dir() and result.suffix.lower() in VIDEO_SUFFIXES and result.is_dir():
         raise UserError(f"{result}: is a folder; choose another name with -o")

@@ -72,14 +72,14 @@ class References:
     def choose(
         self,
         shots: Sequence[Shot],
-        shown: Callable[[int], Picture],
+        middle_frame: Callable[[int], Picture],
         frames: dict[int, Path],
     ) -> list[ScoredShot]:
         """Return the references of each shot: those of the user's file, or the ones with the most similar content.
 
         Args:
             shots: the shots; those with references keep them.
-            shown: returns a frame of the shot with a number.
+            middle_frame: returns the frame in the middle of the shot with a number.
             frames: references that are frames, by number; a shot uses those of its frames first.
         """
         choices = []
@@ -90,11 +90,11 @@ class References:
             elif len(self.paths) == 1:
                 choices.append(ScoredShot(shot._replace(references=tuple(self.paths)), (None,)))
             else:
-                choices.append(self._fitting(shot, shown(number), own))
+                choices.append(self._choose_by_content(shot, middle_frame(number), own))
         return choices
 
     @torch.inference_mode()
-    def _fitting(self, shot: Shot, frame: Picture, own: Sequence[Path]) -> ScoredShot:
+    def _choose_by_content(self, shot: Shot, frame: Picture, own: Sequence[Path]) -> ScoredShot:
         if self._fit is None:
             pictures = [network_input(read_image(path, PREVIEW), PREVIEW, grey=False) for path in self.paths]
             self._fit = Fit(pictures, self._colorizer.device)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pdnla.files import replacing
-from pdnla.film.colouring import Prepared, frame_input
+from pdnla.film.colouring import PreparedFilm, frame_input
 from pdnla.film.planning import Film
 from pdnla.images import color
 from pdnla.images.greys import read_reference
@@ -25,7 +25,7 @@ _QUALITY = 88
 
 
 @torch.inference_mode()
-def write_review(film: Film, prepared: Prepared, colorizer: Colorizer) -> None:
+def write_review(film: Film, prepared: PreparedFilm, colorizer: Colorizer) -> None:
     """Write the page.
 
     Args:
@@ -38,7 +38,7 @@ def write_review(film: Film, prepared: Prepared, colorizer: Colorizer) -> None:
     """
     sections = []
     for number, (shot, scores) in enumerate(prepared.choices):
-        picture = prepared.shown(number)
+        picture = prepared.middle_frame(number)
         prepared.references.use(shot.references)
         x = frame_input(picture, film.size).to(colorizer.device)
         chroma = colorizer.estimate(x).chroma

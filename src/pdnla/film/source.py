@@ -62,7 +62,7 @@ class FrameSource(Protocol):
         time_base: seconds in a unit of a time stamp.
         rate: mean frames per second.
         count: number of frames if it is known before they are read, else 0.
-        remarks: what the user should know of it; more may come while it is read.
+        remarks: sentences for the user; reading the frames may add some.
     """
 
     path: Path
@@ -88,7 +88,7 @@ class FrameSource(Protocol):
 
 
 class FolderSource:
-    """The pictures of a folder in natural order; one that cannot be read is an error.
+    """The pictures of a folder, in natural order.
 
     Args:
         path: the folder.

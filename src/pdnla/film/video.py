@@ -32,11 +32,11 @@ _GLOBAL_HEADER = 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER
 _FULL, _LIMITED = 2, 1  # AVColorRange
 _HD = 720  # rows from which on untagged video is BT.709
 _CRF = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "libaom-av1")
-_TELLS_ASPECT = ("libx264", "libx265", "mpeg4", "mpeg2video", "mpeg1video")  # in the coded stream
+_STORES_ASPECT = ("libx264", "libx265", "mpeg4", "mpeg2video", "mpeg1video")  # in the coded stream
 _BITS_A_PIXEL = 0.3  # of codecs without constant quality
-_COARSEST = 65535  # largest denominator of a time base in MPEG-4 Part 2
+_FINEST = 65535  # largest denominator of a time base in MPEG-4 Part 2
 _DEFAULT_CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4", ".mpg": "mpeg2video", ".mpeg": "mpeg2video"}
-_HOPELESS = 1000  # packets in a row that cannot be decoded
+_MOST_DAMAGED = 1000  # packets in a row that cannot be decoded
 _SHORT = 0.5  # seconds by which a video may be shorter than its container's duration
 
 
@@ -134,7 +134,7 @@ class VideoSource:
         status = self.path.stat()
         return {"bytes": status.st_size, "changed": status.st_mtime_ns}
 
-    def check_whole(self, times: Sequence[int]) -> None:
+    def remark_missing_frames(self, times: Sequence[int]) -> None:
         """Add a remark if frames are missing, after all were read."""
         end = len(times)
         if self.damaged:
@@ -207,7 +207,7 @@ def _decoded(container: Any, stream: Any, path: Path, source: "VideoSource") -> 
             source.damaged += 1
             in_a_row += 1
             _logger.debug("%s: %s", path, error)
-            if in_a_row == _HOPELESS:
+            if in_a_row == _MOST_DAMAGED:
                 raise UserError(f"{path}: is damaged, {in_a_row} packets in a row cannot be decoded") from error
 
 
@@ -226,7 +226,7 @@ def _coding(frame: Any) -> tuple[Coding, str | None]:
     matrix = _MATRICES.get(int(frame.colorspace), "bt709" if frame.height >= _HD or frame.width > 1024 else "bt601")
     full = int(frame.color_range) == _FULL or name.startswith("yuvj")
     if name.startswith("gray") and int(frame.color_range) != _LIMITED:
-        full = True  # as everywhere that shows such video
+        full = True  # as players treat such video
     if direct:
         return Coding(matrix, full, depth), None
     rgb = layout.is_rgb or name.startswith(("pal", "mono", "bgr", "rgb", "gbr"))
@@ -312,7 +312,7 @@ def choose_encoding(out: Path, source: FrameSource, codec: str | None, crf: int 
     odd = any(side % 2 for side in source.size)
     depth, pixels = _choose_pixels(name, encoder, coding.depth, odd)
     remarks = []
-    if source.aspect != 1 and name not in _TELLS_ASPECT:
+    if source.aspect != 1 and name not in _STORES_ASPECT:
         shape = f"{source.aspect.numerator}:{source.aspect.denominator}"
         remarks.append(f"has pixels of {shape}, which {name} does not tell a player; use libx264 or libx265")
     if odd and "444" in pixels:
@@ -381,10 +381,10 @@ def _encoder_options(name: str, crf: int | None) -> dict[str, str]:
 
 
 def _time_base(name: str, source: FrameSource) -> Fraction:
-    """Return the source's time base, or for MPEG encoders, which support only coarse ones, about a frame."""
-    if source.time_base.denominator <= _COARSEST or not name.startswith(("mpeg4", "mpeg2", "mpeg1", "msmpeg4")):
+    """Return the source's time base, or the duration of a frame if the encoder does not support such a fine one."""
+    if source.time_base.denominator <= _FINEST or not name.startswith(("mpeg4", "mpeg2", "mpeg1", "msmpeg4")):
         return source.time_base
-    return (1 / source.rate).limit_denominator(_COARSEST)
+    return (1 / source.rate).limit_denominator(_FINEST)
 
 
 class SegmentWriter:
@@ -432,10 +432,10 @@ class SegmentWriter:
         try:
             self._container.mux(self._stream.encode(frame))
         except _FAILURES as error:
-            raise_written(error, self.path, self.encoding.codec)
+            raise_writing_error(error, self.path, self.encoding.codec)
 
 
-def raise_written(error: Exception, path: Path, codec: str) -> None:
+def raise_writing_error(error: Exception, path: Path, codec: str) -> None:
     """Raise a UserError for an error of writing."""
     import errno
 
@@ -473,7 +473,7 @@ def _begin_segment(path: Path, encoding: Encoding) -> tuple[Any, Any]:
 
 def add_film(container: Any, encoding: Encoding) -> Any:
     """Add the stream of a film to a new file, and return it."""
-    stream = container.add_stream(encoding.codec, rate=encoding.rate.limit_denominator(_COARSEST))
+    stream = container.add_stream(encoding.codec, rate=encoding.rate.limit_denominator(_FINEST))
     stream.options = dict(encoding.options)
     stream.width, stream.height = encoding.size
     stream.pix_fmt = encoding.pixels
@@ -522,8 +522,8 @@ def check_container(out: Path, source: Path | None, encoding: Encoding) -> list[
             raise UserError(f"{out}: {suffix} does not hold {encoding.codec}; end its name in .mkv or change --codec")
         if source is None:
             return []
-        taken = stack.enter_context(_opened(source))
-        copied, remarks = copied_streams(taken)
+        original = stack.enter_context(_opened(source))
+        copied, remarks = copied_streams(original)
         for stream in copied:
             if stream.codec_context is not None and _fits(container, stream):
                 continue
@@ -603,26 +603,26 @@ def join_segments(
             stack.callback(container.close)
             stream = add_film(container, encoding)
             streams = {}
-            taken = None
+            original = None
             if isinstance(source, VideoSource):
-                taken = stack.enter_context(_opened(source.path))
-                for other in copied_streams(taken)[0]:
+                original = stack.enter_context(_opened(source.path))
+                for other in copied_streams(original)[0]:
                     copy = container.add_stream_from_template(other)
                     copy.metadata.update(other.metadata)
                     copy.disposition = other.disposition
                     streams[other.index] = copy
                 stream.metadata.update(
-                    {key: value for key, value in taken.streams.video[0].metadata.items() if key == "language"}
+                    {key: value for key, value in original.streams.video[0].metadata.items() if key == "language"}
                 )
-                container.metadata.update(taken.metadata)
-                container.set_chapters(taken.chapters())
+                container.metadata.update(original.metadata)
+                container.set_chapters(original.chapters())
             reordering = _reordering(segments, stamps, encoding.time_base)
             film = _stamped(_packets(segments), stamps, durations, reordering, encoding.time_base, stream)
-            others = _copied_packets(taken, streams) if taken is not None and streams else iter(())
+            others = _copied_packets(original, streams) if original is not None and streams else iter(())
             for packet in heapq.merge(film, others, key=_seconds):
                 container.mux(packet)
         except _FAILURES as error:
-            raise_written(error, out, encoding.codec)
+            raise_writing_error(error, out, encoding.codec)
 
 
 def _seconds(packet: Any) -> float:

@@ -140,14 +140,14 @@ class FilmDesk:
             if megapixels > self.studio.limits.megapixels:
                 most = self.studio.limits.megapixels
                 raise UserError(f"{film.target}: has {megapixels:.0f} million pixels, and this page takes {most}")
-            _, shown, references, choices = work.prepare(colorizer)
+            _, middle_frame, references, choices = work.prepare(colorizer)
             rows, frames = [], []
             for number, (shot, _) in enumerate(choices):
                 observer.check()
                 numbers = [film.references.index(path) + 1 for path in shot.references]
                 rows.append(ShotRow(shot.start, shot.end - 1, ", ".join(map(str, numbers))))
                 references.use(shot.references)
-                frames.append(colorizer.colorize(shown(number)))
+                frames.append(colorizer.colorize(middle_frame(number)))
             return Shots(rows, frames, self._hide_paths(observer.remarks))
 
     def colour(self, rows: Sequence[ShotRow], stop: threading.Event) -> Generator[FilmProgress, None, None]:
