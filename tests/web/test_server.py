@@ -85,7 +85,7 @@ def test_files_of_this_machine_are_neither_served_nor_taken_for_sent_ones(servin
         assert client.post("/gradio_api/queue/join", content=b"[" + b" " * 5_000_000 + b"]").status_code == 400
     session = Sessions(serving.studio, tmp_path / "served").get("a")
     with pytest.raises(UserError, match=r"^secret.png: was not sent to this page"):
-        session.sent([str(secret)])
+        session.claim_uploads([str(secret)])
     session.close()
     assert secret.read_bytes() == b"secret"
     assert not any(serving.folder.rglob("secret.png"))
@@ -133,11 +133,11 @@ def test_each_open_page_has_its_own_pictures_which_go_with_it(studio: Studio, pi
     sent = tmp_path / "sent.png"
     sent.write_bytes((pictures / "astronaut_grey.png").read_bytes())
     for session in (first, second):  # the same file: what both sent is stored once
-        (path,) = session.sent([str(sent)])
+        (path,) = session.claim_uploads([str(sent)])
         session.still.take_target(path)
     again = tmp_path / "again.png"
     again.write_bytes(sent.read_bytes())
-    sessions.get("a").sent([str(again)])
+    sessions.get("a").claim_uploads([str(again)])
     again.unlink()
     again.write_bytes(sent.read_bytes())  # another page sends the same, which Gradio puts in its place
     os.utime(again, ns=(1, 1))

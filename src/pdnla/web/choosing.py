@@ -54,7 +54,7 @@ def choose_candidates(
     """Return the references in colour that are most similar to the target, best first; a single one is not compared.
 
     Args:
-        studio: the studio; comparing takes its turn.
+        studio: the studio; the comparison waits for a turn.
         target: the target.
         references: readable pictures; none: those on this machine (:attr:`Studio.candidates`).
         cache: folder for the descriptors of uploaded files.

@@ -40,7 +40,7 @@ _SECONDS = 12  # how long a warning stays in the corner of the page
 _REFERENCES = "References in colour"
 _BOX = 160  # pixels: an empty box's label stays above its icon
 _HINT = "Click a point of the result to see where its colour comes from."
-_HIDDEN: Final = "hidden"  # with visible=False, Gradio builds the page anew to show it, and loses updates while it does
+_HIDDEN: Final = "hidden"  # with visible=False, Gradio rebuilds the page to show it, and loses updates meanwhile
 _HOW = (
     "If this is the wrong place, click the right one in the reference. The region around the point of the result then"
     " takes its colours from there; the rest does not change."
@@ -297,7 +297,7 @@ def _percent(smallest: int, largest: int, value: float, **options: Any) -> gr.Sl
 
 
 class _Handlers:
-    """The handlers of the page's events. They return values for its components, or a sentence that tells what is wrong.
+    """The handlers of the page's events. They return values for its components, or a sentence about what is wrong.
 
     Args:
         sessions: the sessions of the open pages.
@@ -316,7 +316,7 @@ class _Handlers:
                     session.still.drop_target()
                     yield [gr.Image(visible=_HIDDEN), *_offers(session.still, "")]
                     return
-                (sent,) = session.sent(path)
+                (sent,) = session.claim_uploads(path)
                 shown = gr.Image(session.still.take_target(sent), visible=True)
                 yield [shown, *_offers(session.still, _comparing(session.still))]
                 yield [gr.skip(), *self._pick(session.still)]
@@ -327,7 +327,7 @@ class _Handlers:
     def take_references(self, paths: list[str] | None, request: gr.Request) -> Iterator[list[Any]]:
         with self._session(request) as session:
             try:
-                session.still.take_references(session.sent(paths))
+                session.still.take_references(session.claim_uploads(paths))
                 yield _offers(session.still, _comparing(session.still))
                 yield self._pick(session.still)
             except UserError as error:
@@ -409,7 +409,7 @@ class _Handlers:
     ) -> Iterator[list[Any]]:
         with self._session(request) as session:
             try:
-                sent, offered = session.sent(targets), session.sent(references)
+                sent, offered = session.claim_uploads(targets), session.claim_uploads(references)
                 session.stop_album.clear()
                 folder, stop = session.folder / "albums", session.stop_album
                 with closing(colour_uploads(self.sessions.studio, sent, offered, folder, stop=stop)) as states:
@@ -426,8 +426,8 @@ class _Handlers:
         with self._session(request) as session:
             nothing = [_column(shown=False), None, None, "", gr.DownloadButton(visible=_HIDDEN)]
             try:
-                sent = session.sent(target)
-                left_out = session.film.take(sent[0] if sent else None, session.sent(references))
+                sent = session.claim_uploads(target)
+                left_out = session.film.take(sent[0] if sent else None, session.claim_uploads(references))
                 shots = session.film.find_shots(_progress("finding shots"))
             except Stopped:
                 return ["Stopped.", *nothing]
@@ -435,12 +435,12 @@ class _Handlers:
                 return [_tell(error), *nothing]
             names = [f"{number}: {one}" for number, one in enumerate(session.film.references, 1)]
             sentences = [*(f"left out: {sentence}" for sentence in left_out), *shots.remarks]
-            said = "\n".join([f"{len(shots.rows)} shots; references {', '.join(names)}", *sentences])
+            report = "\n".join([f"{len(shots.rows)} shots; references {', '.join(names)}", *sentences])
             frames = [
                 (frame, f"frames {row.first} to {row.last} · reference {row.references}")
                 for frame, row in zip(shots.frames, shots.rows, strict=True)
             ]
-            return [said, _column(shown=True), frames, [list(row) for row in shots.rows], *nothing[3:]]
+            return [report, _column(shown=True), frames, [list(row) for row in shots.rows], *nothing[3:]]
 
     def film(self, rows: list[list[Any]], request: gr.Request) -> Iterator[list[Any]]:
         with self._session(request) as session:
@@ -451,8 +451,8 @@ class _Handlers:
                         how_far = f"Frame {state.done} of {state.total}."
                         if state.result is not None:
                             how_far = f"Finished: {state.total} frames."
-                        said = "\n".join([how_far, *state.remarks])
-                        yield [said, *_shown_film(state.result)]
+                        report = "\n".join([how_far, *state.remarks])
+                        yield [report, *_shown_film(state.result)]
             except Stopped:
                 yield ["Stopped.", gr.skip(), gr.skip()]
             except UserError as error:

@@ -27,7 +27,7 @@ class Limits(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """An uploaded file: its name at the user, and its path here."""
+    """An uploaded file: the user's name of it, and its path here."""
 
     name: str
     path: Path
@@ -45,7 +45,7 @@ class Upload(NamedTuple):
 
 
 def keep_upload(path: str | Path, folder: Path) -> Upload:
-    """Keep a file that was sent below ``folder``, under its own name, however many of one name there are.
+    """Keep an uploaded file under its own name, in a new folder below ``folder``.
 
     Raises:
         UserError: the file is gone, or the folder cannot be written.
@@ -67,7 +67,7 @@ def check_upload(upload: Upload, limits: Limits) -> Header:
     """Return a picture's header.
 
     Raises:
-        UserError: it is not a picture that is read, or it is larger than the limits.
+        UserError: it is not a readable picture, or it exceeds the limits.
     """
     megabytes = upload.path.stat().st_size / 1e6
     if megabytes > limits.megabytes:
@@ -89,7 +89,7 @@ def check_upload(upload: Upload, limits: Limits) -> Header:
 def pictures_in(paths: Sequence[str]) -> list[str]:
     """Return those files of a folder whose names are those of pictures, like :func:`~pdnla.images.io.list_images`.
 
-    Pictures of formats that are not read are kept, so that their users are told; hidden and other files are dropped.
+    Pictures of formats that are not read are kept, so that users get a message; hidden and other files are dropped.
 
     Raises:
         UserError: none is a picture.
