@@ -1,4 +1,4 @@
-"""``pdnla-colorize``: colour photographs after references."""
+"""``pdnla-colorize``: colour photographs with the colours of references."""
 
 import enum
 from collections.abc import Sequence
@@ -205,15 +205,15 @@ def colorize(
 
         pdnla-colorize old.jpg similar.jpg
 
-    One picture, after all that several references show:
+    One picture, with the colours of several references:
 
         pdnla-colorize old.jpg house.jpg garden.jpg
 
-    A folder, each picture after the one of the same name in references/:
+    A folder, each picture with the colours of the one of the same name in references/:
 
         pdnla-colorize album/ references/ -o coloured/
 
-    A folder, each picture after the most similar photograph of another folder:
+    A folder, each picture with the colours of the most similar photograph of another folder:
 
         pdnla-colorize album/ --pick-from photographs/
 
@@ -221,7 +221,7 @@ def colorize(
 
         pdnla-colorize pairs.csv -o coloured/ --devices 2
 
-    A film with its sound, after stills; or the frames of one in a folder:
+    A film with its sound, or the frames of one in a folder, with the colours of stills:
 
         pdnla-colorize film.mp4 still1.jpg still2.jpg -o film_colour.mp4
 
@@ -238,7 +238,7 @@ def colorize(
                 f"{target}: is a film, whose shots choose among REFERENCE...; leave out --pick-from, --keep-reference,"
                 " --devices and --batch-size"
             )
-        planned = options.applied(plan_film(target, reference or [], out))
+        planned = options.apply_to(plan_film(target, reference or [], out))
         return _colour_film(
             planned._replace(size=working_side(size), depth=int(depth.value)),
             ColouringSettings(weights, precision.value, working_side(size), compile_, accelerate, device),
@@ -294,7 +294,7 @@ class FilmOptions(NamedTuple):
                 f"{given[0]}: is for film; name a video file as TARGET, or add --film for a folder of frames"
             )
 
-    def applied(self, film: Film) -> Film:
+    def apply_to(self, film: Film) -> Film:
         """Return a film with these options.
 
         Raises:

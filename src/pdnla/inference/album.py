@@ -123,7 +123,7 @@ def colour_album(album: Album, settings: ColouringSettings, rank: Rank, observer
 
 
 def _waiting_tasks(album: Album, overwrite: bool, observer: AlbumObserver) -> list[Task]:
-    """Return the tasks to colour, and report the others and what is missing from the album."""
+    """Return the tasks without results; report the others, and the pictures and folders that cannot be used."""
     for sentence in album.failures:
         observer.failed(sentence)
     for sentence in album.left_out:

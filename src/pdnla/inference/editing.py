@@ -91,7 +91,7 @@ class Editor:
         side: see :class:`~pdnla.network.correspondence.Correspondence`.
 
     Raises:
-        UserError: as :meth:`Colorizer.colorize`.
+        UserError: see :meth:`Colorizer.colorize`.
     """
 
     def __init__(
@@ -256,8 +256,7 @@ class Editor:
     @functools.cached_property
     def _confidence(self) -> Tensor:
         with torch.inference_mode():
-            carried = self._correspondence(self._input(self.target, grey=True), self._given_code)
-            return carried.confidence
+            return self._correspondence(self._input(self.target, grey=True), self._given_code).confidence
 
     def _seen(self, number: int) -> _Seen:
         if number not in self._references_seen:
