@@ -40,7 +40,7 @@ def load_pickle(path: Path) -> Mapping[str, Any]:
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):
             raise UserError(
                 f"{path}: holds objects other than tensors, which could run code; nothing was loaded."
-                " Pass a checkpoint that holds tensors alone"
+                " Pass a checkpoint that holds only tensors"
             ) from error
         raise UserError(f"{path}: is truncated or not a weights file; copy it again") from error
     if not isinstance(content, Mapping):

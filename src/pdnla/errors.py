@@ -22,5 +22,5 @@ class Preempted(BaseException):
     """Exit status of the command, the same as a shell reports for a process that SIGTERM ended."""
 
     def __init__(self, checkpoint: Path) -> None:
-        super().__init__(f"told to leave, saved {checkpoint}")
+        super().__init__(f"received SIGTERM, saved {checkpoint}")
         self.checkpoint = checkpoint

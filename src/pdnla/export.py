@@ -62,7 +62,7 @@ class Exported(nn.Module):
         if metadata.get("format") != FORMAT:
             raise UserError(f"{path}: holds no PDNLA network; pass a file that pdnla-export wrote")
         try:
-            # Version 0.1 wrote the width alone.
+            # Version 0.1 wrote only the width.
             arguments = (
                 json.loads(metadata["arguments"]) if "arguments" in metadata else {"channel": int(metadata["channel"])}
             )

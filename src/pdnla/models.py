@@ -5,8 +5,8 @@ package, those given to :func:`register`, and those that installed packages decl
 ``pdnla.models``. A module or class that a file names is never imported or called for that reason.
 
 A model is a :class:`torch.nn.Module` that colours pictures: ``network(target, reference)`` returns a
-:class:`~pdnla.network.Colorization`. ``network.encode_reference(reference)`` returns all that depends on the reference
-alone, which ``network`` accepts in place of the reference.
+:class:`~pdnla.network.Colorization`. ``network.encode_reference(reference)`` returns all that depends only on the
+reference, which ``network`` accepts in place of the reference.
 
 >>> @pdnla.models.register("four_orders")
 ... class FourOrders(pdnla.PDNLA):
@@ -181,7 +181,7 @@ def describe(network: nn.Module) -> Description:
     arguments = {}
     for name, value in network.construction.arguments.items():  # type: ignore[union-attr, operator]
         try:
-            arguments[name] = json.loads(json.dumps(_plain(value)))
+            arguments[name] = json.loads(json.dumps(_as_json(value)))
         except (TypeError, ValueError) as error:
             raise UserError(
                 f"the model {model.name} was made with {name}={type(value).__name__}(...), which a file cannot hold;"
@@ -275,14 +275,14 @@ def differences(stored: Description, network: Description) -> str:
     return f"has {', '.join(pairs)}; set {' '.join(options)}"
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """Return a value with lists and mappings of any class as plain lists and dicts."""
     if isinstance(value, Backbone):
         return value.name
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _as_json(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain(item) for item in value]
+        return [_as_json(item) for item in value]
     return value
 
 

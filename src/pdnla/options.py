@@ -91,7 +91,7 @@ def check_options(config: DictConfig, rules: Mapping[str, Rule]) -> None:
         rule = next((rule for pattern, rule in patterns if matches(pattern, path)), None)
         if rule is None or (isinstance(value, Mapping) and "_target_" in value) or rule.holds(value):
             continue
-        raise UserError(f"{'.'.join(path)}={shown(value)}: must be {rule.requirement}")
+        raise UserError(f"{'.'.join(path)}={format_value(value)}: must be {rule.requirement}")
 
 
 def walk(options: Mapping[str, Any], parents: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -110,14 +110,14 @@ def matches(pattern: list[str], path: tuple[str, ...]) -> bool:
     return len(pattern) == len(path) and all(p in ("*", q) for p, q in zip(pattern, path, strict=True))
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{','.join(shown(element) for element in value)}]"
+        return f"[{','.join(format_value(element) for element in value)}]"
     return str(value)
 
 
@@ -131,13 +131,13 @@ def _within(value: float, least: float | None, most: float | None) -> bool:
 
 def _range(least: float | None, most: float | None) -> str:
     if least is not None and most is not None:
-        return f" from {_figure(least)} to {_figure(most)}"
+        return f" from {_format_number(least)} to {_format_number(most)}"
     if least is not None:
-        return f" of at least {_figure(least)}"
-    return "" if most is None else f" of at most {_figure(most)}"
+        return f" of at least {_format_number(least)}"
+    return "" if most is None else f" of at most {_format_number(most)}"
 
 
-def _figure(value: float) -> str:
+def _format_number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 

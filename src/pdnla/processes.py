@@ -39,7 +39,7 @@ def launched_rank() -> Rank:
     variables = os.environ
     if "RANK" in variables and "WORLD_SIZE" in variables:
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-    elif "SLURM_STEP_NUM_TASKS" in variables:  # srun alone sets it; sbatch sets the other two as well
+    elif "SLURM_STEP_NUM_TASKS" in variables:  # only srun sets it; sbatch sets the other two as well
         names = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS")
     else:
         return Rank(0, 0, 1)

@@ -136,7 +136,11 @@ def check_model(option: str, weights: Weights, network: nn.Module, resuming: boo
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Return the contents of a weights file; see :func:`load_network`."""
+    """Return the contents of a weights file; see :func:`load_network`.
+
+    Raises:
+        UserError: the file is missing, truncated or of none of the three kinds.
+    """
     if Path(path).is_dir():
         return _read_folder(Path(path))
     path = find_weights(path)

@@ -15,7 +15,7 @@ from processes import Run, start
 from skimage import data
 
 from pdnla.cli.colorize import main
-from pdnla.cli.predict import equivalent
+from pdnla.cli.predict import equivalent_command
 from pdnla.cli.predict import main as predict
 from pdnla.cli.prepare import main as prepare
 from pdnla.inference.planning import plan_album
@@ -303,5 +303,5 @@ def test_pdnla_predict_says_in_one_sentence_where_it_went(
 def test_pairs_files_and_options_of_pdnla_predict_have_their_equivalents() -> None:
     overrides = ["pairs_file=p.csv", "out=o", "weights=w.ckpt", "size=native", "precision=float32", "compile=true"]
     options = "-o o --weights w.ckpt --size native --precision float32 --compile --device cpu"
-    assert equivalent([*overrides, "trainer=cpu"]) == f"pdnla-colorize p.csv {options}"
-    assert equivalent([]) == "pdnla-colorize TARGETS REFERENCES"
+    assert equivalent_command([*overrides, "trainer=cpu"]) == f"pdnla-colorize p.csv {options}"
+    assert equivalent_command([]) == "pdnla-colorize TARGETS REFERENCES"

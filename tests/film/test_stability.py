@@ -7,7 +7,7 @@ import pytest
 from clips import photograph
 from numpy.typing import NDArray
 
-from pdnla.film.motion import Finder, filled
+from pdnla.film.motion import Finder, fill_gaps
 from pdnla.film.stability import CERTAIN, MEMORY, STEP, Own, Stabiliser
 
 Grey = NDArray[np.uint8]
@@ -113,6 +113,6 @@ def test_motion_is_found_and_distrusted_where_it_leads_nowhere() -> None:
 def test_gaps_are_filled_from_around() -> None:
     weight = np.full((SIDE, SIDE), 1e-3, np.float32)
     weight[:, :40] = 1
-    result = filled(plain(20, -10) * weight[..., None], weight)
+    result = fill_gaps(plain(20, -10) * weight[..., None], weight)
     np.testing.assert_allclose(result, plain(20, -10), atol=0.5)
     assert MEMORY > 1

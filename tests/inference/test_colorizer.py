@@ -15,7 +15,7 @@ from skimage import data
 from skimage.color import lab2rgb, rgb2lab
 from torch import Tensor, nn
 
-from pdnla import devices, memory
+from pdnla import memory
 from pdnla.errors import UserError
 from pdnla.images import color
 from pdnla.images.io import Picture, picture_from_pil
@@ -273,11 +273,10 @@ def test_a_compiled_network_gives_the_same_pictures_and_its_code_is_kept(
     assert np.abs(np.asarray(coloriser.colorize(photograph()), np.int16) - np.asarray(expected)).max() <= 1
 
 
-def test_bfloat16_is_chosen_only_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for native in (True, False):
-        monkeypatch.setattr(devices, "_has_bfloat16", lambda device, native=native: native)
-        chosen = Colorizer(MeanColour(), device="cpu").dtype
-        assert chosen is (torch.bfloat16 if native else torch.float32)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_precision_is_the_one_chosen_for_the_device(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(colorizer, "choose_precision", lambda precision, device: dtype)
+    assert Colorizer(MeanColour(), device="cpu").dtype is dtype
 
 
 @pytest.mark.slow

@@ -169,7 +169,7 @@ def test_a_point_of_the_same_picture_comes_from_the_same_place(colorizer: Colori
     for x, y in points:
         place = editor.source(x, y)
         assert np.hypot(place.x - x, place.y - y) < 0.03
-        assert place.alike > 0.9
+        assert place.similarity > 0.9
 
 
 def test_the_attention_of_a_place_carries_what_the_correspondence_carries_there(misled: Editor) -> None:

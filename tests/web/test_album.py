@@ -11,14 +11,14 @@ from PIL import Image
 
 from pdnla.errors import UserError
 from pdnla.inference.colorizer import Colorizer
-from pdnla.web.album import State, colour_album, unique_names
+from pdnla.web.album import AlbumProgress, colour_uploads, unique_names
 from pdnla.web.still import Still
 from pdnla.web.studio import Studio, Turns
 from pdnla.web.uploads import Limits
 
 
-def done(studio: Studio, folder: Path, targets: list[Path], references: list[Path]) -> State:
-    states = list(colour_album(studio, targets, references, folder))
+def done(studio: Studio, folder: Path, targets: list[Path], references: list[Path]) -> AlbumProgress:
+    states = list(colour_uploads(studio, targets, references, folder))
     assert [state.done for state in states] == [*range(len(targets) + 1), len(targets)]
     assert all(state.archive is None for state in states[:-1])
     return states[-1]
@@ -85,15 +85,15 @@ def test_an_album_that_cannot_begin_says_why(colorizer: Colorizer, pictures: Pat
     studio = Studio(colorizer, Limits(files=2))
     picture, folder = pictures / "coffee.png", tmp_path / "files"
     with pytest.raises(UserError, match="there are no pictures; choose some first"):
-        next(colour_album(studio, [], [picture], folder))
+        next(colour_uploads(studio, [], [picture], folder))
     with pytest.raises(UserError, match="there is no reference; choose one"):
-        next(colour_album(studio, [picture], [], folder))
+        next(colour_uploads(studio, [picture], [], folder))
     with pytest.raises(UserError, match="3 pictures are more than this page takes at a time, 2; send fewer"):
-        next(colour_album(studio, [picture] * 3, [picture], folder))
+        next(colour_uploads(studio, [picture] * 3, [picture], folder))
     notes = tmp_path / "notes.txt"
     notes.write_text("no picture")
     with pytest.raises(UserError, match=r"^notes.txt: is not an image that can be read"):
-        next(colour_album(studio, [picture], [notes], folder))
+        next(colour_uploads(studio, [picture], [notes], folder))
     assert not list(folder.glob("*"))
 
 
@@ -103,7 +103,7 @@ def test_an_album_that_is_stopped_keeps_what_is_coloured(
     targets = [pictures / "broken.jpg", *[pictures / "astronaut_grey.png"] * 4]
     calls = network.calls  # type: ignore[attr-defined]
     stop = threading.Event()
-    for state in colour_album(studio, targets, [pictures / "coffee.png"], tmp_path, stop=stop):
+    for state in colour_uploads(studio, targets, [pictures / "coffee.png"], tmp_path, stop=stop):
         if state.done == 2:
             stop.set()
     assert network.calls - calls == 1  # type: ignore[attr-defined]
@@ -116,7 +116,7 @@ def test_an_album_that_is_left_stops_and_leaves_nothing(
 ) -> None:
     targets = [pictures / "astronaut_grey.png"] * 5
     calls = network.calls  # type: ignore[attr-defined]
-    with closing(colour_album(studio, targets, [pictures / "coffee.png"], tmp_path)) as states:
+    with closing(colour_uploads(studio, targets, [pictures / "coffee.png"], tmp_path)) as states:
         while next(states).done < 2:
             pass
     assert network.calls - calls == 2  # type: ignore[attr-defined]
@@ -150,7 +150,7 @@ def test_another_user_has_a_turn_between_two_pictures_of_an_album(
     other = Still(studio, tmp_path / "still")
     other.take_target(pictures / "chelsea_grey.png")
     other.take_references([pictures / "chelsea.png"])
-    other.pick()
+    other.choose_candidates()
     calls: list[str] = []
     ready = threading.Event()
     thread = threading.Thread(target=lambda: (other.colour(), calls.append("still")))
@@ -164,7 +164,9 @@ def test_another_user_has_a_turn_between_two_pictures_of_an_album(
         ready.set()
 
     network.before = begin  # type: ignore[attr-defined]
-    for state in colour_album(studio, [pictures / "astronaut_grey.png"] * 3, [pictures / "coffee.png"], tmp_path / "a"):
+    for state in colour_uploads(
+        studio, [pictures / "astronaut_grey.png"] * 3, [pictures / "coffee.png"], tmp_path / "a"
+    ):
         calls.append(f"album {state.done}")
         if state.done == 1:
             assert ready.is_set()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pdnla.errors import UserError
-from pdnla.web.film import FilmDesk, Row, Stopped
+from pdnla.web.film import FilmDesk, ShotRow, Stopped
 from pdnla.web.studio import Studio
 
 av = pytest.importorskip("av", reason="the extra pdnla[film] is not installed")
@@ -115,12 +115,12 @@ def test_what_is_wrong_with_a_film_or_its_shots_is_told_without_paths(
     secret.write_bytes((pictures / "coffee.png").read_bytes())
     desk.take(clip, [pictures / "coffee.png"])
     for rows, told in {
-        (Row(0, 5, "2"),): "shot 0 to 5: there is no reference 2; give numbers from 1 to 1",
-        (Row(0, 5, str(secret)),): "there is no reference .*secret.png; give numbers",
-        (Row(0, 5, "1"),): "^the table of shots: ends at frame 5 and the film at 11",
+        (ShotRow(0, 5, "2"),): "shot 0 to 5: there is no reference 2; give numbers from 1 to 1",
+        (ShotRow(0, 5, str(secret)),): "there is no reference .*secret.png; give numbers",
+        (ShotRow(0, 5, "1"),): "^the table of shots: ends at frame 5 and the film at 11",
         (
-            Row(0, 5, "1"),
-            Row(5, 11, "1"),
+            ShotRow(0, 5, "1"),
+            ShotRow(5, 11, "1"),
         ): "^the table of shots, line 3: goes from 5 to 11 where a shot from 6",
     }.items():
         with pytest.raises(UserError, match=told):

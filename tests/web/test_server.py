@@ -85,7 +85,7 @@ def test_files_of_this_machine_are_neither_served_nor_taken_for_sent_ones(servin
         assert client.post("/gradio_api/queue/join", content=b"[" + b" " * 5_000_000 + b"]").status_code == 400
     session = Sessions(serving.studio, tmp_path / "served").get("a")
     with pytest.raises(UserError, match=r"^secret.png: was not sent to this page"):
-        session.sent([str(secret)])
+        session.claim_uploads([str(secret)])
     session.close()
     assert secret.read_bytes() == b"secret"
     assert not any(serving.folder.rglob("secret.png"))
@@ -133,11 +133,11 @@ def test_each_open_page_has_its_own_pictures_which_go_with_it(studio: Studio, pi
     sent = tmp_path / "sent.png"
     sent.write_bytes((pictures / "astronaut_grey.png").read_bytes())
     for session in (first, second):  # the same file: what both sent is stored once
-        (path,) = session.sent([str(sent)])
+        (path,) = session.claim_uploads([str(sent)])
         session.still.take_target(path)
     again = tmp_path / "again.png"
     again.write_bytes(sent.read_bytes())
-    sessions.get("a").sent([str(again)])
+    sessions.get("a").claim_uploads([str(again)])
     again.unlink()
     again.write_bytes(sent.read_bytes())  # another page sends the same, which Gradio puts in its place
     os.utime(again, ns=(1, 1))
@@ -146,7 +146,7 @@ def test_each_open_page_has_its_own_pictures_which_go_with_it(studio: Studio, pi
     assert not sent.exists()
     assert again.exists(), "it is not this page's any more"
     second.still.take_references([pictures / "mirrored.jpg"])
-    second.still.pick()
+    second.still.choose_candidates()
     second.still.colour()
     assert second.still.target is not None
     sessions.get("c")
@@ -160,7 +160,7 @@ def test_each_open_page_has_its_own_pictures_which_go_with_it(studio: Studio, pi
         still = large.get(key).still
         still.take_target(pictures / "astronaut_grey.png")
         still.take_references([pictures / "mirrored.jpg"])
-        still.pick()
+        still.choose_candidates()
         still.colour()
     assert large.get("b").still is still
     assert len(large) == 1, "two pictures are more than fits in memory"
@@ -173,7 +173,7 @@ def test_work_for_a_page_that_was_closed_ends_quietly_and_leaves_nothing(
     with sessions.get("a") as session:
         session.still.take_target(pictures / "astronaut_grey.png")
         session.still.take_references([pictures / "mirrored.jpg"])
-        session.still.pick()
+        session.still.choose_candidates()
         session.still.colour()
         sessions.close("a")
         assert not session.folder.exists()

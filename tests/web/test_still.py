@@ -23,7 +23,7 @@ def ready(studio: Studio, folder: Path, target: Path, *references: Path) -> Stil
     still = Still(studio, folder)
     still.take_target(target)
     still.take_references(references)
-    assert still.pick() == []
+    assert still.choose_candidates() == []
     return still
 
 
@@ -77,10 +77,10 @@ def test_references_on_this_machine_are_offered_where_none_is_sent(
     studio = Studio(colorizer, folder=pictures, candidates=[pictures / "coffee.png", pictures / "mirrored.jpg"])
     still = Still(studio, tmp_path / "files")
     still.take_target(pictures / "astronaut_grey.png")
-    still.pick()
+    still.choose_candidates()
     assert [candidate.upload.name for candidate in still.candidates] == ["mirrored.jpg", "coffee.png"]
     still.take_references([pictures / "coffee.png"])
-    still.pick()
+    still.choose_candidates()
     assert [candidate.upload.name for candidate in still.candidates] == ["coffee.png"]
 
 
@@ -93,13 +93,13 @@ def test_unusable_references_are_told_by_name_and_the_others_offered(
     still.take_references(
         [pictures / "broken.jpg", tmp_path / "notes.txt", pictures / "mirrored.jpg", pictures / "coffee.png"]
     )
-    left_out = still.pick()
+    left_out = still.choose_candidates()
     assert [sentence.split(":")[0] for sentence in left_out] == ["notes.txt", "broken.jpg"]
     assert not any(str(tmp_path) in sentence for sentence in left_out)
     assert [candidate.upload.name for candidate in still.candidates] == ["mirrored.jpg", "coffee.png"]
     still.take_references([tmp_path / "notes.txt"])
     with pytest.raises(UserError, match=r"^notes.txt: is not an image"):
-        still.pick()
+        still.choose_candidates()
 
 
 def test_the_sliders_do_not_run_the_network_again(
@@ -184,7 +184,7 @@ def test_a_large_picture_is_shown_reduced_or_at_full_size_and_points_stay_where_
     still = Still(studio, tmp_path, shown_pixels=64 * 64)
     still.take_target(pictures / "astronaut_grey.png")
     still.take_references([pictures / "mirrored.jpg"])
-    still.pick()
+    still.choose_candidates()
     still.colour()
     shown = still.compare(PLAIN)
     assert {Image.open(path).size for path in shown} == {(64, 64)}
@@ -206,7 +206,7 @@ def test_transparent_parts_are_transparent_before_and_after(studio: Studio, pict
         still = Still(studio, tmp_path / f"files {pixels}", shown_pixels=pixels)
         shown = [still.take_target(tmp_path / "cut.png")]
         still.take_references([pictures / "mirrored.jpg"])
-        still.pick()
+        still.choose_candidates()
         still.colour()
         assert still.compared == 0, "a single reference is taken as it is"
         shown += [*still.compare(PLAIN), still.mark((0.8, 0.8)).result]
@@ -246,7 +246,7 @@ def test_what_cannot_be_coloured_here_is_told_in_a_sentence(studio: Studio, pict
         with pytest.raises(UserError, match="nothing is coloured"):
             refused()
     still.take_references([pictures / "mirrored.jpg"])
-    still.pick()
+    still.choose_candidates()
     still.colour()
     with pytest.raises(UserError, match="no point of the result is marked"):
         still.correct((0.5, 0.5))
@@ -261,7 +261,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(studio: Studio, pictures:
     still.take_target(pictures / "astronaut_grey.png")
     still.take_references([tmp_path / "bomb.png"])
     with pytest.raises(UserError, match=r"^bomb.png: has 144 million pixels"):
-        still.pick()
+        still.choose_candidates()
 
 
 def test_limits_hold_here_too_whatever_the_server_let_through(

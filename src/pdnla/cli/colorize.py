@@ -1,4 +1,4 @@
-"""``pdnla-colorize``: colour photographs after references."""
+"""``pdnla-colorize``: colour photographs with the colours of references."""
 
 import enum
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from pdnla.errors import UserError
 from pdnla.files import identity
 from pdnla.film.planning import Film, is_film, plan_film
 from pdnla.images.io import check_writable_suffix
-from pdnla.inference.album import Settings, colour_album
+from pdnla.inference.album import ColouringSettings, colour_album
 from pdnla.inference.planning import Album, Task, is_pairs_file, plan_album
 from pdnla.inference.results import write_failures
 from pdnla.pretrained import BUNDLED, card, find_weights
@@ -205,15 +205,15 @@ def colorize(
 
         pdnla-colorize old.jpg similar.jpg
 
-    One picture, after all that several references show:
+    One picture, with the colours of several references:
 
         pdnla-colorize old.jpg house.jpg garden.jpg
 
-    A folder, each picture after the one of the same name in references/:
+    A folder, each picture with the colours of the one of the same name in references/:
 
         pdnla-colorize album/ references/ -o coloured/
 
-    A folder, each picture after the most similar photograph of another folder:
+    A folder, each picture with the colours of the most similar photograph of another folder:
 
         pdnla-colorize album/ --pick-from photographs/
 
@@ -221,7 +221,7 @@ def colorize(
 
         pdnla-colorize pairs.csv -o coloured/ --devices 2
 
-    A film with its sound, after stills; or the frames of one in a folder:
+    A film with its sound, or the frames of one in a folder, with the colours of stills:
 
         pdnla-colorize film.mp4 still1.jpg still2.jpg -o film_colour.mp4
 
@@ -238,16 +238,16 @@ def colorize(
                 f"{target}: is a film, whose shots choose among REFERENCE...; leave out --pick-from, --keep-reference,"
                 " --devices and --batch-size"
             )
-        planned = options.applied(plan_film(target, reference or [], out))
+        planned = options.apply_to(plan_film(target, reference or [], out))
         return _colour_film(
             planned._replace(size=working_side(size), depth=int(depth.value)),
-            Settings(weights, precision.value, working_side(size), compile_, accelerate, device),
+            ColouringSettings(weights, precision.value, working_side(size), compile_, accelerate, device),
             review,
             overwrite,
         )
     options.refuse()
     source = _source(target, reference or [], pick_from, keep_reference)
-    settings = Settings(
+    settings = ColouringSettings(
         weights=weights,
         precision=precision.value,
         size=working_side(size),
@@ -267,7 +267,7 @@ def colorize(
         raise UserError(
             "--keep-reference: the processes of torchrun or srun cannot share its list; use --devices instead"
         )
-    album = plan_album(target, source, out, pick=pick_from is not None)
+    album = plan_album(target, source, out, by_content=pick_from is not None)
     for task in album.tasks:
         check_writable_suffix(task.result, settings.depth)
     with Report(album.share(rank.number, rank.world), rank) as report:
@@ -294,7 +294,7 @@ class FilmOptions(NamedTuple):
                 f"{given[0]}: is for film; name a video file as TARGET, or add --film for a folder of frames"
             )
 
-    def applied(self, film: Film) -> Film:
+    def apply_to(self, film: Film) -> Film:
         """Return a film with these options.
 
         Raises:
@@ -316,12 +316,10 @@ class FilmOptions(NamedTuple):
         return film._replace(rate=rate, codec=self.codec, crf=self.crf, shots=self.shots)
 
 
-def _colour_film(film: Film, settings: Settings, review: bool, overwrite: bool) -> int:
+def _colour_film(film: Film, settings: ColouringSettings, review: bool, overwrite: bool) -> int:
     """Colour a film, or write its page for review, and return the exit status."""
     check_weights(settings.weights)
-    begun = any(film.parts.glob("segment_*"))
-    done = film.out.exists() and not begun and (film.to_video or any(film.out.iterdir()))
-    if done and not (review or overwrite):
+    if film.done and not (review or overwrite):
         echo(f"skipped {film.target.name}: {film.out} exists; --overwrite replaces it")
         return 0
     from pdnla.film.colouring import colour_film
@@ -448,8 +446,8 @@ class Report:
         """Show the number of pictures whose descriptors are computed."""
         self._show("describing").update(done, total)
 
-    def picked(self, task: Task) -> None:
-        """Print the reference that was picked."""
+    def chosen(self, task: Task) -> None:
+        """Print the reference that was chosen."""
         self._show("colouring").print(f"picked for {task.name}: {task.reference}, score {task.score:.3f}")
 
     def skipped(self, task: Task) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pdnla.cli.progress import discard, echo
+from pdnla.cli.progress import discard_output, echo
 from pdnla.errors import UserError
 
 SOME_FAILED = 1
@@ -34,7 +34,7 @@ def run(command: str, function: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         status = _print_error(command, str(error))
     except BrokenPipeError:  # Hydra printed its help into a pipe that was closed
-        discard(sys.stdout)
+        discard_output(sys.stdout)
         status = 0
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
@@ -65,4 +65,4 @@ def _flush() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        discard(sys.stdout)
+        discard_output(sys.stdout)

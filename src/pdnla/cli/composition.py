@@ -88,29 +88,38 @@ def explain(error: BaseException, name: str) -> UserError | None:
     for link in chain:
         if isinstance(link, UserError):
             return link
-    for link in chain:
-        if isinstance(link, OSError) and link.errno == errno.ENOSPC:
-            return UserError(f"{link.filename or 'the run folder'}: the disk is full; free some space and resume")
-        if isinstance(link, OSError) and link.filename and link is error:
-            return UserError(f"{link.filename}: {link.strerror}; choose another place, or give the rights to it")
-        if isinstance(link, MissingMandatoryValue):
-            missing = link.full_key or "a value"
-            return UserError(f"{missing} is not set and has no default; add {missing}=... to the command")
-        if type(link).__name__ == "TerminatedWorkerError":  # joblib's
-            return UserError(
-                "hydra/launcher=joblib: a run's process was killed, perhaps because memory ran out; lower"
-                " hydra.launcher.n_jobs"
-            )
-    for link in chain:
-        if type(link).__name__ == "MisconfigurationException":  # Lightning's; importing it takes seconds
-            return UserError(f"trainer: {sentence(link)}; choose other trainer settings, such as trainer=cpu")
-    if isinstance(error, InstantiationException):
+    reason = next((text for link in chain if (text := _explain_surroundings(link, link is error))), None)
+    reason = reason or next((text for link in chain if (text := _explain_trainer(link))), None)
+    if reason is None and isinstance(error, InstantiationException):
         key = re.search(r"full_key: (\S+)", str(error))  # the exception has no attribute for it
-        reason = sentence(error.__cause__ or error)
-        return UserError(f"{key[1] if key else 'the configuration'}: {reason}; change that option")
-    if isinstance(error, HydraException | OmegaConfBaseException):
+        reason = f"{key[1] if key else 'the configuration'}: {sentence(error.__cause__ or error)}; change that option"
+    if reason is None and isinstance(error, HydraException | OmegaConfBaseException):
         known = next((text for link in chain if (text := _explain_override(link, name))), None)
-        return UserError(known or f"{sentence(error)}; see pdnla-{name} --help")
+        reason = known or f"{sentence(error)}; see pdnla-{name} --help"
+    return None if reason is None else UserError(reason)
+
+
+def _explain_surroundings(error: BaseException, outermost: bool) -> str | None:
+    """Return the way out of an error of the disk, of memory or of a value that is not set."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{error.filename or 'the run folder'}: the disk is full; free some space and resume"
+    if isinstance(error, OSError) and error.filename and outermost:
+        return f"{error.filename}: {error.strerror}; choose another place, or give the rights to it"
+    if isinstance(error, MissingMandatoryValue):
+        missing = error.full_key or "a value"
+        return f"{missing} is not set and has no default; add {missing}=... to the command"
+    if type(error).__name__ == "TerminatedWorkerError":  # joblib's
+        return (
+            "hydra/launcher=joblib: a run's process was killed, perhaps because memory ran out; lower"
+            " hydra.launcher.n_jobs"
+        )
+    return None
+
+
+def _explain_trainer(error: BaseException) -> str | None:
+    """Return the way out of an error of Lightning's trainer."""
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's; importing it takes seconds
+        return f"trainer: {sentence(error)}; choose other trainer settings, such as trainer=cpu"
     return None
 
 

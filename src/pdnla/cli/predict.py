@@ -30,10 +30,10 @@ def refuse() -> int:
     Raises:
         UserError: always.
     """
-    raise UserError(f"is now part of pdnla-colorize; the same is: {equivalent(sys.argv[1:])}")
+    raise UserError(f"is now part of pdnla-colorize; the same is: {equivalent_command(sys.argv[1:])}")
 
 
-def equivalent(overrides: Sequence[str]) -> str:
+def equivalent_command(overrides: Sequence[str]) -> str:
     """Return the ``pdnla-colorize`` command that replaces ``key=value`` arguments of ``pdnla-predict``."""
     given = dict(override.split("=", 1) for override in overrides if "=" in override)
     words = [given[name] for name in _PLACES if name in given] or ["TARGETS", "REFERENCES"]

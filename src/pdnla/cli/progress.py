@@ -18,7 +18,7 @@ _LINES = 20  # at most, of automatic progress without a terminal
 _ESCAPED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, invalid UTF-8, other line ends
 
 
-def escaped(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""Return ``text`` on one line: line ends, control characters and invalid UTF-8 become ``\n``, ``\udce9``."""
     return "".join(
         character.encode("unicode_escape").decode() if unicodedata.category(character) in _ESCAPED else character
@@ -26,7 +26,7 @@ def escaped(text: str) -> str:
     )
 
 
-def encodable(text: str, encoding: str) -> str:
+def escape_unencodable(text: str, encoding: str) -> str:
     r"""Return ``text`` with the characters that ``encoding`` lacks escaped, such as ``\u2192``."""
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
@@ -39,12 +39,16 @@ def echo(line: str, error: bool = False) -> None:
     """
     stream = sys.stderr if error else sys.stdout
     try:
-        print(encodable(escaped(line), getattr(stream, "encoding", None) or "utf-8"), file=stream, flush=True)
+        print(
+            escape_unencodable(escape_controls(line), getattr(stream, "encoding", None) or "utf-8"),
+            file=stream,
+            flush=True,
+        )
     except BrokenPipeError:
-        discard(stream)
+        discard_output(stream)
 
 
-def discard(stream: TextIO) -> None:
+def discard_output(stream: TextIO) -> None:
     """Discard the buffered output of ``stream`` and all further output."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
@@ -151,5 +155,5 @@ class Progress:
         if self._bar is None:
             echo(line, error)
         else:
-            shown = Text(encodable(escaped(line), self._console.encoding))
+            shown = Text(escape_unencodable(escape_controls(line), self._console.encoding))
             self._console.print(shown, soft_wrap=True)

@@ -29,7 +29,7 @@ def web(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Photographs on this machine that users may pick references from.",
+            help="Photographs on this machine that users may choose references from.",
             show_default=False,
         ),
     ] = None,
@@ -56,19 +56,19 @@ def web(
     ] = "512",
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
-    max_megabytes: Annotated[int, typer.Option(min=1, help="Largest file that is taken.")] = Limits().megabytes,
-    max_megapixels: Annotated[int, typer.Option(min=1, help="Largest picture that is taken.")] = Limits().megapixels,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="Largest file that is accepted.")] = Limits().megabytes,
+    max_megapixels: Annotated[int, typer.Option(min=1, help="Largest picture that is accepted.")] = Limits().megapixels,
     max_files: Annotated[
-        int, typer.Option(min=1, help="Most pictures of an album, and most references to pick from.")
+        int, typer.Option(min=1, help="Most pictures of an album, and most references to choose from.")
     ] = Limits().files,
 ) -> None:
     """Open a page in which photographs are coloured, looked at, adjusted and corrected.
 
-    Only this machine reaches it, and it asks nothing of any other one:
+    Only this machine can reach it, and it sends no requests to other machines:
 
         pdnla-web
 
-    With the photographs of a folder to pick references from:
+    With the photographs of a folder to choose references from:
 
         pdnla-web --references photographs/
 
@@ -76,7 +76,7 @@ def web(
 
         PDNLA_WEB_PASSWORD=... pdnla-web --host 0.0.0.0
 
-    Ctrl-C stops it; what was sent and not downloaded is removed then.
+    Ctrl-C stops it, and removes uploads and results.
     """
     if importlib.util.find_spec("gradio") is None:
         raise UserError('the page needs an extra that is not installed; pip install "pdnla[web]"')
@@ -104,7 +104,7 @@ def web(
 
 
 def _has_display() -> bool:
-    """Return whether a browser would open a window: elsewhere one for terminals would take this one."""
+    """Return whether a browser would open a window; otherwise one for terminals would occupy this terminal."""
     if sys.platform in ("win32", "darwin"):
         return True
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -37,6 +37,6 @@ def motion_flicker(result: Tensor, before: Tensor, target: Tensor, target_before
     motion = Finder().between(
         *((values * 2.55).round().clip(0, 255).astype("uint8") for values in (lightness, lightness_before))
     )
-    still = (motion.trust > _TRUST) & (abs(lightness - motion.carry(lightness_before)) < STILL)
-    change = ((chroma - motion.carry(chroma_before)) ** 2).sum(axis=-1) ** 0.5
+    still = (motion.trust > _TRUST) & (abs(lightness - motion.warp(lightness_before)) < STILL)
+    change = ((chroma - motion.warp(chroma_before)) ** 2).sum(axis=-1) ** 0.5
     return float(change[still].mean()) if still.any() else math.nan

@@ -80,10 +80,10 @@ class FlowMethod:
         """Return the next frame of a clip in colour; None if its reference is not a frame of it."""
         if case.distance is None:
             return None
-        from pdnla.film.colouring import carried_frame
+        from pdnla.film.colouring import transfer_colours
 
         before = self._before if case.follows else case.reference
-        self._before = carried_frame(case.target, before)
+        self._before = transfer_colours(case.target, before)
         return self._before.rgb()
 
 

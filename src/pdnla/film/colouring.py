@@ -26,12 +26,19 @@ from torch.nn import functional
 
 from pdnla.errors import UserError
 from pdnla.files import identity, lock, remove_stale_temporaries, replacing
-from pdnla.film.motion import Finder
+from pdnla.film.motion import Finder, Map
 from pdnla.film.planes import chroma_codes, grey_values
 from pdnla.film.planning import Film
-from pdnla.film.references import Choice, References, numbered, same_frame, thumbnail, usable
+from pdnla.film.references import (
+    References,
+    ScoredShot,
+    numbered_references,
+    show_same_frame,
+    thumbnail,
+    usable_references,
+)
 from pdnla.film.shots import Shot, find_cuts, frame_signature, read_shots, shots_of, write_shots
-from pdnla.film.source import FolderSource, Frame, Source, is_video
+from pdnla.film.source import FolderSource, Frame, FrameSource, is_video
 from pdnla.film.stability import CERTAIN, STEP, Memory, Own, Stabiliser
 from pdnla.film.video import (
     Encoding,
@@ -56,11 +63,11 @@ _Item = TypeVar("_Item")
 
 SEGMENT = 240
 """Smallest number of frames of a segment, the work that a kill can lose."""
-_AHEAD = 12  # frames decoded ahead
+_PREFETCHED = 12  # frames decoded ahead
 _SHOWN = 768  # longest side of a shot's frame for the review
 
 
-class Observer(Protocol):
+class FilmObserver(Protocol):
     """Receives the events of colouring a film."""
 
     def remark(self, sentence: str) -> None:
@@ -92,20 +99,20 @@ class Scan(NamedTuple):
     remarks: list[str]
 
 
-class Prepared(NamedTuple):
+class PreparedFilm(NamedTuple):
     """A film before it is coloured.
 
     Attributes:
         scan: the results of the first pass.
-        shown: returns the frame of the shot with a number that stands for it.
+        middle_frame: returns the frame in the middle of the shot with a number.
         references: the references.
         choices: the shots with their references.
     """
 
     scan: Scan
-    shown: Callable[[int], Picture]
+    middle_frame: Callable[[int], Picture]
     references: References
-    choices: list[Choice]
+    choices: list[ScoredShot]
 
 
 class Work:
@@ -113,16 +120,16 @@ class Work:
 
     Args:
         film: the film.
-        about: further settings that affect the result, such as the weights.
+        about: other settings that affect the result, such as the weights.
         observer: receives the events.
 
     Raises:
         UserError: the source cannot be read, or the result cannot be written with these options.
     """
 
-    def __init__(self, film: Film, about: dict[str, Any], observer: Observer) -> None:
+    def __init__(self, film: Film, about: dict[str, Any], observer: FilmObserver) -> None:
         self.film, self.observer = film, observer
-        self.source: Source = (
+        self.source: FrameSource = (
             VideoSource(film.target) if is_video(film.target) else FolderSource(film.target, film.rate)
         )
         self.encoding: Encoding | None = None
@@ -154,9 +161,9 @@ class Work:
         references = [identity(path) for path in self.film.references]
         if self._changed("source.json", [str(self.film.target), self.source.signature(), references]):
             self._remove("scan.npz", "frame_*")
-            self._begin_anew()
+            self._begin_again()
 
-    def settle(self, shots: Sequence[Shot]) -> None:
+    def remove_outdated_segments(self, shots: Sequence[Shot]) -> None:
         """Remove segments that an earlier run coloured with other settings.
 
         Args:
@@ -173,10 +180,10 @@ class Work:
             **self._about,
         }
         if self._changed("settings.json", settings):
-            self._begin_anew()
+            self._begin_again()
 
-    def _begin_anew(self) -> None:
-        """Leave out what was coloured before."""
+    def _begin_again(self) -> None:
+        """Remove the segments of an earlier run."""
         if any(self.folder.glob("segment_*")):
             self.observer.remark(f"{self.film.out}: was begun with other settings and is coloured anew")
         self._remove("segment_*")
@@ -207,12 +214,12 @@ class Work:
         file = self.folder / "scan.npz"
         if file.is_file():
             with np.load(file) as kept:
-                told = json.loads(str(kept["told"]))
-                frames = {int(number): Path(path) for number, path in told["frames"]}
-                scan = Scan(kept["times"].tolist(), kept["cuts"].tolist(), frames, told["remarks"])
+                others = json.loads(str(kept["told"]))
+                frames = {int(number): Path(path) for number, path in others["frames"]}
+                scan = Scan(kept["times"].tolist(), kept["cuts"].tolist(), frames, others["remarks"])
         else:
             scan = self._scan()
-            told = {
+            others = {
                 "frames": [[number, str(path)] for number, path in scan.frames.items()],
                 "remarks": scan.remarks,
             }
@@ -221,7 +228,7 @@ class Work:
                     opened,
                     times=np.array(scan.times, np.int64),
                     cuts=np.array(scan.cuts, np.int64),
-                    told=np.array(json.dumps(told)),
+                    told=np.array(json.dumps(others)),
                 )
         for remark in scan.remarks:
             self.observer.damage(f"{self.film.target}: {remark}")
@@ -229,16 +236,16 @@ class Work:
 
     def _scan(self) -> Scan:
         times: list[int] = []
-        possible = numbered(self.film.references)
-        found: dict[int, Path] = {}
+        candidates = numbered_references(self.film.references)
+        frames: dict[int, Path] = {}
 
         def signatures() -> Iterator[NDArray[np.float32]]:
-            for frame in ahead(self.source.frames()):
+            for frame in prefetch(self.source.frames()):
                 times.append(frame.time)
-                if frame.number in possible:
-                    path = possible[frame.number]
-                    if same_frame(thumbnail(read_image(path)), thumbnail(frame.picture)):
-                        found[frame.number] = path
+                if frame.number in candidates:
+                    path = candidates[frame.number]
+                    if show_same_frame(thumbnail(read_image(path)), thumbnail(frame.picture)):
+                        frames[frame.number] = path
                 self.observer.scanned(len(times), max(self.source.count, len(times)))
                 yield frame_signature(frame.picture)
 
@@ -248,11 +255,11 @@ class Work:
         remarks: list[str] = []
         if isinstance(self.source, VideoSource):
             before = len(self.source.remarks)
-            self.source.check_whole(times)
+            self.source.remark_missing_frames(times)
             remarks = self.source.remarks[before:]
-        return Scan(times, cuts, found, remarks)
+        return Scan(times, cuts, frames, remarks)
 
-    def prepare(self, colorizer: Colorizer) -> Prepared:
+    def prepare(self, colorizer: Colorizer) -> PreparedFilm:
         """Open the folder of parts, find the shots and choose their references.
 
         Raises:
@@ -262,8 +269,8 @@ class Work:
         scan = self.scan()
         shots = self.shots(scan)
         references = References(self.film.references, colorizer)
-        shown = self.shown(shots, scan)
-        return Prepared(scan, shown, references, references.choose(shots, shown, scan.frames))
+        middle_frame = self.middle_frames(shots, scan)
+        return PreparedFilm(scan, middle_frame, references, references.choose(shots, middle_frame, scan.frames))
 
     def shots(self, scan: Scan) -> list[Shot]:
         """Return the shots of the user's file, or else those between the detected cuts.
@@ -276,10 +283,10 @@ class Work:
             return read_shots(path, len(scan.times), self.film.references)
         return shots_of(scan.cuts, len(scan.times))
 
-    def shown(self, shots: Sequence[Shot], scan: Scan) -> Callable[[int], Picture]:
-        """Return a function that returns the frame in the middle of a shot, which later runs reuse."""
+    def middle_frames(self, shots: Sequence[Shot], scan: Scan) -> Callable[[int], Picture]:
+        """Return a function of the number of a shot: it returns the frame in its middle, which later runs reuse."""
 
-        def show(number: int) -> Picture:
+        def middle_frame(number: int) -> Picture:
             shot = shots[number]
             middle = (shot.start + shot.end) // 2
             file = self.folder / f"frame_{middle:08d}.png"
@@ -295,10 +302,10 @@ class Work:
                 write_image(file, grey)
             return read_image(file)
 
-        return show
+        return middle_frame
 
 
-def ahead(items: Iterator[_Item], most: int = _AHEAD) -> Iterator[_Item]:
+def prefetch(items: Iterator[_Item], most: int = _PREFETCHED) -> Iterator[_Item]:
     """Yield the items of an iterator, which a thread computes at most ``most`` items ahead."""
     room: queue.Queue[tuple[bool, Any]] = queue.Queue(most)
     stopped = threading.Event()
@@ -359,13 +366,13 @@ def steps(shots: Sequence[Shot], frames: Sequence[int], step: int, start: int = 
                 begin = stop
 
 
-def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review: bool, observer: Observer) -> Path:
+def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review: bool, observer: FilmObserver) -> Path:
     """Colour a film, or write its page for review, and return the result's path.
 
     Args:
         film: the film.
         colorizer: the colorizer, with the ``size`` of the film.
-        about: further settings that affect the result, such as the name of the weights.
+        about: other settings that affect the result, such as the weights.
         review: write a page with one frame of each shot instead.
         observer: receives the events.
 
@@ -375,17 +382,18 @@ def colour_film(film: Film, colorizer: Colorizer, about: dict[str, Any], review:
     """
     from pdnla.film.review import write_review
 
-    film = film._replace(references=usable(film.references, film.named, observer.damage))
+    film = film._replace(references=usable_references(film.references, film.named, observer.damage))
     work = Work(film, about, observer)
     with lock(film.parts / "lock"):
-        scan, shown, references, choices = work.prepare(colorizer)
+        prepared = work.prepare(colorizer)
+        shots = [choice.shot for choice in prepared.choices]
         if film.shots is not None and not film.shots.exists():
-            write_shots(film.shots, [choice.shot for choice in choices])
+            write_shots(film.shots, shots)
         if review:
-            write_review(film, choices, shown, references, colorizer, len(scan.times))
+            write_review(film, prepared, colorizer)
             return film.review
-        work.settle([choice.shot for choice in choices])
-        _colour(work, scan, choices, references, colorizer, observer)
+        work.remove_outdated_segments(shots)
+        _colour(work, prepared, colorizer)
     return film.out
 
 
@@ -412,8 +420,8 @@ def motion_grey(lightness: Tensor) -> NDArray[np.uint8]:
 
 def own_colours(colorizer: Colorizer, frame: Tensor) -> Own:
     """Return a frame's own colours, from the references set in a colorizer."""
-    carried = colorizer.estimate(frame)
-    return Own(_pixels(carried.chroma), _pixels(carried.confidence)[..., 0])
+    estimate = colorizer.estimate(frame)
+    return Own(_pixels(estimate.chroma), _pixels(estimate.confidence)[..., 0])
 
 
 def given_colours(picture: Picture, like: Tensor) -> Own:
@@ -471,7 +479,7 @@ def colour_shot(
 
 
 @torch.inference_mode()
-def carried_frame(picture: Picture, before: Picture) -> Picture:
+def transfer_colours(picture: Picture, before: Picture) -> Picture:
     """Return a grey frame with the colours of the frame before it, transferred along motion without a check of trust.
 
     Args:
@@ -482,67 +490,81 @@ def carried_frame(picture: Picture, before: Picture) -> Picture:
     inputs = [network_input(frame, NATIVE, grey=True) for frame in (picture, before)]
     lightness = [color.lightness(x) for x in inputs]
     motion = Finder().between(*map(motion_grey, lightness))
-    chroma = motion.carry(given_colours(before, inputs[1]).chroma)
+    chroma = motion.warp(given_colours(before, inputs[1]).chroma)
     cpu = torch.device("cpu")
     plane = ChromaPlane.fit(lightness[0], _as_maps(chroma, cpu), picture.size)
     return Picture(paint(picture, plane, cpu).convert("RGB"))
 
 
 @torch.inference_mode()
-def _colour(
-    work: Work,
-    scan: Scan,
-    choices: Sequence[Choice],
-    references: References,
-    colorizer: Colorizer,
-    observer: Observer,
-) -> None:
+def _colour(work: Work, prepared: PreparedFilm, colorizer: Colorizer) -> None:
     """Colour the unfinished segments, and join all."""
-    film, source, total = work.film, work.source, len(scan.times)
-    shots = [choice.shot for choice in choices]
-    sink = VideoSink(work, scan) if work.encoding is not None else FolderSink(work)
+    total = len(prepared.scan.times)
+    sink = VideoSink(work, prepared.scan) if work.encoding is not None else FolderSink(work)
     number, start, memory = _finished(work.folder)
-    observer.coloured(start, total)
-    given = scan.frames
-    begun = -1
-    segment = start
+    work.observer.coloured(start, total)
     if start < total:
-        read = ahead(source.frames(start, scan.times))
+        segment = start
         sink.begin(number)
         with BackgroundWriter[None](limit=3 * STEP, threads=1) as writer:
-            stabiliser = Stabiliser(lambda place: owns[place]())
-            stabiliser.memory = memory
-            for begin, end in steps(shots, list(given), STEP, start):
-                block = list(itertools.islice(read, end - begin))
-                if len(block) < end - begin:
-                    raise UserError(f"{film.target}: has changed since it was scanned; run the command again")
-                shot = next(place for place, shot in enumerate(shots) if shot.start <= begin < shot.end)
-                if shot != begun:
-                    references.use(shots[shot].references)
-                    begun = shot
-                if begin == shots[shot].start:
-                    stabiliser.cut()
-                inputs = [frame_input(frame.picture, film.size, source.aspect).to(colorizer.device) for frame in block]
-                lightness = [color.lightness(x) for x in inputs]
-                greys = [motion_grey(light) for light in lightness]
-                owns = [
-                    partial(_given, given[frame.number], x)
-                    if frame.number in given
-                    else partial(own_colours, colorizer, x)
-                    for frame, x in zip(block, inputs, strict=True)
-                ]
-                for frame, light, chroma in zip(block, lightness, stabiliser.colour(greys), strict=True):
-                    writer.submit(partial(sink.write, frame, light, _as_maps(chroma, light.device)), 1)
-                observer.coloured(end, total)
+            for end, frames, state in _colour_steps(work, prepared, colorizer, start, memory):
+                for frame, lightness, chroma in frames:
+                    writer.submit(partial(sink.write, frame, lightness, _as_maps(chroma, lightness.device)), 1)
+                work.observer.coloured(end, total)
                 if end - segment >= SEGMENT or end == total:
                     writer.finish()
                     sink.end()
-                    _keep(work.folder, number, end, stabiliser.memory)
+                    _keep(work.folder, number, end, state)
                     number, segment = number + 1, end
                     if end < total:
                         sink.begin(number)
     sink.conclude()
     shutil.rmtree(work.folder, ignore_errors=True)
+
+
+class _Step(NamedTuple):
+    """Coloured frames.
+
+    Attributes:
+        end: number of the frame after the last.
+        frames: each frame with its L*, ``(1, 1, h, w)``, and its a* and b*, ``(h, w, 2)``.
+        memory: the state after the last.
+    """
+
+    end: int
+    frames: list[tuple[Frame, Tensor, Map]]
+    memory: Memory
+
+
+def _colour_steps(
+    work: Work, prepared: PreparedFilm, colorizer: Colorizer, start: int, memory: Memory | None
+) -> Iterator[_Step]:
+    """Colour the frames from number ``start`` on, where the state is ``memory``, and yield them in steps."""
+    film, source, given = work.film, work.source, prepared.scan.frames
+    shots = [choice.shot for choice in prepared.choices]
+    frames = prefetch(source.frames(start, prepared.scan.times))
+    stabiliser = Stabiliser(lambda place: owns[place]())
+    stabiliser.memory = memory
+    last: Shot | None = None
+    for begin, end in steps(shots, list(given), STEP, start):
+        block = list(itertools.islice(frames, end - begin))
+        if len(block) < end - begin:
+            raise UserError(f"{film.target}: has changed since it was scanned; run the command again")
+        shot = next(shot for shot in shots if shot.start <= begin < shot.end)
+        if shot is not last:
+            prepared.references.use(shot.references)
+            last = shot
+        if begin == shot.start:
+            stabiliser.cut()
+        inputs = [frame_input(frame.picture, film.size, source.aspect).to(colorizer.device) for frame in block]
+        owns = [
+            partial(_given, given[frame.number], x) if frame.number in given else partial(own_colours, colorizer, x)
+            for frame, x in zip(block, inputs, strict=True)
+        ]
+        lightness = [color.lightness(x) for x in inputs]
+        chroma = stabiliser.colour([motion_grey(light) for light in lightness])
+        assert stabiliser.memory is not None
+        yield _Step(end, list(zip(block, lightness, chroma, strict=True)), stabiliser.memory)
 
 
 def _given(path: Path, like: Tensor) -> Own:
@@ -560,8 +582,7 @@ def _finished(folder: Path) -> tuple[int, int, Memory | None]:
     return number, start, memory
 
 
-def _keep(folder: Path, number: int, end: int, memory: Memory | None) -> None:
-    assert memory is not None
+def _keep(folder: Path, number: int, end: int, memory: Memory) -> None:
     with replacing(folder / f"segment_{number:06d}.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, end=end, grey=memory.grey, chroma=memory.chroma, weight=memory.weight)
 
@@ -600,8 +621,9 @@ class VideoSink:
             dtype = np.uint8 if coding.depth == 8 else np.uint16
             luma = (grey * (white - black) + black).round().astype(dtype)
         else:
-            grey = grey_values(luma, self.work.source.coding)  # type: ignore[attr-defined]
-            luma = _at_depth(luma, self.work.source.coding.depth, coding.depth)  # type: ignore[attr-defined]
+            assert isinstance(self.work.source, VideoSource)
+            grey = grey_values(luma, self.work.source.coding)
+            luma = _at_depth(luma, self.work.source.coding.depth, coding.depth)
         across, down = self.encoding.subsampling
         planes = _planes(torch.from_numpy(grey).to(chroma.device), lightness, chroma, across, down)
         self._writer.write(luma, chroma_codes(*planes, coding), frame.time, self.work.source.time_base)

@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdnla.errors import UserError
-from pdnla.film.source import EXTRA, installed
+from pdnla.film.source import EXTRA, import_or_none
 
-cv2 = installed("cv2")
+cv2 = import_or_none("cv2")
 
 Map = NDArray[np.float32]
 """Values for every pixel, ``(H, W)`` or ``(H, W, C)``."""
 
 _RETURN = 0.5  # error of forward and backward motion, in pixels, with a trust of 0.6
 _PART = 0.05  # additional error per pixel of motion
-_SHADE = 6.0  # smoothed difference in L* with a trust of 0.6
+_DIFFERENCE = 6.0  # smoothed difference in L* with a trust of 0.6
 _SURROUNDINGS = 0.02  # weight of a pixel's surroundings
 _GRAIN = 5  # side of the window that smooths grain, in pixels
 
@@ -43,10 +43,10 @@ class Motion(NamedTuple):
     places: Map
     trust: Map
 
-    def carry(self, values: Map) -> Map:
+    def warp(self, values: Map) -> Map:
         """Return values of the other frame, ``(H, W)`` or ``(H, W, C)``, at the places."""
-        carried: Map = cv2.remap(values, self.places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return carried
+        warped: Map = cv2.remap(values, self.places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return warped
 
 
 class Finder:
@@ -64,18 +64,19 @@ class Finder:
         """Return the motion from a frame to another one of the same size, both L* · 2.55, ``(H, W)``."""
         there: Map = self._flow.calc(frame, other, None)
         back: Map = self._flow.calc(other, frame, None)
-        return _trusted(frame, other, there, back)
+        return _with_trust(frame, other, there, back)
 
 
-def _trusted(frame: NDArray[np.uint8], other: NDArray[np.uint8], there: Map, back: Map) -> Motion:
+def _with_trust(frame: NDArray[np.uint8], other: NDArray[np.uint8], there: Map, back: Map) -> Motion:
     height, width = frame.shape
     places = _grid(height, width) + there
     returned = there + cv2.remap(back, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     limit = _RETURN**2 + _PART**2 * _squared_length(there)
-    shade = frame.astype(np.float32) - cv2.remap(other, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    shade -= float(np.median(shade[::4, ::4]))  # the exposure of old film varies
-    shade = cv2.blur(shade, (_GRAIN, _GRAIN))
-    trust = np.exp(-0.5 * _squared_length(returned) / limit - 0.5 * np.square(shade / (2.55 * _SHADE)))
+    warped = cv2.remap(other, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    difference = frame.astype(np.float32) - warped
+    difference -= float(np.median(difference[::4, ::4]))  # the exposure of old film varies
+    difference = cv2.blur(difference, (_GRAIN, _GRAIN))
+    trust = np.exp(-0.5 * _squared_length(returned) / limit - 0.5 * np.square(difference / (2.55 * _DIFFERENCE)))
     x, y = places[..., 0], places[..., 1]
     inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
     return Motion(places, (trust * inside).astype(np.float32))
@@ -94,7 +95,7 @@ def _grid(height: int, width: int) -> Map:
     return np.stack([columns, rows], axis=-1)
 
 
-def filled(chroma: Map, weight: Map) -> Map:
+def fill_gaps(chroma: Map, weight: Map) -> Map:
     """Return chroma divided by its weight; where the weight is small, the mean of increasingly large surroundings.
 
     Args:
@@ -104,9 +105,9 @@ def filled(chroma: Map, weight: Map) -> Map:
     levels = [(chroma, weight)]
     while min(levels[-1][1].shape) > 2:
         levels.append((cv2.pyrDown(levels[-1][0]), cv2.pyrDown(levels[-1][1])))
-    filled = levels[-1][0] / levels[-1][1][..., None]
+    mean = levels[-1][0] / levels[-1][1][..., None]
     for values, total in reversed(levels[:-1]):
         height, width = total.shape
-        wider = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
-        filled = (values + _SURROUNDINGS * wider) / (total + _SURROUNDINGS)[..., None]
-    return np.ascontiguousarray(filled, np.float32)
+        wider = cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR)
+        mean = (values + _SURROUNDINGS * wider) / (total + _SURROUNDINGS)[..., None]
+    return np.ascontiguousarray(mean, np.float32)

@@ -48,6 +48,12 @@ class Film(NamedTuple):
         return is_video(self.out)
 
     @property
+    def done(self) -> bool:
+        """Whether the result exists and is complete."""
+        begun = any(self.parts.glob("segment_*"))
+        return self.out.exists() and not begun and (self.to_video or any(self.out.iterdir()))
+
+    @property
     def parts(self) -> Path:
         """The folder of finished parts, until the result is complete."""
         return self.out.with_name(f"{self.out.name}.parts")
@@ -83,17 +89,17 @@ def plan_film(target: Path, references: Sequence[Path], out: str | None) -> Film
         raise UserError(f"{target}: is neither a folder of frames nor a video file; leave --film and its options out")
     if not references:
         raise UserError("no REFERENCE given; name pictures in colour, or a folder of them, after TARGET")
-    guides: list[Path] = []
+    pictures: list[Path] = []
     for path in references:
-        guides += list_images(path) if path.is_dir() else [path]
+        pictures += list_images(path) if path.is_dir() else [path]
     result = _result(target, out)
-    taken = {os.path.realpath(path) for path in (target, *references, *guides)}
-    if os.path.realpath(result) in taken:
+    inputs = {os.path.realpath(path) for path in (target, *references, *pictures)}
+    if os.path.realpath(result) in inputs:
         raise UserError(f"{result}: is what the film is made of; choose another place with -o")
     if target.is_dir() and result.suffix.lower() in VIDEO_SUFFIXES and result.is_dir():
         raise UserError(f"{result}: is a folder; choose another name with -o")
     named = frozenset(path for path in references if not path.is_dir())
-    return Film(target, tuple(dict.fromkeys(guides)), result, named=named)
+    return Film(target, tuple(dict.fromkeys(pictures)), result, named=named)
 
 
 def _result(target: Path, out: str | None) -> Path:

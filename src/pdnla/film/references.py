@@ -27,7 +27,7 @@ PREVIEW = 256
 """Longer side, in pixels, of the pictures whose content is compared."""
 
 
-class Choice(NamedTuple):
+class ScoredShot(NamedTuple):
     """A shot with the score of each reference, a mean cosine; None if it was not measured."""
 
     shot: Shot
@@ -40,12 +40,12 @@ def thumbnail(picture: Picture) -> NDArray[np.float32]:
     return np.asarray(grey, np.float32)
 
 
-def numbered(references: Sequence[Path]) -> dict[int, Path]:
+def numbered_references(references: Sequence[Path]) -> dict[int, Path]:
     """Return the references whose names are numbers, which may be frames of the film."""
     return {int(path.stem): path for path in references if path.stem.isascii() and path.stem.isdecimal()}
 
 
-def same_frame(reference: NDArray[np.float32], frame: NDArray[np.float32]) -> bool:
+def show_same_frame(reference: NDArray[np.float32], frame: NDArray[np.float32]) -> bool:
     """Return whether two thumbnails show the same frame."""
     if min(float(reference.std()), float(frame.std())) < 1e-6:
         return False
@@ -72,29 +72,29 @@ class References:
     def choose(
         self,
         shots: Sequence[Shot],
-        shown: Callable[[int], Picture],
+        middle_frame: Callable[[int], Picture],
         frames: dict[int, Path],
-    ) -> list[Choice]:
+    ) -> list[ScoredShot]:
         """Return the references of each shot: those of the user's file, or the ones with the most similar content.
 
         Args:
             shots: the shots; those with references keep them.
-            shown: returns a frame of the shot with a number.
+            middle_frame: returns the frame in the middle of the shot with a number.
             frames: references that are frames, by number; a shot uses those of its frames first.
         """
         choices = []
         for number, shot in enumerate(shots):
             own = [path for frame, path in sorted(frames.items()) if shot.start <= frame < shot.end]
             if shot.references:
-                choices.append(Choice(shot, (None,) * len(shot.references)))
+                choices.append(ScoredShot(shot, (None,) * len(shot.references)))
             elif len(self.paths) == 1:
-                choices.append(Choice(shot._replace(references=tuple(self.paths)), (None,)))
+                choices.append(ScoredShot(shot._replace(references=tuple(self.paths)), (None,)))
             else:
-                choices.append(self._fitting(shot, shown(number), own))
+                choices.append(self._choose_by_content(shot, middle_frame(number), own))
         return choices
 
     @torch.inference_mode()
-    def _fitting(self, shot: Shot, frame: Picture, own: Sequence[Path]) -> Choice:
+    def _choose_by_content(self, shot: Shot, frame: Picture, own: Sequence[Path]) -> ScoredShot:
         if self._fit is None:
             pictures = [network_input(read_image(path, PREVIEW), PREVIEW, grey=False) for path in self.paths]
             self._fit = Fit(pictures, self._colorizer.device)
@@ -103,7 +103,7 @@ class References:
         fitting = [self.paths[place] for place in order if scores[place] >= scores[order[0]] - _WITHIN]
         chosen = list(dict.fromkeys([*own, *fitting]))[: max(MOST, len(own))]
         by_path = dict(zip(self.paths, scores, strict=True))
-        return Choice(shot._replace(references=tuple(chosen)), tuple(by_path.get(path) for path in chosen))
+        return ScoredShot(shot._replace(references=tuple(chosen)), tuple(by_path.get(path) for path in chosen))
 
     def use(self, references: Sequence[Path]) -> None:
         """Set these references in the colorizer."""
@@ -118,7 +118,9 @@ class References:
         return self._encoded[path]
 
 
-def usable(references: Sequence[Path], named: Container[Path], report: Callable[[str], None]) -> tuple[Path, ...]:
+def usable_references(
+    references: Sequence[Path], named: Container[Path], report: Callable[[str], None]
+) -> tuple[Path, ...]:
     """Return the references that can be used, before any frame is read.
 
     Args:
@@ -129,7 +131,7 @@ def usable(references: Sequence[Path], named: Container[Path], report: Callable[
     Raises:
         UserError: one of the named ones cannot be used, or none of all.
     """
-    found = []
+    kept = []
     for path in references:
         try:
             read_reference(path, PREVIEW)
@@ -138,7 +140,7 @@ def usable(references: Sequence[Path], named: Container[Path], report: Callable[
                 raise
             report(str(error))
         else:
-            found.append(path)
-    if not found:
+            kept.append(path)
+    if not kept:
         raise UserError("no REFERENCE can be used; name pictures in colour, or a folder of them, after TARGET")
-    return tuple(found)
+    return tuple(kept)

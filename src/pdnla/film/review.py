@@ -3,17 +3,15 @@
 import base64
 import html
 import io
-from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
 
 from pdnla.files import replacing
+from pdnla.film.colouring import PreparedFilm, frame_input
 from pdnla.film.planning import Film
-from pdnla.film.references import Choice, References
 from pdnla.images import color
 from pdnla.images.greys import read_reference
-from pdnla.images.io import Picture
 from pdnla.inference.chroma_upscaling import ChromaPlane
 from pdnla.inference.colorizer import Colorizer, paint
 
@@ -27,33 +25,21 @@ _QUALITY = 88
 
 
 @torch.inference_mode()
-def write_review(
-    film: Film,
-    choices: Sequence[Choice],
-    shown: Callable[[int], Picture],
-    references: References,
-    colorizer: Colorizer,
-    count: int,
-) -> None:
+def write_review(film: Film, prepared: PreparedFilm, colorizer: Colorizer) -> None:
     """Write the page.
 
     Args:
         film: the film.
-        choices: the shots and their references.
-        shown: returns a frame of the shot with a number.
-        references: the references.
+        prepared: its shots and their references.
         colorizer: the colorizer.
-        count: number of frames.
 
     Raises:
         UserError: a reference cannot be read, or the page cannot be written.
     """
-    from pdnla.film.colouring import frame_input
-
     sections = []
-    for number, (shot, scores) in enumerate(choices):
-        picture = shown(number)
-        references.use(shot.references)
+    for number, (shot, scores) in enumerate(prepared.choices):
+        picture = prepared.middle_frame(number)
+        prepared.references.use(shot.references)
         x = frame_input(picture, film.size).to(colorizer.device)
         chroma = colorizer.estimate(x).chroma
         plane = ChromaPlane.fit(color.lightness(x), chroma, picture.size)
@@ -67,8 +53,9 @@ def write_review(
     title = html.escape(film.target.name)
     text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"<h1>{title}</h1><p>{count} frames in {len(choices)} shots: the middle frame of each, with its"
-        " references. To change them, edit the file of <code>--shots</code> and colour with it.</p>"
+        f"<h1>{title}</h1><p>{len(prepared.scan.times)} frames in {len(prepared.choices)} shots: the middle"
+        " frame of each, with its references. To change them, edit the file of <code>--shots</code> and"
+        " colour with it.</p>"
         f"{''.join(sections)}</html>"
     )
     with replacing(film.review) as temporary:

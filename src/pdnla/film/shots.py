@@ -70,9 +70,9 @@ def find_cuts(signatures: Iterable[NDArray[np.float32]]) -> Iterator[int]:
     def decide(index: int) -> bool:
         place, change = changes[index]
         others = [value for at, value in changes if at != place and abs(at - place) <= _AROUND]
-        beside = float(np.median(others)) if others else 0.0
+        usual = float(np.median(others)) if others else 0.0
         largest = change >= max([value for at, value in changes if abs(at - place) <= 1])
-        return largest and change > _STEP and change > _RATIO * beside and place - cut >= _SHORTEST
+        return largest and change > _STEP and change > _RATIO * usual and place - cut >= _SHORTEST
 
     for number, signature in enumerate(signatures):
         if last is not None:
@@ -140,14 +140,14 @@ def read_shots(path: Path, count: int, known: Sequence[Path]) -> list[Shot]:
                 " where the one before ends"
             )
         names = [name.strip() for cell in cells[2:] for name in cell.split(";") if name.strip()]
-        shots.append(Shot(start, end, tuple(_found(name, path, line, known) for name in names)))
+        shots.append(Shot(start, end, tuple(_find_reference(name, path, line, known) for name in names)))
     if not shots or shots[-1].end != count:
         last = shots[-1].end - 1 if shots else "none"
         raise UserError(f"{path}: ends at frame {last} and the film at {count - 1}; make the last shot end there")
     return shots
 
 
-def _found(name: str, file: Path, line: int, known: Sequence[Path]) -> Path:
+def _find_reference(name: str, file: Path, line: int, known: Sequence[Path]) -> Path:
     for path in (Path(name), file.parent / name):
         if path.is_file():
             return path

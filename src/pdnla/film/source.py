@@ -20,8 +20,8 @@ VIDEO_SUFFIXES = frozenset(f".{name}" for name in _CONTAINERS)
 EXTRA = 'install it with: pip install "pdnla[film]"'
 
 
-def installed(name: str) -> Any:
-    """Return a module of the extra, or None if it is not installed."""
+def import_or_none(name: str) -> Any:
+    """Return a module of the extra ``pdnla[film]``, or None if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -52,7 +52,7 @@ class Frame:
     path: Path | None = None
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """A source of frames.
 
     Attributes:
@@ -62,7 +62,7 @@ class Source(Protocol):
         time_base: seconds in a unit of a time stamp.
         rate: mean frames per second.
         count: number of frames if it is known before they are read, else 0.
-        remarks: what the user should know of it; more may come while it is read.
+        remarks: sentences for the user; reading the frames may add some.
     """
 
     path: Path
@@ -88,7 +88,7 @@ class Source(Protocol):
 
 
 class FolderSource:
-    """The pictures of a folder in natural order; one that cannot be read is an error.
+    """The pictures of a folder, in natural order.
 
     Args:
         path: the folder.

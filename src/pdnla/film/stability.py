@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pdnla.film.motion import Finder, Map, filled
+from pdnla.film.motion import Finder, Map, fill_gaps
 
 STEP = 4
 """Largest number of frames from one key frame to the next."""
@@ -92,17 +92,15 @@ class Stabiliser:
         if before is None:
             if len(greys) > 1:
                 return self._between(greys[:1], first) + self._between(greys[1:], first + 1)
-            self.memory = _fresh(key, self.own(last))
+            self.memory = _first_memory(key, self.own(last))
             return [self.memory.chroma]
         motion = self._finder.between(key, before.grey)
         middle = len(greys) // 2
         if len(greys) > 1 and float((motion.trust < _TRUSTED).mean()) > _GAPS * 2:
             return self._between(greys[:middle], first) + self._between(greys[middle:], first + middle)
         own = self.own(last)
-        weight = np.minimum(motion.carry(before.weight), self.limit) * np.where(
-            motion.trust < _TRUSTED, 0, motion.trust
-        )
-        self.memory = after = _joined(key, own, motion.carry(before.chroma), weight)
+        weight = np.minimum(motion.warp(before.weight), self.limit) * np.where(motion.trust < _TRUSTED, 0, motion.trust)
+        self.memory = after = _average(key, own, motion.warp(before.chroma), weight)
         results = []
         for place, grey in enumerate(greys[:-1], 1):
             forwards, backwards = self._finder.between(grey, before.grey), self._finder.between(grey, key)
@@ -113,18 +111,18 @@ class Stabiliser:
             for way, values, share in parts:
                 weight = share * np.where(way.trust < _TRUSTED, 0, way.trust)
                 total += weight
-                chroma += weight[..., None] * way.carry(values)
-            results.append(filled(chroma, total))
+                chroma += weight[..., None] * way.warp(values)
+            results.append(fill_gaps(chroma, total))
         return [*results, after.chroma]
 
 
-def _fresh(grey: NDArray[np.uint8], own: Own) -> Memory:
+def _first_memory(grey: NDArray[np.uint8], own: Own) -> Memory:
     return Memory(grey, own.chroma, np.maximum(own.confidence, _OWN))
 
 
-def _joined(grey: NDArray[np.uint8], own: Own, carried: Map, weight: Map) -> Memory:
+def _average(grey: NDArray[np.uint8], own: Own, transferred: Map, weight: Map) -> Memory:
     """Average transferred colours with a key frame's own."""
     confidence = np.maximum(own.confidence, _OWN)
     total = weight + confidence
-    chroma = (weight[..., None] * carried + confidence[..., None] * own.chroma) / total[..., None]
+    chroma = (weight[..., None] * transferred + confidence[..., None] * own.chroma) / total[..., None]
     return Memory(grey, chroma.astype(np.float32), total.astype(np.float32))

@@ -16,10 +16,10 @@ from PIL import Image
 
 from pdnla.errors import DiskFullError, UserError
 from pdnla.film.planes import Coding, Plane, grey_values
-from pdnla.film.source import EXTRA, Frame, installed
+from pdnla.film.source import EXTRA, Frame, FrameSource, import_or_none
 from pdnla.images.io import Picture
 
-av = installed("av")
+av = import_or_none("av")
 
 _logger = logging.getLogger(__name__)
 
@@ -32,11 +32,11 @@ _GLOBAL_HEADER = 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER
 _FULL, _LIMITED = 2, 1  # AVColorRange
 _HD = 720  # rows from which on untagged video is BT.709
 _CRF = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "libaom-av1")
-_TELLS_ASPECT = ("libx264", "libx265", "mpeg4", "mpeg2video", "mpeg1video")  # in the coded stream
+_STORES_ASPECT = ("libx264", "libx265", "mpeg4", "mpeg2video", "mpeg1video")  # in the coded stream
 _BITS_A_PIXEL = 0.3  # of codecs without constant quality
-_COARSEST = 65535  # largest denominator of a time base in MPEG-4 Part 2
+_FINEST = 65535  # largest denominator of a time base in MPEG-4 Part 2
 _DEFAULT_CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4", ".mpg": "mpeg2video", ".mpeg": "mpeg2video"}
-_HOPELESS = 1000  # packets in a row that cannot be decoded
+_MOST_DAMAGED = 1000  # packets in a row that cannot be decoded
 _SHORT = 0.5  # seconds by which a video may be shorter than its container's duration
 
 
@@ -88,7 +88,7 @@ class VideoSource:
             self.size = (first.height, first.width) if sideways else (first.width, first.height)
             self.aspect = 1 / aspect if sideways else aspect
             self.coding, self.layout = _coding(first)
-            self.tags = _tags(first, self.coding)
+            self.tags = _tags(self.coding, int(first.colorspace), int(first.color_primaries), int(first.color_trc))
             if self.rotation:
                 self.remarks.append(f"its frames are stored turned by {self.rotation} degrees; the result is upright")
             if first.interlaced_frame:
@@ -134,7 +134,7 @@ class VideoSource:
         status = self.path.stat()
         return {"bytes": status.st_size, "changed": status.st_mtime_ns}
 
-    def check_whole(self, times: Sequence[int]) -> None:
+    def remark_missing_frames(self, times: Sequence[int]) -> None:
         """Add a remark if frames are missing, after all were read."""
         end = len(times)
         if self.damaged:
@@ -207,7 +207,7 @@ def _decoded(container: Any, stream: Any, path: Path, source: "VideoSource") -> 
             source.damaged += 1
             in_a_row += 1
             _logger.debug("%s: %s", path, error)
-            if in_a_row == _HOPELESS:
+            if in_a_row == _MOST_DAMAGED:
                 raise UserError(f"{path}: is damaged, {in_a_row} packets in a row cannot be decoded") from error
 
 
@@ -226,7 +226,7 @@ def _coding(frame: Any) -> tuple[Coding, str | None]:
     matrix = _MATRICES.get(int(frame.colorspace), "bt709" if frame.height >= _HD or frame.width > 1024 else "bt601")
     full = int(frame.color_range) == _FULL or name.startswith("yuvj")
     if name.startswith("gray") and int(frame.color_range) != _LIMITED:
-        full = True  # as everywhere that shows such video
+        full = True  # as players treat such video
     if direct:
         return Coding(matrix, full, depth), None
     rgb = layout.is_rgb or name.startswith(("pal", "mono", "bgr", "rgb", "gbr"))
@@ -244,11 +244,12 @@ def _luma(frame: Any, layout: str | None) -> Plane:
     return values.reshape(plane.height, -1)[:, : plane.width]
 
 
-def _tags(frame: Any, coding: Coding) -> dict[str, int]:
+def _tags(
+    coding: Coding, space: int = _UNSPECIFIED, primaries: int = _UNSPECIFIED, transfer: int = _UNSPECIFIED
+) -> dict[str, int]:
     """Return the colour tags of the result: those of the source, or else those of its computation."""
-    primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
     return {
-        "colorspace": _SPACES[coding.matrix] if int(frame.colorspace) not in _MATRICES else int(frame.colorspace),
+        "colorspace": space if space in _MATRICES else _SPACES[coding.matrix],
         "color_primaries": 1 if primaries in (0, _UNSPECIFIED) else primaries,
         "color_trc": (6 if coding.matrix == "bt601" else 1) if transfer in (0, _UNSPECIFIED) else transfer,
         "color_range": _FULL if coding.full else _LIMITED,
@@ -288,17 +289,12 @@ class Encoding(NamedTuple):
         return (1, 1) if "444" in self.pixels else (2, 1) if "422" in self.pixels else (2, 2)
 
 
-def choose_encoding(
-    out: Path,
-    source: Any,
-    codec: str | None,
-    crf: int | None,
-) -> tuple[Encoding, list[str]]:
+def choose_encoding(out: Path, source: FrameSource, codec: str | None, crf: int | None) -> tuple[Encoding, list[str]]:
     """Return how to encode a film, and remarks for the user.
 
     Args:
         out: the result; its suffix gives the container.
-        source: a :class:`~pdnla.film.source.Source`; a video's depth and tags are kept as far as the codec has them.
+        source: the film; a video's depth and tags are kept as far as the codec has them.
         codec: name of the encoder; None for libx264, or what the container usually holds.
         crf: constant rate factor of encoders that have one; lower is better. None for 16.
 
@@ -307,6 +303,39 @@ def choose_encoding(
     """
     require_av()
     name = codec or _DEFAULT_CODECS.get(out.suffix.lower(), "libx264")
+    encoder = _open_encoder(name)
+    if isinstance(source, VideoSource):
+        coding, tags, bit_rate = source.coding, source.tags, source.bit_rate
+    else:
+        coding = Coding("bt709" if source.size[1] >= _HD else "bt601", False, 8)
+        tags, bit_rate = _tags(coding), 0
+    odd = any(side % 2 for side in source.size)
+    depth, pixels = _choose_pixels(name, encoder, coding.depth, odd)
+    remarks = []
+    if source.aspect != 1 and name not in _STORES_ASPECT:
+        shape = f"{source.aspect.numerator}:{source.aspect.denominator}"
+        remarks.append(f"has pixels of {shape}, which {name} does not tell a player; use libx264 or libx265")
+    if odd and "444" in pixels:
+        remarks.append(f"has odd sides, so the result has full chroma ({pixels})")
+    if depth < coding.depth:
+        remarks.append(f"has {coding.depth} bits, of which {name} keeps {depth}; --codec libx265 or ffv1 keeps more")
+    pixels_a_second = source.size[0] * source.size[1] * float(source.rate)
+    encoding = Encoding(
+        name,
+        _encoder_options(name, crf),
+        pixels,
+        source.size,
+        source.aspect,
+        coding._replace(depth=depth),
+        tags,
+        _time_base(name, source),
+        source.rate,
+        max(int(_BITS_A_PIXEL * pixels_a_second), bit_rate),
+    )
+    return encoding, remarks
+
+
+def _open_encoder(name: str) -> Any:
     try:
         encoder = av.Codec(name, "w")
     except _FAILURES as error:
@@ -315,62 +344,47 @@ def choose_encoding(
         ) from error
     if encoder.type != "video":
         raise UserError(f"--codec {name}: encodes no video; use libx264, libx265, ffv1 or mpeg4")
+    return encoder
+
+
+def _choose_pixels(name: str, encoder: Any, depth: int, odd: bool) -> tuple[int, str]:
+    """Return the depth and the name of the encoder's pixel format that is best for planes of ``depth`` bits.
+
+    Args:
+        name: name of the encoder.
+        encoder: the encoder.
+        depth: bits per component of the source; the next larger depth is preferred to a smaller one.
+        odd: whether the width or the height is odd, which some encoders only support without subsampling.
+    """
+    formats = [layout.name for layout in encoder.video_formats or ()] or ["yuv420p"]
+    families = ["444"] if odd and name in ("libx264", "libx265", "libsvtav1") else ["420", "422", "444"]
+    depths = [bits for bits in (8, 10, 12) if bits >= depth] or [12]
+    depths += [bits for bits in (12, 10, 8) if bits not in depths]
+    wanted = [(bits, f"yuv{family}p{'' if bits == 8 else f'{bits}le'}") for bits in depths for family in families]
+    for bits, pixels in wanted:
+        if pixels in formats:
+            return bits, pixels
+    raise UserError(f"--codec {name}: takes none of {', '.join(pixels for _, pixels in wanted)}; use libx264 or ffv1")
+
+
+def _encoder_options(name: str, crf: int | None) -> dict[str, str]:
     if crf is not None and name not in _CRF:
         raise UserError(
             f"--crf {crf}: {name} has no constant rate factor; leave it out, or use one of {', '.join(_CRF)}"
         )
-    coding = getattr(source, "coding", Coding("bt709" if source.size[1] >= _HD else "bt601", False, 8))
-    tags = getattr(source, "tags", None) or {
-        "colorspace": _SPACES[coding.matrix],
-        "color_primaries": 1,
-        "color_trc": 1 if coding.matrix == "bt709" else 6,
-        "color_range": _FULL if coding.full else _LIMITED,
-    }
-    remarks = []
-    formats = [layout.name for layout in encoder.video_formats or ()] or ["yuv420p"]
-    odd = any(side % 2 for side in source.size)
-    families = ["444"] if odd and name in ("libx264", "libx265", "libsvtav1") else ["420", "422", "444"]
-    depths = [depth for depth in (8, 10, 12) if depth >= coding.depth] or [12]
-    depths += [depth for depth in (12, 10, 8) if depth not in depths]
-    wanted = [(depth, f"yuv{family}p{'' if depth == 8 else f'{depth}le'}") for depth in depths for family in families]
-    found = next(((depth, pixels) for depth, pixels in wanted if pixels in formats), None)
-    if found is None:
-        raise UserError(
-            f"--codec {name}: takes none of {', '.join(pixels for _, pixels in wanted)}; use libx264 or ffv1"
-        )
-    depth, pixels = found
-    if source.aspect != 1 and name not in _TELLS_ASPECT:
-        shape = f"{source.aspect.numerator}:{source.aspect.denominator}"
-        remarks.append(f"has pixels of {shape}, which {name} does not tell a player; use libx264 or libx265")
-    if odd and "444" in pixels:
-        remarks.append(f"has odd sides, so the result has full chroma ({pixels})")
-    if depth < coding.depth:
-        remarks.append(f"has {coding.depth} bits, of which {name} keeps {depth}; --codec libx265 or ffv1 keeps more")
     options = {"crf": str(16 if crf is None else crf)} if name in _CRF else {}
     if name == "libvpx-vp9":
         options |= {"b": "0", "row-mt": "1", "cpu-used": "4"}
     if name == "libx265":
         options["x265-params"] = "log-level=error"
-    pixels_a_second = source.size[0] * source.size[1] * float(source.rate)
-    bit_rate = max(int(_BITS_A_PIXEL * pixels_a_second), getattr(source, "bit_rate", 0))
-    time_base = source.time_base
-    if time_base.denominator > _COARSEST and name.startswith(("mpeg4", "mpeg2", "mpeg1", "msmpeg4")):
-        time_base = 1 / source.rate
-        if time_base.denominator > _COARSEST:
-            time_base = time_base.limit_denominator(_COARSEST)
-    encoding = Encoding(
-        name,
-        options,
-        pixels,
-        source.size,
-        source.aspect,
-        coding._replace(depth=depth),
-        tags,
-        time_base,
-        source.rate,
-        bit_rate,
-    )
-    return encoding, remarks
+    return options
+
+
+def _time_base(name: str, source: FrameSource) -> Fraction:
+    """Return the source's time base, or the duration of a frame if the encoder does not support such a fine one."""
+    if source.time_base.denominator <= _FINEST or not name.startswith(("mpeg4", "mpeg2", "mpeg1", "msmpeg4")):
+        return source.time_base
+    return (1 / source.rate).limit_denominator(_FINEST)
 
 
 class SegmentWriter:
@@ -414,18 +428,14 @@ class SegmentWriter:
         self._mux(None)
         self._container.close()
 
-    def abandon(self) -> None:
-        """Abandon the file."""
-        self._container.close()
-
     def _mux(self, frame: Any) -> None:
         try:
             self._container.mux(self._stream.encode(frame))
         except _FAILURES as error:
-            raise_written(error, self.path, self.encoding.codec)
+            raise_writing_error(error, self.path, self.encoding.codec)
 
 
-def raise_written(error: Exception, path: Path, codec: str) -> None:
+def raise_writing_error(error: Exception, path: Path, codec: str) -> None:
     """Raise a UserError for an error of writing."""
     import errno
 
@@ -463,7 +473,7 @@ def _begin_segment(path: Path, encoding: Encoding) -> tuple[Any, Any]:
 
 def add_film(container: Any, encoding: Encoding) -> Any:
     """Add the stream of a film to a new file, and return it."""
-    stream = container.add_stream(encoding.codec, rate=encoding.rate.limit_denominator(_COARSEST))
+    stream = container.add_stream(encoding.codec, rate=encoding.rate.limit_denominator(_FINEST))
     stream.options = dict(encoding.options)
     stream.width, stream.height = encoding.size
     stream.pix_fmt = encoding.pixels
@@ -512,8 +522,8 @@ def check_container(out: Path, source: Path | None, encoding: Encoding) -> list[
             raise UserError(f"{out}: {suffix} does not hold {encoding.codec}; end its name in .mkv or change --codec")
         if source is None:
             return []
-        taken = stack.enter_context(_opened(source))
-        copied, remarks = copied_streams(taken)
+        original = stack.enter_context(_opened(source))
+        copied, remarks = copied_streams(original)
         for stream in copied:
             if stream.codec_context is not None and _fits(container, stream):
                 continue
@@ -556,7 +566,12 @@ def copied_streams(container: Any) -> tuple[list[Any], list[str]]:
 
 
 def join_segments(
-    segments: Sequence[Path], times: Sequence[int], last_duration: int, source: Any, encoding: Encoding, out: Path
+    segments: Sequence[Path],
+    times: Sequence[int],
+    last_duration: int,
+    source: FrameSource,
+    encoding: Encoding,
+    out: Path,
 ) -> None:
     """Join coded segments into one film, with the other streams of its source.
 
@@ -588,26 +603,26 @@ def join_segments(
             stack.callback(container.close)
             stream = add_film(container, encoding)
             streams = {}
-            taken = None
-            if hasattr(source, "coding"):
-                taken = stack.enter_context(_opened(source.path))
-                for other in copied_streams(taken)[0]:
+            original = None
+            if isinstance(source, VideoSource):
+                original = stack.enter_context(_opened(source.path))
+                for other in copied_streams(original)[0]:
                     copy = container.add_stream_from_template(other)
                     copy.metadata.update(other.metadata)
                     copy.disposition = other.disposition
                     streams[other.index] = copy
                 stream.metadata.update(
-                    {key: value for key, value in taken.streams.video[0].metadata.items() if key == "language"}
+                    {key: value for key, value in original.streams.video[0].metadata.items() if key == "language"}
                 )
-                container.metadata.update(taken.metadata)
-                container.set_chapters(taken.chapters())
+                container.metadata.update(original.metadata)
+                container.set_chapters(original.chapters())
             reordering = _reordering(segments, stamps, encoding.time_base)
             film = _stamped(_packets(segments), stamps, durations, reordering, encoding.time_base, stream)
-            beside = _beside(taken, streams) if taken is not None and streams else iter(())
-            for packet in heapq.merge(film, beside, key=_seconds):
+            others = _copied_packets(original, streams) if original is not None and streams else iter(())
+            for packet in heapq.merge(film, others, key=_seconds):
                 container.mux(packet)
         except _FAILURES as error:
-            raise_written(error, out, encoding.codec)
+            raise_writing_error(error, out, encoding.codec)
 
 
 def _seconds(packet: Any) -> float:
@@ -650,7 +665,7 @@ def _stamped(
         yield packet
 
 
-def _beside(container: Any, streams: Mapping[int, Any]) -> Iterator[Any]:
+def _copied_packets(container: Any, streams: Mapping[int, Any]) -> Iterator[Any]:
     """Yield the packets of the copied streams."""
     for packet in container.demux([container.streams[index] for index in streams]):
         if packet.size:

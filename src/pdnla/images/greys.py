@@ -1,4 +1,4 @@
-"""Which pictures are grey and have no colours to give. Nothing here needs torch."""
+"""Detection of grey pictures, which have no colours to give. This module does not import torch."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ _NEUTRAL = 3  # difference of two channels, of 255, up to which a mean of pixels
 
 
 def read_reference(path: str | Path | Openable, side: int | None = None) -> Picture:
-    """Read a picture that lends its colours.
+    """Read a picture that gives its colours.
 
     Args:
         path: the file, or another object that can be opened.
-        side: as :func:`~pdnla.images.io.read_image`'s.
+        side: see :func:`~pdnla.images.io.read_image`.
 
     Raises:
         UserError: it cannot be read, or is transparent or neutral grey all over. A faded or tinted one is accepted.

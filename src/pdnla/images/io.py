@@ -170,13 +170,13 @@ def read_image(path: str | Path | Openable, side: int | None = None) -> Picture:
 
 
 class Header(NamedTuple):
-    """What a file says of its picture before it is decoded.
+    """The properties of a picture that are known before it is decoded.
 
     Attributes:
         size: width and height in pixels, as stored.
-        bits: bits a channel that are read, 8, or 16 for a grey picture of more than 8.
-        pages: how many pages the file has.
-        animated: whether it has further frames.
+        bits: bits per channel that are read: 8, or 16 for a grey picture of more than 8.
+        pages: number of pages of the file.
+        animated: whether it is the first frame of an animation.
     """
 
     size: tuple[int, int]
@@ -186,10 +186,10 @@ class Header(NamedTuple):
 
 
 def read_header(path: str | Path | Openable) -> Header:
-    """Return what a file says of its picture, without decoding it.
+    """Return the header of a picture, without decoding it.
 
     Raises:
-        UserError: as :func:`read_image`, where that can be known without decoding.
+        UserError: see :func:`read_image`, for reasons that are known without decoding.
     """
     with _opened(path) as image:
         pages = _pages(image)
@@ -209,7 +209,7 @@ def read_pages(path: str | Path | Openable) -> Iterator[Page]:
     """Yield the pages of a file, each read as by :func:`read_image`.
 
     Raises:
-        UserError: as :func:`read_image`; the message names the page.
+        UserError: see :func:`read_image`; the message names the page.
     """
     with _opened(path) as image:
         pages = _pages(image)
@@ -230,7 +230,7 @@ def read_pages(path: str | Path | Openable) -> Iterator[Page]:
 
 
 def count_pages(path: str | Path | Openable) -> int:
-    """Return the number of pages of a file; 1 if it cannot be read, as for all formats but TIFF."""
+    """Return the number of pages of a file; 1 if it cannot be read, and for all formats but TIFF."""
     try:
         with _opened(path) as image:
             return len(_pages(image))
@@ -267,7 +267,7 @@ def _opened(path: str | Path | Openable) -> Iterator[Image.Image]:
     """Open a picture's file; errors in the block that its contents cause become a UserError.
 
     Raises:
-        UserError: as :func:`read_image`.
+        UserError: see :func:`read_image`.
     """
     path = Path(path) if isinstance(path, str) else path
     try:
@@ -319,7 +319,7 @@ def _plain(error: Exception) -> str:
 
 
 def _open(file: IO[bytes]) -> Image.Image:
-    """Open a picture; a PNG without texts and profile that are too large for Pillow, which takes them for an attack.
+    """Open a picture; a PNG without large texts and profile, which Pillow refuses as an attack.
 
     Raises:
         UnidentifiedImageError: Pillow finds no picture.
@@ -425,10 +425,10 @@ def write_image(path: str | Path, image: Image.Image | Pixels, metadata: Metadat
 
 
 def write_pages(path: str | Path, pages: Iterable[tuple[Image.Image | Pixels, Metadata]]) -> None:
-    """Write pages into one TIFF atomically, each before the next is requested, as :func:`write_image`.
+    """Write pages into one TIFF atomically, each before the next is requested; see :func:`write_image`.
 
     Raises:
-        UserError: the suffix is not that of a TIFF, or as :func:`write_image`.
+        UserError: the suffix is not that of a TIFF; or see :func:`write_image`.
     """
     path = Path(path)
     if path.suffix.lower() not in TIFF_SUFFIXES:
@@ -484,8 +484,10 @@ def check_writable_suffix(path: Path, depth: int = 8) -> str:
     suffix = path.suffix.lower()
     if suffix not in _WRITABLE:
         known = ", ".join(_WRITABLE)
-        said = f"the suffix {path.suffix} is not known" if suffix else "there is no suffix, which determines the format"
-        raise UserError(f"{path}: {said}; use one of {known}")
+        reason = (
+            f"the suffix {path.suffix} is not known" if suffix else "there is no suffix, which determines the format"
+        )
+        raise UserError(f"{path}: {reason}; use one of {known}")
     if depth > 8 and suffix not in DEEP_SUFFIXES:
         raise UserError(f"{path}: {suffix} holds 8 bits per channel; use one of {', '.join(DEEP_SUFFIXES)} for {depth}")
     return suffix
@@ -555,7 +557,7 @@ def _walk(folder: Path, above: frozenset[str], left_out: Callable[[str], None] |
             if os.path.realpath(path) not in above:
                 yield from _walk(path, above, left_out)
         elif named_as_picture(path):
-            # A link is looked at when it is opened: it may lead nowhere, or to itself.
+            # A link is followed when it is opened: it may lead nowhere, or to itself.
             if entry.is_symlink() or entry.is_file():
                 yield path
             elif left_out is None:

@@ -1,8 +1,9 @@
-"""Colour an album: skip existing results, pick references, colour, and report failures.
+"""Colour an album: skip existing results, choose references, colour, and report failures.
 
 This module imports torch only when there is work to do.
 """
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -13,14 +14,16 @@ from pdnla.inference.results import prepare_folders
 from pdnla.processes import Rank
 
 if TYPE_CHECKING:
+    import torch
+
     from pdnla.inference.choosing import ReferenceCopies
 
 
-class Settings(NamedTuple):
-    """Settings for colouring an album.
+class ColouringSettings(NamedTuple):
+    """Settings for colouring an album or a film.
 
     Attributes:
-        weights: as :class:`~pdnla.inference.colorizer.Colorizer`'s.
+        weights: see :class:`~pdnla.inference.colorizer.Colorizer`.
         precision: the same.
         size: the same.
         compile: the same.
@@ -29,8 +32,8 @@ class Settings(NamedTuple):
         devices: number of processes, each on a CUDA device or on its share of the processors.
         batch_size: largest number of pictures of similar shape in a batch.
         overwrite: replace existing results.
-        pick_from: the folder from which references are picked; None: each task has its own.
-        keep_references: copy picked references next to the results.
+        pick_from: the folder from which references are chosen; None: each task has its own.
+        keep_references: copy chosen references next to the results.
         depth: bits per channel of the results, 8 or 16.
     """
 
@@ -48,17 +51,17 @@ class Settings(NamedTuple):
     depth: int = 8
 
 
-class Observer(Protocol):
+class AlbumObserver(Protocol):
     """Receives the events of colouring an album."""
 
     def skipped(self, task: Task) -> None:
         """A task was skipped because its result exists."""
 
     def described(self, done: int, total: int) -> None:
-        """Descriptors of ``done`` pictures are computed, for picking references."""
+        """Descriptors of ``done`` of ``total`` pictures are computed, for choosing references."""
 
-    def picked(self, task: Task) -> None:
-        """A reference with its score was picked for a task."""
+    def chosen(self, task: Task) -> None:
+        """A reference with its score was chosen for a task."""
 
     def coloured(self, task: Task) -> None:
         """The result of a task was written."""
@@ -70,7 +73,7 @@ class Observer(Protocol):
         """Another file could not be used or written; the sentence contains its name and the reason."""
 
 
-def colour_album(album: Album, settings: Settings, rank: Rank, observer: Observer) -> None:
+def colour_album(album: Album, settings: ColouringSettings, rank: Rank, observer: AlbumObserver) -> None:
     """Colour the tasks without results and report each to ``observer``.
 
     Args:
@@ -85,32 +88,17 @@ def colour_album(album: Album, settings: Settings, rank: Rank, observer: Observe
         DiskFullError: the disk is full.
     """
     own = album.share(rank.number, rank.world)
-    for sentence in own.failures:
-        observer.failed(sentence)
-    for sentence in own.left_out:
-        observer.left_out(sentence)
-    waiting = []
-    for task in own.tasks:
-        if task.done and not settings.overwrite:
-            observer.skipped(task)
-        else:
-            waiting.append(task)
+    waiting = _waiting_tasks(own, settings.overwrite, observer)
     if not waiting:
         return
-    from pdnla.inference.choosing import ReferenceCopies, pick_references
+    from pdnla.inference.choosing import ReferenceCopies
     from pdnla.inference.many_devices import choose_devices, colour_shares
     from pdnla.inference.pipeline import shared_references
 
     devices = choose_devices(settings.device, settings.devices, rank)
     copies = ReferenceCopies(album, settings.overwrite) if settings.keep_references else None
     if settings.pick_from is not None:
-        waiting, unmatched = pick_references(
-            waiting, album.candidates, settings.pick_from, devices[0], observer.described, observer.left_out
-        )
-        for task in waiting:
-            observer.picked(task)
-        for sentence in unmatched:
-            observer.failed(sentence)
+        waiting = _choose_references(waiting, album.candidates, settings.pick_from, devices[0], observer)
         if not waiting:
             return
     prepare_folders(own)
@@ -134,7 +122,36 @@ def colour_album(album: Album, settings: Settings, rank: Rank, observer: Observe
             copies.write()
 
 
-def _keep(copies: "ReferenceCopies", task: Task, observer: Observer) -> None:
+def _waiting_tasks(album: Album, overwrite: bool, observer: AlbumObserver) -> list[Task]:
+    """Return the tasks without results; report the others, and the pictures and folders that cannot be used."""
+    for sentence in album.failures:
+        observer.failed(sentence)
+    for sentence in album.left_out:
+        observer.left_out(sentence)
+    waiting = []
+    for task in album.tasks:
+        if task.done and not overwrite:
+            observer.skipped(task)
+        else:
+            waiting.append(task)
+    return waiting
+
+
+def _choose_references(
+    tasks: Sequence[Task], candidates: Sequence[Path], folder: Path, device: "torch.device", observer: AlbumObserver
+) -> list[Task]:
+    """Return the tasks with the most similar candidates as their references, and report those without one."""
+    from pdnla.inference.choosing import choose_for_tasks
+
+    chosen, failures = choose_for_tasks(tasks, candidates, folder, device, observer.described, observer.left_out)
+    for task in chosen:
+        observer.chosen(task)
+    for sentence in failures:
+        observer.failed(sentence)
+    return chosen
+
+
+def _keep(copies: "ReferenceCopies", task: Task, observer: AlbumObserver) -> None:
     try:
         copies.add(task)
     except DiskFullError:

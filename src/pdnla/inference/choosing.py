@@ -92,26 +92,26 @@ def _in_colour(path: Path) -> bool:
         return False
 
 
-class Picked(NamedTuple):
-    """Tasks with picked references, and a sentence for each task without one."""
+class TaskChoices(NamedTuple):
+    """Tasks with chosen references, and a sentence for each task without one."""
 
     tasks: list[Task]
-    left_out: list[str]
+    failures: list[str]
 
 
-def pick_references(
+def choose_for_tasks(
     tasks: Sequence[Task],
     candidates: Sequence[Path],
     folder: Path,
     device: torch.device,
     progress: Callable[[int, int], None],
     left_out: Callable[[str], None],
-) -> Picked:
-    """Pick for each task the candidate in colour that is most similar to its target.
+) -> TaskChoices:
+    """Choose for each task the candidate in colour that is most similar to its target.
 
     Args:
         tasks: pictures to colour.
-        candidates: pictures to pick from.
+        candidates: pictures to choose from.
         folder: their folder, for error messages.
         device: the device.
         progress: called with the number of finished pictures and the number of all.
@@ -127,17 +127,17 @@ def pick_references(
         choices = choose_references(
             targets, candidates, device=device, workers=2, progress=progress, left_out=unreadable.add
         )
-    chosen = {choice.target: choice for choice in choices}
-    picked, failed = [], []
+    by_target = {choice.target: choice for choice in choices}
+    chosen, failures = [], []
     for task in tasks:
-        if task.target in chosen:
-            _, reference, score = chosen[task.target]
-            picked.append(task._replace(reference=reference, score=score))
+        if task.target in by_target:
+            _, reference, score = by_target[task.target]
+            chosen.append(task._replace(reference=reference, score=score))
         else:
-            failed.append(_why_none(task.target, folder))
-    for sentence in sorted(unreadable.difference(failed)):
+            failures.append(_why_none(task.target, folder))
+    for sentence in sorted(unreadable.difference(failures)):
         left_out(sentence)
-    return Picked(picked, failed)
+    return TaskChoices(chosen, failures)
 
 
 def _why_none(target: Path, folder: Path) -> str:
@@ -149,7 +149,7 @@ def _why_none(target: Path, folder: Path) -> str:
 
 
 class ReferenceCopies:
-    """Copies of picked references next to the results, and a pairs file with their scores.
+    """Copies of chosen references next to the results, and a pairs file with their scores.
 
     The copy for ``a.png`` is ``a_reference.jpg``. The file is ``references.csv`` in the folder of results, or
     ``a_reference.csv`` for a single one; lines of earlier runs about other targets are kept.

@@ -37,7 +37,7 @@ class ChromaPlane(NamedTuple):
         """
         height, width = min(chroma.shape[-2], size[1]), min(chroma.shape[-1], size[0])
         if (height, width) != chroma.shape[-2:]:
-            lightness, chroma = _shrink(lightness, height, width), _shrink(chroma, height, width)
+            lightness, chroma = _reduce(lightness, height, width), _reduce(chroma, height, width)
         if (width, height) == size:
             return cls(torch.cat([torch.zeros_like(chroma), chroma, chroma, chroma], dim=1), size)
         guide = lightness / 100
@@ -75,7 +75,7 @@ class ChromaPlane(NamedTuple):
         return functional.interpolate(rows, size=(bottom - top, full_width), mode="bilinear", align_corners=False)
 
 
-def _shrink(x: Tensor, height: int, width: int) -> Tensor:
+def _reduce(x: Tensor, height: int, width: int) -> Tensor:
     return functional.interpolate(x, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
 
 

@@ -26,7 +26,7 @@ from pdnla.network.correspondence import Carried
 from pdnla.pretrained import is_exported
 from pdnla.weights import load_network
 
-_UNKNOWN = 0.5  # confidence of colours whose network tells none
+_UNKNOWN = 0.5  # confidence of colours whose network estimates none
 
 _Result = TypeVar("_Result")
 
@@ -53,7 +53,7 @@ class ChromaNetwork(Protocol):
 
 @runtime_checkable
 class CarryingNetwork(Protocol):
-    """A network that tells how sure its chroma is."""
+    """A network that estimates the confidence of its chroma."""
 
     def carried(self, target: Tensor, reference: Any) -> Carried:
         """Return chroma as :meth:`ChromaNetwork.chroma` does, and its confidence."""
@@ -61,7 +61,7 @@ class CarryingNetwork(Protocol):
 
 
 class WorkingColours(NamedTuple):
-    """What the network makes of a picture, at the working size.
+    """The network's result for a picture, at the working size.
 
     Attributes:
         lightness: the target's L*, ``(1, 1, h, w)``.
@@ -76,8 +76,8 @@ class Encoded(NamedTuple):
     """A reference that a network has encoded.
 
     Attributes:
-        code: what the network made of it.
-        picture: it at its working size, sRGB in [0, 1], ``(1, 3, H, W)``.
+        code: the network's encoding of it.
+        picture: the reference at its working size, sRGB in [0, 1], ``(1, 3, H, W)``.
     """
 
     code: Any
@@ -92,7 +92,7 @@ class JoiningNetwork(Protocol):
         """Return codes with the places of all references: one for each, or one that serves whichever fits best.
 
         Args:
-            codes: what ``encode_reference`` made of each, of one picture.
+            codes: results of ``encode_reference``, each for one picture.
         """
         ...
 
@@ -227,7 +227,7 @@ class Colorizer:
 
         Args:
             targets: pictures of any sizes.
-            references: one for each target; None for what :meth:`set_reference` or :meth:`set_references` keeps.
+            references: one for each target; None for those set by :meth:`set_reference` or :meth:`set_references`.
 
         Returns:
             The results in the order of ``targets``, as from :meth:`colorize`.
@@ -258,12 +258,12 @@ class Colorizer:
         """Run the network on one picture and return its colours before they are upscaled, to be changed.
 
         Args:
-            target: what to colour.
+            target: the picture to colour.
             reference: None for the one set by :meth:`set_reference`.
 
         Raises:
             RuntimeError: no reference was set and none is given.
-            UserError: as :meth:`colorize`.
+            UserError: see :meth:`colorize`.
         """
         if reference is None and not self._codes:
             raise RuntimeError("no reference: call set_reference first, or give one")
@@ -275,7 +275,7 @@ class Colorizer:
     def paint(self, target: Image.Image | Picture, plane: ChromaPlane) -> Image.Image:
         """Return ``target`` with its own L* and the chroma of ``plane``, like :meth:`colorize`.
 
-        A third map of the plane, besides a* and b*, is the share of the target's own a* and b* that is added.
+        The plane may have a third map: the share of the target's own a* and b* that is added.
         """
         with torch.inference_mode():
             return paint(_as_picture(target), plane, self.device)
@@ -296,20 +296,23 @@ class Colorizer:
         if references is not None and len(references) != len(targets):
             raise ValueError(f"{len(targets)} targets need as many references, not {len(references)}")
         pictures = [_as_picture(target) for target in targets]
-        guides = None if references is None else [_as_picture(reference) for reference in references]
+        reference_pictures = None if references is None else [_as_picture(reference) for reference in references]
         groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
         for index, picture in enumerate(pictures):
-            sizes = [picture.size] if guides is None else [picture.size, guides[index].size]
+            sizes = [picture.size]
+            if reference_pictures is not None:
+                sizes.append(reference_pictures[index].size)
             groups[tuple(working_size(size, self.size) for size in sizes)].append(index)
         results: dict[int, _Result] = {}
         with torch.inference_mode():
             for indices in groups.values():
                 grey = torch.cat([network_input(pictures[i], self.size, grey=True) for i in indices])
-                colours = None
-                if guides is not None:
-                    colours = torch.cat([network_input(guides[i], self.size, grey=False) for i in indices])
+                reference = None
+                if reference_pictures is not None:
+                    inputs = [network_input(reference_pictures[i], self.size, grey=False) for i in indices]
+                    reference = torch.cat(inputs)
                 grey = grey.to(self.device)
-                chroma = self.predict(grey, colours)
+                chroma = self.predict(grey, reference)
                 lightness = color.lightness(grey)
                 for row, index in enumerate(indices):
                     plane = ChromaPlane.fit(lightness[row : row + 1], chroma[row : row + 1], pictures[index].size)
@@ -349,16 +352,18 @@ class Colorizer:
     def _run(self, grey: Tensor, code: Any, confidence: bool) -> Carried:
         """Run the network on an encoded reference, or on colour pictures in [-1, 1].
 
-        Without ``confidence``, a network's ``chroma`` is called, so that a subclass may change it alone.
+        Without ``confidence``, a network's ``chroma`` is called, so that a subclass may change only that.
         """
         try:
             with self._precision():
                 if confidence and isinstance(self.network, CarryingNetwork):
                     result = self.network.carried(grey * 2 - 1, code)
                 elif isinstance(self.network, ChromaNetwork):
-                    result = _unsure(self.network.chroma(grey * 2 - 1, code))
+                    result = _with_unknown_confidence(self.network.chroma(grey * 2 - 1, code))
                 else:
-                    result = _unsure(color.rgb_to_lab((self.network(grey * 2 - 1, code).out.float() + 1) / 2)[:, 1:])
+                    result = _with_unknown_confidence(
+                        color.rgb_to_lab((self.network(grey * 2 - 1, code).out.float() + 1) / 2)[:, 1:]
+                    )
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
                 raise
@@ -380,7 +385,7 @@ class Colorizer:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16)
 
 
-def _unsure(chroma: Tensor) -> Carried:
+def _with_unknown_confidence(chroma: Tensor) -> Carried:
     return Carried(chroma, torch.full_like(chroma[:, :1], _UNKNOWN))
 
 

@@ -34,9 +34,10 @@ REACH = 0.5
 """Default radius of a region, as a fraction of the side of a square with the picture's area."""
 # The cost of a step is 1 plus these:
 _EDGE_COST = 1500.0  # times the squared gradient of L*/100
-_SHADE, _SHADE_COST = 0.2, 30.0  # _SHADE_COST times the part above _SHADE of the difference of L*/100 from the point
+_DIFFERENCE_COST = 30.0  # times the part of the difference of L*/100 from the point that is above _DIFFERENCE
+_DIFFERENCE = 0.2
 _UNLIKE_COST = 12.0  # in a cell whose content is entirely unlike that of the clicked one; less in one that is similar
-_ALIKE = 0.55  # cosine to the clicked cell at and above which a cell counts as alike
+_SIMILAR = 0.55  # cosine to the clicked cell at and above which a cell counts as similar
 _CORE = 0.6  # fraction of the reach within which the weight is 1
 _LEAST = 1e-3  # cells of the reference with at most this weight are excluded
 _PULL = 12.0  # difference of the coarse logits between the clicked place of the reference and the border of its region
@@ -67,13 +68,13 @@ class Corrected(NamedTuple):
     Attributes:
         weight: the share of the correction in the colour, in [0, 1]; 0 outside the region.
         chroma: a* and b*.
-        alike: similarity to the matched places, a cosine in [0, 1].
+        similarity: cosine to the matched places, in [0, 1].
         places: x and y in [0, 1] of the matched place in the reference with the largest weight.
     """
 
     weight: Tensor
     chroma: Tensor
-    alike: Tensor
+    similarity: Tensor
     places: Tensor
 
 
@@ -116,17 +117,17 @@ def correct(
     prior = functional.avg_pool2d(source, _PER_CELL).flatten()
     log_prior = torch.where(prior > min(_LEAST, float(prior.max()) / 2), _PULL * (prior - 1), _EXCLUDED)
     attention = correspondence.attention(target, cells, code, compared, log_prior)
-    found = carry(attention, code, [reference.grid])
+    matched = match_spots(attention, code, [reference.grid])
     rows, columns = (side * _PER_CELL for side in target.grid)
     values = torch.zeros(1, 5 * _PER_CELL**2, target.cells.shape[1], device=weight.device)
-    values[0, :, cells] = torch.cat(found[:3], dim=-1).permute(2, 1, 0).flatten(0, 1)
+    values[0, :, cells] = torch.cat(matched[:3], dim=-1).permute(2, 1, 0).flatten(0, 1)
     spots = functional.fold(values, (rows, columns), _PER_CELL, stride=_PER_CELL)
-    chroma, alike, places = spots.split([2, 1, 2], dim=1)
+    chroma, similarity, places = spots.split([2, 1, 2], dim=1)
     # Outside the region, chroma is the region's mean, so that windows that cross the border contain no other colours.
-    trust = alike.clamp(min=0.1) * weight
+    trust = similarity.clamp(min=0.1) * weight
     mean_chroma = (chroma * trust).sum(dim=(2, 3), keepdim=True) / trust.sum()
     chroma = torch.where(weight > 0, chroma, mean_chroma)
-    return Corrected(weight, smooth_outliers(at_spots[0], chroma, trust), alike, places)
+    return Corrected(weight, smooth_outliers(at_spots[0], chroma, trust), similarity, places)
 
 
 def grown_region(view: View, point: tuple[float, float], reach: float) -> Tensor:
@@ -146,11 +147,11 @@ def grown_region(view: View, point: tuple[float, float], reach: float) -> Tensor
     row, column = spot_at(point, height, width)
     cell = (row // _PER_CELL) * view.grid[1] + column // _PER_CELL
     cosines = (view.cells[0] @ view.cells[0, cell]).view(1, 1, *view.grid)
-    unlike = (1 - cosines / _ALIKE).clamp(0, 1)
+    unlike = (1 - cosines / _SIMILAR).clamp(0, 1)
     unlike = functional.interpolate(unlike, (height, width), mode="bilinear", align_corners=False)
     edges = kornia.filters.sobel(lightness)
-    shade = ((lightness - lightness[..., row, column]).abs() - _SHADE).clamp(min=0)
-    cost = 1 + _EDGE_COST * edges.square() + _SHADE_COST * shade + _UNLIKE_COST * unlike.square()
+    difference = ((lightness - lightness[..., row, column]).abs() - _DIFFERENCE).clamp(min=0)
+    cost = 1 + _EDGE_COST * edges.square() + _DIFFERENCE_COST * difference + _UNLIKE_COST * unlike.square()
     distances, _ = MCP_Geometric(cost[0, 0].double().cpu().numpy(), fully_connected=True).find_costs([(row, column)])
     distances = torch.from_numpy(np.asarray(distances, dtype=np.float32)).to(lightness.device)
     relative = distances / (reach * (height * width) ** 0.5)
@@ -158,24 +159,24 @@ def grown_region(view: View, point: tuple[float, float], reach: float) -> Tensor
     return (falling**2 * (3 - 2 * falling)).view(1, 1, height, width)
 
 
-class CarriedSpots(NamedTuple):
+class MatchedSpots(NamedTuple):
     """The colours and matched places for the spots of M cells.
 
     Attributes:
         chroma: a* and b*, ``(M, spots, 2)``.
-        alike: similarity to the matched places, a cosine in [0, 1], ``(M, spots, 1)``.
+        similarity: cosine to the matched places, in [0, 1], ``(M, spots, 1)``.
         places: x and y in [0, 1] of the matched place with the largest weight, ``(M, spots, 2)``.
         numbers: index of the reference that contains this place, from 0, ``(M, spots)``.
     """
 
     chroma: Tensor
-    alike: Tensor
+    similarity: Tensor
     places: Tensor
     numbers: Tensor
 
 
-def carry(attention: SpotAttention, code: ReferenceSpots, grids: Sequence[tuple[int, int]]) -> CarriedSpots:
-    """Apply an attention to the colours and positions of the reference's spots.
+def match_spots(attention: SpotAttention, code: ReferenceSpots, grids: Sequence[tuple[int, int]]) -> MatchedSpots:
+    """Return the colours and places that an attention matches with the spots of a target.
 
     Args:
         attention: the attention of the spots of M cells.
@@ -198,7 +199,7 @@ def carry(attention: SpotAttention, code: ReferenceSpots, grids: Sequence[tuple[
     rows = (cell // width) * _PER_CELL + spot // side - margin
     columns = (cell % width) * _PER_CELL + spot % side - margin
     places = torch.stack([(columns + 0.5) / (width * _PER_CELL), (rows + 0.5) / (height * _PER_CELL)], dim=-1)
-    return CarriedSpots(weights @ colours, (weights @ cosines).clamp(0, 1), places.clamp(0, 1), numbers)
+    return MatchedSpots(weights @ colours, (weights @ cosines).clamp(0, 1), places.clamp(0, 1), numbers)
 
 
 def spot_at(point: tuple[float, float], height: int, width: int) -> tuple[int, int]:

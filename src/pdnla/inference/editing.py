@@ -15,7 +15,7 @@ from pdnla.images.io import Picture, picture_from_pil
 from pdnla.images.sixteen_bits import Pixels
 from pdnla.inference.chroma_upscaling import ChromaPlane
 from pdnla.inference.colorizer import Colorizer, WorkingColours
-from pdnla.inference.correcting import REACH, Corrected, Correction, carry, check_point, correct, spot_at
+from pdnla.inference.correcting import REACH, Corrected, Correction, check_point, correct, match_spots, spot_at
 from pdnla.inference.preprocessing import network_input
 from pdnla.network.correspondence import (
     CELL,
@@ -40,14 +40,14 @@ class Source(NamedTuple):
         number: index of the reference, from 0.
         x: the place in the reference, in [0, 1] from the left.
         y: the same from the top.
-        alike: similarity of the two places in the features of the frozen backbone, a cosine in [0, 1].
+        similarity: cosine of the two places in the features of the frozen backbone, in [0, 1].
         corrected: whether the colour comes from a correction.
     """
 
     number: int
     x: float
     y: float
-    alike: float
+    similarity: float
     corrected: bool = False
 
 
@@ -91,7 +91,7 @@ class Editor:
         side: see :class:`~pdnla.network.correspondence.Correspondence`.
 
     Raises:
-        UserError: as :meth:`Colorizer.colorize`.
+        UserError: see :meth:`Colorizer.colorize`.
     """
 
     def __init__(
@@ -200,16 +200,19 @@ class Editor:
         for correction, corrected in zip(reversed(self.corrections), reversed(self._corrected), strict=True):
             if float(corrected.weight[0, 0, row, column]) > 0.5:
                 place = corrected.places[0, :, row, column].tolist()
-                return Source(correction.number, place[0], place[1], float(corrected.alike[0, 0, row, column]), True)
+                return Source(
+                    correction.number, place[0], place[1], float(corrected.similarity[0, 0, row, column]), True
+                )
         per_cell = CELL // FINE
         cell = torch.tensor([row // per_cell * self._view.grid[1] + column // per_cell], device=self._device)
         numbers = self._given
         grids = [self._seen(number).view.grid for number in numbers]
         with torch.inference_mode():
-            found = carry(self._correspondence.attention(self._view, cell, self._given_code), self._given_code, grids)
+            attention = self._correspondence.attention(self._view, cell, self._given_code)
+            matched = match_spots(attention, self._given_code, grids)
         spot = row % per_cell * per_cell + column % per_cell
-        place = found.places[0, spot].tolist()
-        return Source(numbers[int(found.numbers[0, spot])], place[0], place[1], float(found.alike[0, spot]))
+        place = matched.places[0, spot].tolist()
+        return Source(numbers[int(matched.numbers[0, spot])], place[0], place[1], float(matched.similarity[0, spot]))
 
     @property
     def _given(self) -> list[int]:
@@ -253,8 +256,7 @@ class Editor:
     @functools.cached_property
     def _confidence(self) -> Tensor:
         with torch.inference_mode():
-            carried = self._correspondence(self._input(self.target, grey=True), self._given_code)
-            return carried.confidence
+            return self._correspondence(self._input(self.target, grey=True), self._given_code).confidence
 
     def _seen(self, number: int) -> _Seen:
         if number not in self._references_seen:

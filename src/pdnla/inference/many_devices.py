@@ -14,7 +14,7 @@ import torch
 
 from pdnla.devices import choose_device
 from pdnla.errors import UserError
-from pdnla.inference.album import Settings
+from pdnla.inference.album import ColouringSettings
 from pdnla.inference.colorizer import Colorizer
 from pdnla.inference.pipeline import Outcome, colour_tasks
 from pdnla.inference.planning import Task
@@ -49,7 +49,7 @@ def choose_devices(device: str, count: int, rank: Rank) -> list[torch.device]:
 def colour_shares(
     shares: Sequence[Sequence[Task]],
     devices: Sequence[torch.device],
-    settings: Settings,
+    settings: ColouringSettings,
     references: Sequence[Path] | None,
 ) -> Generator[Outcome, None, None]:
     """Colour a share of tasks on each device, and yield the outcome of each task as it finishes.
@@ -135,7 +135,7 @@ def _serve(
     connection: Connection,
     tasks: Sequence[Task],
     device: torch.device,
-    settings: Settings,
+    settings: ColouringSettings,
     references: Sequence[Path] | None,
     threads: int,
 ) -> None:
@@ -152,7 +152,7 @@ def _serve(
 
 
 def _colour(
-    tasks: Sequence[Task], device: torch.device, settings: Settings, references: Sequence[Path] | None
+    tasks: Sequence[Task], device: torch.device, settings: ColouringSettings, references: Sequence[Path] | None
 ) -> Iterator[Outcome]:
     if device.type == "cpu":
         keep_freed_memory()

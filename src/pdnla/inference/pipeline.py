@@ -192,9 +192,9 @@ def _colour_pages(colorizer: "Colorizer", loaded: LoadedTask, depth: int) -> Out
     except DiskFullError:  # the others have no room either
         raise
     except UserError as error:
-        said = str(error)
-        named = said.startswith((str(task.target), str(task.result)))
-        return Outcome(task, said if named else f"{task.target}: {said}")
+        sentence = str(error)
+        named = sentence.startswith((str(task.target), str(task.result)))
+        return Outcome(task, sentence if named else f"{task.target}: {sentence}")
     return Outcome(task)
 
 

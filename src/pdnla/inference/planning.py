@@ -30,7 +30,7 @@ class Task(NamedTuple):
         target: its path.
         reference: path of the reference.
         result: path of the result.
-        score: similarity of a picked reference to the target, a cosine.
+        score: similarity of a chosen reference to the target, a cosine.
         source: the object to open instead of ``target``, if that file contains many pictures.
         pages: number of pages of the target, and of the result, a TIFF.
         further: further references.
@@ -64,7 +64,7 @@ class Album(NamedTuple):
         failures: a sentence for each target, or folder of them, that cannot be coloured.
         remark: a note for the user about how references were matched.
         folder: the folder of results; None for the result of a single picture.
-        candidates: the pictures from which references are picked, if they are.
+        candidates: the pictures from which references are chosen by content, if they are.
         left_out: a sentence for each folder of references that cannot be listed.
     """
 
@@ -83,7 +83,7 @@ class Album(NamedTuple):
 
 
 def plan_album(
-    target: Path, reference: Path | Sequence[Path] | None, out: str | Path | None, pick: bool = False
+    target: Path, reference: Path | Sequence[Path] | None, out: str | Path | None, by_content: bool = False
 ) -> Album:
     """Pair targets with references and name the results.
 
@@ -92,7 +92,7 @@ def plan_album(
         reference: a picture; if the targets are not shards, a folder of pictures; or several pictures and folders, all
             of them references of every target.
         out: the result, or the folder of results; a trailing ``/`` marks a folder. None: next to the target.
-        pick: pick references from the folder ``reference`` by content instead of matching names.
+        by_content: choose references from the folder ``reference`` by content instead of by name.
 
     Raises:
         UserError: a path is missing or empty, no target has a reference, or a result would replace a target or a
@@ -108,10 +108,10 @@ def plan_album(
     if reference is None:
         return _plan_pairs(target, _results_folder(target, out))
     if (target / "plan.json").is_file():
-        if pick or not reference.is_file():
+        if by_content or not reference.is_file():
             raise UserError(f"{reference}: must be one picture if the targets are shards")
         return _plan_shards(target, reference, _results_folder(target, out))
-    return _plan_pictures(target, reference, out, pick)
+    return _plan_pictures(target, reference, out, by_content)
 
 
 def _plan_several(target: Path, references: Sequence[Path], out: str | Path | None) -> Album:
@@ -120,18 +120,18 @@ def _plan_several(target: Path, references: Sequence[Path], out: str | Path | No
         raise UserError(f"{target}: is a pairs file, which names its references itself; leave {references[0]} out")
     folder = _results_folder(target, out) if target.is_dir() else target
     left_out: list[str] = []
-    guides: list[Path] = []
+    pictures: list[Path] = []
     inner: set[str] = set()  # references in folders, which may lie in that of the targets
     for reference in references:
         if not reference.is_dir():
-            guides.append(reference)
+            pictures.append(reference)
             continue
         if _same(folder, reference):
             raise UserError(f"{folder}: is where the pictures come from; choose another folder with -o")
         images = _images(reference, (folder, target), left_out)
         inner.update(os.path.realpath(path) for path in images)
-        guides += images
-    first, *further = dict.fromkeys(guides)
+        pictures += images
+    first, *further = dict.fromkeys(pictures)
     album = plan_album(target, first, out)
     tasks = [task for task in album.tasks if not target.is_dir() or os.path.realpath(task.target) not in inner]
     tasks = [task._replace(further=tuple(further)) for task in tasks]
@@ -139,7 +139,7 @@ def _plan_several(target: Path, references: Sequence[Path], out: str | Path | No
     return album._replace(tasks=tasks, left_out=[*album.left_out, *left_out])
 
 
-def _plan_pictures(target: Path, reference: Path, out: str | Path | None, pick: bool) -> Album:
+def _plan_pictures(target: Path, reference: Path, out: str | Path | None, by_content: bool) -> Album:
     failures: list[str] = []
     left_out: list[str] = []
     if target.is_dir():
@@ -158,21 +158,23 @@ def _plan_pictures(target: Path, reference: Path, out: str | Path | None, pick: 
     matches = Matches([reference] * len(targets), None)
     further: tuple[Path, ...] = ()
     candidates: list[Path] = []
-    if pick:
+    if by_content:
         candidates = _candidates(_images(reference, (folder,), left_out), results)
     elif reference.is_dir():
-        guides = _images(reference, (folder, target), left_out)
-        if target.is_dir() or len(guides) == 1 or any_named(target, guides):
-            matches = match(target, targets, reference, guides)
+        references = _images(reference, (folder, target), left_out)
+        if target.is_dir() or len(references) == 1 or any_named(target, references):
+            matches = match(target, targets, reference, references)
         else:  # of one picture, all are references
-            matches = Matches(guides[:1], f"no reference has the name of {target.name}; all {len(guides)} give colours")
-            further = tuple(guides[1:])
+            matches = Matches(
+                references[:1], f"no reference has the name of {target.name}; all {len(references)} give colours"
+            )
+            further = tuple(references[1:])
     tasks = []
-    for name, path, guide, result, count in zip(names, targets, matches.references, results, pages, strict=True):
-        if isinstance(guide, Path):
-            tasks.append(Task(name, path, guide, result, pages=count, further=further))
+    for name, path, chosen, result, count in zip(names, targets, matches.references, results, pages, strict=True):
+        if isinstance(chosen, Path):
+            tasks.append(Task(name, path, chosen, result, pages=count, further=further))
         else:
-            failures.append(f"{path}: {guide}")
+            failures.append(f"{path}: {chosen}")
     _check_results(tasks)
     return Album(tasks, failures, matches.remark, folder if target.is_dir() else None, candidates, left_out)
 
@@ -224,7 +226,7 @@ def _check_results(tasks: Sequence[Task]) -> None:
 
 
 def _candidates(images: Sequence[Path], results: Sequence[Path]) -> list[Path]:
-    """Return the pictures to pick from, without results and copies of references of this or an earlier run."""
+    """Return the pictures to choose from, without results and copies of references of this or an earlier run."""
     written = {os.path.realpath(path) for path in results}
     copied = {str(Path(path).with_name(f"{Path(path).stem}{REFERENCE_COPY}")) for path in written}
     candidates = []

@@ -30,8 +30,8 @@ def working_size(size: tuple[int, int], target: int | str) -> tuple[int, int]:
     height = min(target / math.sqrt(aspect), _LONGEST * target)
 
     def cost(sides: tuple[int, int]) -> float:
-        bend = abs(math.log(sides[0] / sides[1] / aspect))
-        return bend + 0.2 * abs(math.log(sides[0] * sides[1] / target**2))
+        deviation = abs(math.log(sides[0] / sides[1] / aspect))
+        return deviation + 0.2 * abs(math.log(sides[0] * sides[1] / target**2))
 
     return min(((w, h) for w in _multiples_near(width) for h in _multiples_near(height)), key=cost)
 

@@ -3,7 +3,7 @@
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from pdnla.inference.pipeline import colour_tasks
 from pdnla.inference.planning import Task
 from pdnla.inference.results import write_failures
 from pdnla.processes import Rank
-from pdnla.web.picking import Candidate, pick, readable
+from pdnla.web.choosing import Candidate, choose_candidates, readable_uploads
 from pdnla.web.still import result_name
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import Upload, check_count, check_upload, keep_upload
@@ -22,8 +22,8 @@ from pdnla.web.uploads import Upload, check_count, check_upload, keep_upload
 ARCHIVE = "coloured.zip"
 
 
-class Row(NamedTuple):
-    """The outcome of a picture: its reference with the score, or the reason why there is no result."""
+class PictureRow(NamedTuple):
+    """A picture: its reference with the score, or the reason why there is no result."""
 
     name: str
     reference: str = ""
@@ -31,32 +31,31 @@ class Row(NamedTuple):
     failure: str = ""
 
 
-class State(NamedTuple):
+class AlbumProgress(NamedTuple):
     """The progress of an album.
 
     Attributes:
         done: number of finished pictures, including failed ones.
         total: number of pictures.
-        rows: the outcomes of the finished pictures.
+        rows: the finished pictures.
         left_out: a sentence for each reference that cannot be used.
         archive: the results, once all is done; None before, and if there is none.
     """
 
     done: int
     total: int
-    rows: list[Row]
+    rows: list[PictureRow]
     left_out: list[str]
     archive: Path | None = None
 
 
-def colour_album(
+def colour_uploads(
     studio: Studio,
     targets: Sequence[str | Path],
     references: Sequence[str | Path],
     folder: Path,
-    progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
-) -> Generator[State, None, None]:
+) -> Generator[AlbumProgress, None, None]:
     """Colour each picture with the most similar reference, and yield the progress after each.
 
     Others have their turns between two pictures. If the iterator is closed, what is coloured by then is dropped.
@@ -64,9 +63,8 @@ def colour_album(
     Args:
         studio: the studio.
         targets: files from the user.
-        references: one for all, or several to pick from; none: those on this machine.
+        references: one for all, or several to choose from; none: those on this machine.
         folder: the folder for files of this album.
-        progress: called while references are compared, with the number of finished pictures and the number of all.
         stop: set to end after the current picture; the archive then holds what is coloured by then.
 
     Raises:
@@ -79,20 +77,22 @@ def colour_album(
     check_count(targets, studio.limits, "pictures")
     check_count(references, studio.limits, "references")
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        top = Path(place)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary_folder:
+        top = Path(temporary_folder)
         uploads = [keep_upload(path, top / "targets") for path in targets]
-        offered, left_out = readable([keep_upload(path, top / "references") for path in references], studio.limits)
+        offered, left_out = readable_uploads(
+            [keep_upload(path, top / "references") for path in references], studio.limits
+        )
         if references and not offered:
             raise UserError(left_out[0])
         names = unique_names([result_name(one) for one in uploads])
-        rows: list[Row] = []
-        yield State(0, len(uploads), [], left_out)
+        rows: list[PictureRow] = []
+        yield AlbumProgress(0, len(uploads), [], left_out)
         for upload, name in zip(uploads, names, strict=True):
             if stop is not None and stop.is_set():
                 break
-            rows.append(_colour(studio, upload, offered, top, name, progress, left_out))
-            yield State(len(rows), len(uploads), list(rows), list(left_out))
+            rows.append(_colour(studio, upload, offered, top, name, left_out))
+            yield AlbumProgress(len(rows), len(uploads), list(rows), list(left_out))
         archive = None
         if any((top / "results").glob("*")):
             failures = [row.failure for row in rows if row.failure]
@@ -102,7 +102,7 @@ def colour_album(
             with replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
                 for path in sorted((top / "results").glob("*")):
                     file.write(path, path.name)
-    yield State(len(rows), len(uploads), rows, left_out, archive)
+    yield AlbumProgress(len(rows), len(uploads), rows, left_out, archive)
 
 
 def _colour(
@@ -111,26 +111,25 @@ def _colour(
     references: Sequence[Upload],
     top: Path,
     name: str,
-    progress: Callable[[int, int], None] | None,
     left_out: list[str],
-) -> Row:
+) -> PictureRow:
     def add_once(sentence: str) -> None:
         if sentence not in left_out:
             left_out.append(sentence)
 
     try:
         header = check_upload(upload, studio.limits)
-        candidate = pick(studio, upload, references, top / "descriptors", 1, progress, add_once)[0]
+        candidate = choose_candidates(studio, upload, references, top / "descriptors", 1, left_out=add_once)[0]
         task = _task(upload, candidate, top / "results" / name, header)
         deep = header.bits == 16 and task.result.suffix.lower() in DEEP_SUFFIXES
         with studio.turn() as colorizer:
             (outcome,) = colour_tasks(colorizer, [task], batch_size=1, depth=16 if deep else 8)
         if outcome.failure is not None:
-            raise UserError(candidate.upload.told(outcome.failure.replace(str(task.result), name)))
+            raise UserError(candidate.upload.hide_path(outcome.failure.replace(str(task.result), name)))
     except UserError as error:
-        sentence = upload.told(error)
-        return Row(upload.name, failure=sentence if upload.name in sentence else f"{upload}: {sentence}")
-    return Row(upload.name, candidate.upload.name, candidate.score)
+        sentence = upload.hide_path(error)
+        return PictureRow(upload.name, failure=sentence if upload.name in sentence else f"{upload}: {sentence}")
+    return PictureRow(upload.name, candidate.upload.name, candidate.score)
 
 
 def _task(upload: Upload, candidate: Candidate, result: Path, header: Header) -> Task:

@@ -20,7 +20,7 @@ from pdnla.images.greys import read_reference
 from pdnla.images.io import Picture
 from pdnla.inference.colorizer import Colorizer, Encoded
 from pdnla.network.correspondence import Carried
-from pdnla.web.picking import readable
+from pdnla.web.choosing import readable_uploads
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import Upload, check_count, keep_upload
 
@@ -29,7 +29,7 @@ SHOWN = (".mp4", ".m4v", ".webm")
 """Suffixes of the films that browsers play."""
 
 
-class Row(NamedTuple):
+class ShotRow(NamedTuple):
     """A shot: the numbers of its first and last frame, from 0, and of its references, from 1, such as ``1, 3``."""
 
     first: int
@@ -46,12 +46,12 @@ class Shots(NamedTuple):
         remarks: sentences to show to the user.
     """
 
-    rows: list[Row]
+    rows: list[ShotRow]
     frames: list[Image.Image]
     remarks: list[str]
 
 
-class Progress(NamedTuple):
+class FilmProgress(NamedTuple):
     """The progress of a film.
 
     Attributes:
@@ -108,13 +108,15 @@ class FilmDesk:
             if not is_video(film.path):
                 raise UserError(f"{film}: is not a video file; choose one that ends in .mp4, .mov, .mkv or the like")
             kept = [keep_upload(path, self.folder / "references") for path in references]
-            self.references, left_out = readable(kept, self.studio.limits, lambda path: read_reference(path, PREVIEW))
+            self.references, left_out = readable_uploads(
+                kept, self.studio.limits, lambda path: read_reference(path, PREVIEW)
+            )
             if not self.references:
                 raise UserError(left_out[0])
             try:
                 self._film = plan_film(film.path, [one.path for one in self.references], None)
             except UserError as error:
-                raise UserError(film.told(error)) from error
+                raise UserError(film.hide_path(error)) from error
             self._film = self._film._replace(size=self.studio.colorizer.size)
             return left_out
 
@@ -129,7 +131,7 @@ class FilmDesk:
         """
         from pdnla.film.colouring import Work
 
-        with self._working(), self._told():
+        with self._working(), self._hiding_paths():
             film = self._taken()
             colorizer = InTurns(self.studio)
             observer = _Observer(self.closed, progress, lambda done, total: None)
@@ -138,17 +140,17 @@ class FilmDesk:
             if megapixels > self.studio.limits.megapixels:
                 most = self.studio.limits.megapixels
                 raise UserError(f"{film.target}: has {megapixels:.0f} million pixels, and this page takes {most}")
-            _, shown, references, choices = work.prepare(colorizer)
+            _, middle_frame, references, choices = work.prepare(colorizer)
             rows, frames = [], []
             for number, (shot, _) in enumerate(choices):
                 observer.check()
                 numbers = [film.references.index(path) + 1 for path in shot.references]
-                rows.append(Row(shot.start, shot.end - 1, ", ".join(map(str, numbers))))
+                rows.append(ShotRow(shot.start, shot.end - 1, ", ".join(map(str, numbers))))
                 references.use(shot.references)
-                frames.append(colorizer.colorize(shown(number)))
-            return Shots(rows, frames, self._named(observer.remarks))
+                frames.append(colorizer.colorize(middle_frame(number)))
+            return Shots(rows, frames, self._hide_paths(observer.remarks))
 
-    def colour(self, rows: Sequence[Row], stop: threading.Event) -> Generator[Progress, None, None]:
+    def colour(self, rows: Sequence[ShotRow], stop: threading.Event) -> Generator[FilmProgress, None, None]:
         """Colour the film with the user's table of shots, and yield the progress.
 
         Other users have their turns between two frames.
@@ -162,7 +164,7 @@ class FilmDesk:
         """
         from pdnla.film.colouring import colour_film
 
-        with self._working(), self._told():
+        with self._working(), self._hiding_paths():
             film = self._taken()._replace(shots=self.folder / "shots.csv")
             assert film.shots is not None
             write_shots(film.shots, [self._shot(row) for row in rows])
@@ -184,8 +186,8 @@ class FilmDesk:
                     if isinstance(event, BaseException):
                         raise event
                     done, total = event
-                    yield Progress(done, total, self._named(observer.remarks))
-                yield Progress(total, total, self._named(observer.remarks), event)
+                    yield FilmProgress(done, total, self._hide_paths(observer.remarks))
+                yield FilmProgress(total, total, self._hide_paths(observer.remarks), event)
             finally:
                 left.set()
                 thread.join()
@@ -209,7 +211,7 @@ class FilmDesk:
             raise UserError("there is no film; choose a video file and references, and find its shots")
         return self._film
 
-    def _shot(self, row: Row) -> Shot:
+    def _shot(self, row: ShotRow) -> Shot:
         numbers = [number.strip() for number in row.references.replace(";", ",").split(",") if number.strip()]
         for number in numbers:
             if not number.isdecimal() or not 1 <= int(number) <= len(self.references):
@@ -219,12 +221,12 @@ class FilmDesk:
                 )
         return Shot(row.first, row.last + 1, tuple(self.references[int(number) - 1].path for number in numbers))
 
-    def _named(self, sentences: Sequence[str]) -> list[str]:
+    def _hide_paths(self, sentences: Sequence[str]) -> list[str]:
         """Replace paths in sentences by the names that the user knows."""
         named = []
         for sentence in sentences:
             for upload in self.references:
-                sentence = upload.told(sentence)
+                sentence = upload.hide_path(sentence)
             if self._film is not None:
                 for path in (self._film.target, self._film.out):
                     sentence = sentence.replace(str(path), path.name)
@@ -232,11 +234,11 @@ class FilmDesk:
         return named
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _hiding_paths(self) -> Iterator[None]:
         try:
             yield
         except UserError as error:
-            raise UserError(self._named([str(error)])[0]) from error
+            raise UserError(self._hide_paths([str(error)])[0]) from error
 
 
 class InTurns(Colorizer):

@@ -15,9 +15,8 @@ import gradio as gr
 from pdnla.errors import UserError
 from pdnla.inference.correcting import REACH
 from pdnla.inference.editing import Adjustment, Source
-from pdnla.web.album import Row, State, colour_album
-from pdnla.web.film import SHOWN, Stopped, has_film
-from pdnla.web.film import Row as ShotRow
+from pdnla.web.album import AlbumProgress, PictureRow, colour_uploads
+from pdnla.web.film import SHOWN, ShotRow, Stopped, has_film
 from pdnla.web.sessions import Session, Sessions
 from pdnla.web.still import Still
 from pdnla.web.studio import Studio
@@ -41,7 +40,7 @@ _SECONDS = 12  # how long a warning stays in the corner of the page
 _REFERENCES = "References in colour"
 _BOX = 160  # pixels: an empty box's label stays above its icon
 _HINT = "Click a point of the result to see where its colour comes from."
-_HIDDEN: Final = "hidden"  # with visible=False, Gradio builds the page anew to show it, and loses updates while it does
+_HIDDEN: Final = "hidden"  # with visible=False, Gradio rebuilds the page to show it, and loses updates meanwhile
 _HOW = (
     "If this is the wrong place, click the right one in the reference. The region around the point of the result then"
     " takes its colours from there; the rest does not change."
@@ -248,7 +247,7 @@ def _film_tab(handlers: "_Handlers") -> None:
             )
     find = gr.Button("Find shots", elem_id="film-find")
     message = gr.Textbox(show_label=False, container=False, interactive=False, lines=2, elem_id="film-message")
-    with _column(shown=False) as found:
+    with _column(shown=False) as results:
         frames = gr.Gallery(
             label="A frame of each shot",
             height="auto",
@@ -274,7 +273,7 @@ def _film_tab(handlers: "_Handlers") -> None:
     result = gr.HTML(elem_id="film-result")
     file = gr.DownloadButton("Download the film", visible=_HIDDEN, variant="primary", elem_id="film-file")
     long: dict[str, Any] = {"concurrency_limit": AT_ONCE // 2, "api_visibility": "private"}
-    views = [message, found, frames, shots, result, file]
+    views = [message, results, frames, shots, result, file]
     find.click(handlers.find_shots, [target, references], views, show_progress_on=message, **long)
     start.click(handlers.film, shots, [message, result, file], show_progress="minimal", **long)
     stop.click(handlers.stop_film, None, message, api_visibility="private")
@@ -298,7 +297,7 @@ def _percent(smallest: int, largest: int, value: float, **options: Any) -> gr.Sl
 
 
 class _Handlers:
-    """The handlers of the page's events. They return values for its components, or a sentence that tells what is wrong.
+    """The handlers of the page's events. They return values for its components, or a sentence about what is wrong.
 
     Args:
         sessions: the sessions of the open pages.
@@ -317,7 +316,7 @@ class _Handlers:
                     session.still.drop_target()
                     yield [gr.Image(visible=_HIDDEN), *_offers(session.still, "")]
                     return
-                (sent,) = session.sent(path)
+                (sent,) = session.claim_uploads(path)
                 shown = gr.Image(session.still.take_target(sent), visible=True)
                 yield [shown, *_offers(session.still, _comparing(session.still))]
                 yield [gr.skip(), *self._pick(session.still)]
@@ -328,7 +327,7 @@ class _Handlers:
     def take_references(self, paths: list[str] | None, request: gr.Request) -> Iterator[list[Any]]:
         with self._session(request) as session:
             try:
-                session.still.take_references(session.sent(paths))
+                session.still.take_references(session.claim_uploads(paths))
                 yield _offers(session.still, _comparing(session.still))
                 yield self._pick(session.still)
             except UserError as error:
@@ -344,7 +343,7 @@ class _Handlers:
             yield [pictures, *offered]
 
     def _pick(self, still: Still) -> list[Any]:
-        left_out = still.pick(_progress("comparing references"))
+        left_out = still.choose_candidates(_progress("comparing references"))
         return _offers(still, "\n".join(f"left out: {sentence}" for sentence in left_out))
 
     def choose(self, event: gr.SelectData, request: gr.Request) -> list[Any]:
@@ -410,10 +409,10 @@ class _Handlers:
     ) -> Iterator[list[Any]]:
         with self._session(request) as session:
             try:
-                sent, offered = session.sent(targets), session.sent(references)
+                sent, offered = session.claim_uploads(targets), session.claim_uploads(references)
                 session.stop_album.clear()
                 folder, stop = session.folder / "albums", session.stop_album
-                with closing(colour_album(self.sessions.studio, sent, offered, folder, stop=stop)) as states:
+                with closing(colour_uploads(self.sessions.studio, sent, offered, folder, stop=stop)) as states:
                     for state in states:
                         yield _progress_of(state, stop.is_set())
                         if session.closed.is_set():
@@ -427,8 +426,8 @@ class _Handlers:
         with self._session(request) as session:
             nothing = [_column(shown=False), None, None, "", gr.DownloadButton(visible=_HIDDEN)]
             try:
-                sent = session.sent(target)
-                left_out = session.film.take(sent[0] if sent else None, session.sent(references))
+                sent = session.claim_uploads(target)
+                left_out = session.film.take(sent[0] if sent else None, session.claim_uploads(references))
                 shots = session.film.find_shots(_progress("finding shots"))
             except Stopped:
                 return ["Stopped.", *nothing]
@@ -436,12 +435,12 @@ class _Handlers:
                 return [_tell(error), *nothing]
             names = [f"{number}: {one}" for number, one in enumerate(session.film.references, 1)]
             sentences = [*(f"left out: {sentence}" for sentence in left_out), *shots.remarks]
-            said = "\n".join([f"{len(shots.rows)} shots; references {', '.join(names)}", *sentences])
+            report = "\n".join([f"{len(shots.rows)} shots; references {', '.join(names)}", *sentences])
             frames = [
                 (frame, f"frames {row.first} to {row.last} · reference {row.references}")
                 for frame, row in zip(shots.frames, shots.rows, strict=True)
             ]
-            return [said, _column(shown=True), frames, [list(row) for row in shots.rows], *nothing[3:]]
+            return [report, _column(shown=True), frames, [list(row) for row in shots.rows], *nothing[3:]]
 
     def film(self, rows: list[list[Any]], request: gr.Request) -> Iterator[list[Any]]:
         with self._session(request) as session:
@@ -452,8 +451,8 @@ class _Handlers:
                         how_far = f"Frame {state.done} of {state.total}."
                         if state.result is not None:
                             how_far = f"Finished: {state.total} frames."
-                        said = "\n".join([how_far, *state.remarks])
-                        yield [said, *_shown_film(state.result)]
+                        report = "\n".join([how_far, *state.remarks])
+                        yield [report, *_shown_film(state.result)]
             except Stopped:
                 yield ["Stopped.", gr.skip(), gr.skip()]
             except UserError as error:
@@ -518,10 +517,10 @@ def _where(still: Still, source: Source | None) -> str:
     name = still.candidates[source.number].upload.name
     if source.corrected:
         return f"Corrected: this colour comes from the marked place in {name}. Undo removes the correction."
-    return f"This colour comes from the marked place in {name} (similarity {source.alike:.2f}). {_HOW}"
+    return f"This colour comes from the marked place in {name} (similarity {source.similarity:.2f}). {_HOW}"
 
 
-def _progress_of(state: State, stopped: bool) -> list[Any]:
+def _progress_of(state: AlbumProgress, stopped: bool) -> list[Any]:
     failed = [row for row in state.rows if row.failure]
     coloured = [row for row in state.rows if not row.failure]
     counts = f"{state.done} of {state.total}: {len(coloured)} coloured, {len(failed)} failed"
@@ -538,7 +537,7 @@ def _progress_of(state: State, stopped: bool) -> list[Any]:
     ]
 
 
-def _line(row: Row) -> list[str]:
+def _line(row: PictureRow) -> list[str]:
     return [row.name, row.reference, "" if row.score is None else f"{row.score:.2f}"]
 
 

@@ -21,7 +21,7 @@ from pdnla.errors import UserError
 from pdnla.web.studio import Studio
 
 PORTS = range(7860, 7960)
-"""Where the page is looked for if no port is asked for: the first one that is free."""
+"""Ports that are tried if none is given; the page is at the first free one."""
 SHORTEST_PASSWORD = 8
 """Smallest number of characters of a password."""
 # Scripts and styles of the page are inline; nothing may come from or go to another host.
@@ -30,7 +30,7 @@ _POLICY = (
     " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:;"
     " object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
-# What the page asks for. The rest of what Gradio offers is not there: look-ups at other hosts, recordings, its API.
+# Paths that the page requests. Gradio's other ones are refused: look-ups at other hosts, recordings, its API.
 _PATHS = (
     "/assets/", "/static/", "/theme.css", "/config", "/favicon.ico", "/manifest.json", "/robots.txt", "/login",
     "/logout", "/gradio_api/queue/", "/gradio_api/upload", "/gradio_api/file=", "/gradio_api/heartbeat/",
@@ -39,13 +39,13 @@ _PATHS = (
 )  # fmt: skip
 
 ROOM = 1_000_000_000
-"""Bytes of the disk that files that are sent leave free."""
+"""Bytes of the disk that remain free after an upload."""
 _LONGEST_BODY = 4_000_000  # bytes of a request that names files; a thousand names are a few hundred kilobytes
 _HEADERS = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 
 
 class Address(NamedTuple):
-    """Where the page listens, and the password that it asks for; None for a page of this machine alone."""
+    """The address of the page, and its password; None for a page that only this machine can reach."""
 
     host: str = "127.0.0.1"
     port: int | None = None
@@ -53,7 +53,7 @@ class Address(NamedTuple):
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches an address."""
+    """Return whether only this machine can reach an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -100,10 +100,10 @@ class _Guard:
     """Refuses requests that the page does not make, and tells browsers to fetch nothing from other hosts.
 
     Args:
-        app: what it guards.
-        own_names_only: refuse requests for another host: a page of another site must not reach this one under a name
-            that it lets point here (DNS rebinding).
-        folder: where files lie that were sent; a request that names another file or address is refused.
+        app: the application.
+        own_names_only: refuse requests under other host names, so that another site cannot reach this page under a name
+            that it directs here (DNS rebinding).
+        folder: the folder of uploaded files; a request that names another file or address is refused.
     """
 
     def __init__(self, app: ASGIApp, own_names_only: bool, folder: Path) -> None:
@@ -140,7 +140,7 @@ class _Guard:
 
 
 def _has_room(scope: Scope, folder: Path) -> bool:
-    """Return whether the disk has room for what a request brings; one that does not say how much has none."""
+    """Return whether the disk has room for an upload; False if its length is not given."""
     length = Headers(scope=scope).get("content-length", "")
     return length.isdecimal() and int(length) + ROOM <= shutil.disk_usage(folder).free
 
@@ -173,7 +173,7 @@ def _then(body: bytes, receive: Receive) -> Receive:
 
 
 def _names_only_files_in(body: bytes, folder: Path) -> bool:
-    """Return whether each file that a JSON body names is in a folder: the page names only files that were sent."""
+    """Return whether every file that a JSON body names is in a folder; the page only names uploaded files."""
     try:
         waiting = [json.loads(body)]
     except ValueError:
@@ -199,25 +199,25 @@ def _host(scope: Scope) -> str:
 class _Server(uvicorn.Server):
     """A server that reports when it can be reached."""
 
-    def __init__(self, config: uvicorn.Config, tell: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
         super().__init__(config)
-        self._tell = tell
+        self._started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and report it."""
         await super().startup(sockets)
-        self._tell()
+        self._started()
 
 
 def build_app(studio: Studio, address: Address, folder: Path) -> FastAPI:
     """Return the application that serves the page; its ``state.sessions`` are the open pages.
 
     Args:
-        studio: what all users share.
-        address: where it will listen, and the password.
-        folder: where what users send and what is made of it goes.
+        studio: the network and the limits that all users share.
+        address: its address and password.
+        folder: the folder for uploads and results.
     """
-    # Gradio reads these when it is imported and when its parts are made.
+    # Gradio reads these when it is imported and when its components are created.
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio
@@ -227,7 +227,7 @@ def build_app(studio: Studio, address: Address, folder: Path) -> FastAPI:
 
     sessions = Sessions(studio, folder)
     page = build_page(studio, sessions)
-    page.has_launched = True  # or Gradio takes any file of this machine for one that was sent
+    page.has_launched = True  # otherwise Gradio takes any file of this machine for an upload
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.sessions = sessions
     app.add_middleware(_Guard, own_names_only=is_loopback(address.host), folder=folder)
@@ -253,11 +253,11 @@ def build_app(studio: Studio, address: Address, folder: Path) -> FastAPI:
 
 
 def serve(studio: Studio, address: Address, started: Callable[[str], None]) -> None:
-    """Serve the page until the process is told to leave; what users sent is removed then.
+    """Serve the page until the process receives SIGTERM or Ctrl-C; uploads and results are removed then.
 
     Args:
-        studio: what all users share.
-        address: where to listen.
+        studio: the network and the limits that all users share.
+        address: the address and the password.
         started: called with the page's address once it can be opened.
 
     Raises:

@@ -15,11 +15,11 @@ from pdnla.web.still import Still
 from pdnla.web.studio import Studio
 
 MOST, MOST_PIXELS = 32, 400_000_000
-"""Pages whose pictures are kept, and pixels in memory of all; beyond, the page idle for the longest is forgotten."""
+"""Largest numbers of pages, and of pixels of all their pictures; above, the page that was idle longest is closed."""
 
 
 class Session:
-    """One open page, used in a block: what a block writes after the page was closed goes at its end.
+    """One open page. Handlers use it in a block, at whose end its files are removed if the page was closed meanwhile.
 
     Args:
         studio: the shared network.
@@ -34,7 +34,7 @@ class Session:
         self.stop_album, self.stop_film = threading.Event(), threading.Event()
         self.stop_album.set()  # until an album begins
         self.film = FilmDesk(studio, folder / "film", self.closed)
-        self._sent: dict[Path, tuple[int, int]] = {}
+        self._uploaded: dict[Path, tuple[int, int]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -45,8 +45,8 @@ class Session:
         if self.closed.is_set():
             self._remove()
 
-    def sent(self, paths: list[str] | str | None) -> list[Path]:
-        """Return the paths of uploaded files, which are removed with the session.
+    def claim_uploads(self, paths: list[str] | str | None) -> list[Path]:
+        """Return the paths of uploaded files, and let the session remove them at its end.
 
         Raises:
             UserError: another file is named, which is neither read nor removed.
@@ -56,23 +56,23 @@ class Session:
         for path in files:
             if not path.resolve().is_relative_to(self.uploads.resolve()):
                 raise UserError(f"{path.name}: was not sent to this page; send it")
-            self._sent[path] = _identity(path)
+            self._uploaded[path] = _identity(path)
         return files
 
     def close(self) -> None:
-        """Stop what still works for this page and remove its files."""
+        """Stop the work for this page, and remove its files."""
         self.closed.set()
         self._remove()
 
     def _remove(self) -> None:
-        for path, identity in self._sent.items():
-            if _identity(path) == identity:  # another page may have sent the same since, to the same place
+        for path, identity in self._uploaded.items():
+            if _identity(path) == identity:  # another page may have uploaded the same file to the same path since
                 path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Return what tells a file from one that replaced it; zeros if there is none."""
+    """Return values that change if another file replaces a file; zeros if there is none."""
     try:
         status = path.stat()
     except OSError:
@@ -84,10 +84,10 @@ class Sessions:
     """The open pages, by their keys.
 
     Args:
-        studio: what all share.
-        uploads: where files lie that were sent; the files of all pages go into a folder in it.
-        most: pages that are kept.
-        most_pixels: pixels of their pictures in memory.
+        studio: the shared network.
+        uploads: the folder of uploaded files; a folder in it holds the files of all pages.
+        most: largest number of pages.
+        most_pixels: largest number of pixels of their pictures in memory.
     """
 
     def __init__(self, studio: Studio, uploads: Path, most: int = MOST, most_pixels: int = MOST_PIXELS) -> None:

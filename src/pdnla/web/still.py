@@ -24,7 +24,7 @@ from pdnla.images.io import (
 )
 from pdnla.inference.correcting import REACH
 from pdnla.inference.editing import Adjustment, Editor, Source
-from pdnla.web.picking import BEST, Candidate, pick, readable
+from pdnla.web.choosing import BEST, Candidate, choose_candidates, readable_uploads
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import Upload, check_count, check_upload, keep_upload
 
@@ -33,7 +33,7 @@ SHOWN_PIXELS = 1_200_000
 _THUMBNAIL = 320  # longest side in pixels
 _QUALITY = 92  # of the JPEG and WebP files that are shown
 _LARGEST_WEBP = 16_383  # pixels of a side
-_KEPT = 64  # files that were shown and may still be on their way
+_KEPT = 64  # shown files that a browser may still be loading
 _RING = 0.018  # radius of a mark, of the longer side
 _LONGEST = 200  # bytes of a name, so that file systems have room for what is added
 _NOTHING = "nothing is coloured; choose a grey picture and a reference, and colour it"
@@ -47,7 +47,7 @@ class Comparison(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """A point and where its colour comes from, each marked in a file to show, and in a sentence."""
+    """Files that show the marked point of the result and the place that its colour comes from, and this place."""
 
     result: Path
     reference: Path | None
@@ -58,9 +58,9 @@ class Still:
     """The Still tab of one user. Each method may be called in a thread of its own.
 
     Args:
-        studio: what all users share.
-        folder: where this user's files go.
-        shown_pixels: larger pictures are shown reduced to about as many pixels.
+        studio: the network and the limits that all users share.
+        folder: the folder for this user's files.
+        shown_pixels: larger pictures are shown reduced to about this number of pixels.
     """
 
     def __init__(self, studio: Studio, folder: Path, shown_pixels: int = SHOWN_PIXELS) -> None:
@@ -104,7 +104,7 @@ class Still:
             self.candidates, self._shown, self.chosen = [], [], 0
 
     def take_references(self, paths: Sequence[str | Path]) -> None:
-        """Take references to pick from; none: those on this machine.
+        """Take references to choose from; none: those on this machine.
 
         Raises:
             UserError: there are too many, or they cannot be kept.
@@ -115,8 +115,8 @@ class Still:
             self._references = [keep_upload(path, self.folder / "references") for path in paths]
             self.candidates, self._shown, self.chosen = [], [], 0
 
-    def pick(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """Choose the references most like the target, for :attr:`candidates`; return a sentence for each unusable one.
+    def choose_candidates(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
+        """Choose the references most like the target as :attr:`candidates`; return a sentence for each unusable one.
 
         Nothing happens before there are a target and references.
 
@@ -127,12 +127,13 @@ class Still:
             if self.target is None or not (self._references or self.studio.candidates):
                 return []
             self.candidates, self.chosen, self._shown = [], 0, []
-            references, left_out = readable(self._references, self.studio.limits)
+            references, left_out = readable_uploads(self._references, self.studio.limits)
             if self._references and not references:
                 raise UserError(left_out[0])
             cache = self.folder / "descriptors"
-            picked = pick(self.studio, self.target, references, cache, BEST, progress, left_out.append)
-            for candidate in picked:
+            for candidate in choose_candidates(
+                self.studio, self.target, references, cache, BEST, progress, left_out.append
+            ):
                 try:
                     picture = _read(candidate.upload, read_reference)
                 except UserError as error:
@@ -156,7 +157,11 @@ class Still:
             return thumbnails
 
     def choose(self, number: int) -> Path:
-        """Choose one of the candidates, for colouring and for corrections, and return a file that shows it."""
+        """Choose one of the candidates, for colouring and for corrections, and return a file that shows it.
+
+        Raises:
+            UserError: there is no candidate with this number.
+        """
         with self._lock:
             if not 0 <= number < len(self.candidates):
                 raise UserError(f"reference {number + 1}: there are {len(self.candidates)}; choose one of them")
@@ -164,10 +169,10 @@ class Still:
             return self._write(self._shown[number].rgb())
 
     def colour(self, together: bool = False) -> None:
-        """Colour the target after the chosen candidate.
+        """Colour the target with the colours of the chosen candidate.
 
         Args:
-            together: after all candidates: correspondence chooses among the places of all.
+            together: use all candidates; correspondence chooses among the places of all.
 
         Raises:
             UserError: there is no target or no reference, or the network fails.
@@ -225,14 +230,14 @@ class Still:
                 editor.correct(self.point, reference, self.chosen, reach)
 
     def undo(self) -> bool:
-        """Take the last correction back; False if there is none."""
+        """Undo the last correction; return False if there is none."""
         with self._lock:
             return self._edited().undo() is not None
 
     def save(self, adjustment: Adjustment) -> Path:
         """Write the result at full size, in the target's format and depth and with its metadata, and return the file.
 
-        Formats that are read only become PNG.
+        If the format can only be read, the result is a PNG.
 
         Raises:
             UserError: it cannot be written.
@@ -253,7 +258,7 @@ class Still:
 
     @property
     def compared(self) -> int:
-        """Number of references that :meth:`pick` compares with the target; 0 for a single one, and without a target."""
+        """Number of references that are compared with the target; 0 for a single one, and without a target."""
         count = len(self._references or self.studio.candidates)
         return count if self.target is not None and count > 1 else 0
 
@@ -313,7 +318,7 @@ class Still:
         return folder / "shown.png"
 
     def _next(self) -> Path:
-        """Return a new folder; the oldest ones, which no page shows any more, go."""
+        """Return a new folder, and remove the oldest one, which no page shows any more."""
         top = self.folder / "shown"
         top.mkdir(parents=True, exist_ok=True)  # gone if the page was closed meanwhile; its session removes it again
         self._written.append(Path(tempfile.mkdtemp(dir=top)))
@@ -323,7 +328,7 @@ class Still:
 
 
 def result_name(target: Upload, addition: str = "") -> str:
-    """Return the name of a target's result: in its own format, or .png for one that is read only; not too long."""
+    """Return the name of a target's result: in its own format, or .png if that can only be read; long names are cut."""
     name = PurePath(target.name)
     suffix = name.suffix if name.suffix.lower() in WRITABLE_SUFFIXES else ".png"
     return f"{name.stem.encode()[:_LONGEST].decode(errors='ignore')}{addition}{suffix}"
@@ -333,7 +338,7 @@ def _read(upload: Upload, read: Callable[[Openable], Picture] = read_image) -> P
     try:
         return read(upload)
     except UserError as error:
-        raise UserError(upload.told(error)) from error
+        raise UserError(upload.hide_path(error)) from error
 
 
 def _reduced(size: tuple[int, int], pixels: int) -> tuple[int, int]:

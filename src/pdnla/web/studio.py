@@ -18,12 +18,12 @@ class Turns:
         self._waiting: deque[threading.Event] = deque()
 
     def __len__(self) -> int:
-        """Return how many hold it or wait for it."""
+        """Return the number of threads that hold the lock or wait for it."""
         return len(self._waiting)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for one's turn and hold it in the block."""
+        """Wait for a turn, and hold it in the block."""
         mine = threading.Event()
         with self._guard:
             self._waiting.append(mine)
@@ -39,13 +39,13 @@ class Turns:
 
 
 class Studio:
-    """What all users of the page share.
+    """The network, the limits and the references that all users of the page share.
 
     Args:
-        colorizer: what colours; used by one user at a time.
-        limits: what users may send.
-        folder: references on this machine that users may pick from, and what to call it.
-        candidates: the pictures in it.
+        colorizer: the colorizer, which one user uses at a time.
+        limits: the limits of uploads.
+        folder: a folder of references on this machine for users without their own.
+        candidates: the pictures in this folder.
     """
 
     def __init__(
@@ -63,6 +63,6 @@ class Studio:
 
     @contextmanager
     def turn(self) -> Iterator[Colorizer]:
-        """Wait for one's turn and hold the colorizer in the block."""
+        """Wait for a turn, and hold the colorizer in the block."""
         with self.turns.turn():
             yield self.colorizer

@@ -18,7 +18,7 @@ class Limits(NamedTuple):
     Attributes:
         megabytes: of one file.
         megapixels: of one picture; it is refused by its header, before anything is decoded.
-        files: pictures in an album, or references to pick from.
+        files: pictures in an album, or references to choose from.
     """
 
     megabytes: int = 200
@@ -27,7 +27,7 @@ class Limits(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """An uploaded file: its name at the user, and its path here."""
+    """An uploaded file: the user's name of it, and its path here."""
 
     name: str
     path: Path
@@ -39,13 +39,13 @@ class Upload(NamedTuple):
     def __str__(self) -> str:
         return self.name
 
-    def told(self, sentence: object) -> str:
+    def hide_path(self, sentence: object) -> str:
         """Return a sentence about the file with its name in place of its path."""
         return str(sentence).replace(str(self.path), self.name)
 
 
 def keep_upload(path: str | Path, folder: Path) -> Upload:
-    """Keep a file that was sent below ``folder``, under its own name, however many of one name there are.
+    """Keep an uploaded file under its own name, in a new folder below ``folder``.
 
     Raises:
         UserError: the file is gone, or the folder cannot be written.
@@ -67,7 +67,7 @@ def check_upload(upload: Upload, limits: Limits) -> Header:
     """Return a picture's header.
 
     Raises:
-        UserError: it is not a picture that is read, or it is larger than the limits.
+        UserError: it is not a readable picture, or it exceeds the limits.
     """
     megabytes = upload.path.stat().st_size / 1e6
     if megabytes > limits.megabytes:
@@ -77,7 +77,7 @@ def check_upload(upload: Upload, limits: Limits) -> Header:
     try:
         header = read_header(upload)
     except UserError as error:
-        raise UserError(upload.told(error)) from error
+        raise UserError(upload.hide_path(error)) from error
     megapixels = header.size[0] * header.size[1] / 1e6
     if megapixels > limits.megapixels:
         raise UserError(
@@ -89,7 +89,7 @@ def check_upload(upload: Upload, limits: Limits) -> Header:
 def pictures_in(paths: Sequence[str]) -> list[str]:
     """Return those files of a folder whose names are those of pictures, like :func:`~pdnla.images.io.list_images`.
 
-    Pictures of formats that are not read are kept, so that their users are told; hidden and other files are dropped.
+    Pictures of formats that are not read are kept, so that users get a message; hidden and other files are dropped.
 
     Raises:
         UserError: none is a picture.

@@ -1,4 +1,4 @@
-"""The choice of references for the user: the most similar ones, with their scores."""
+"""The most similar references for a user's target, with their scores."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ class Candidate(NamedTuple):
     score: float | None = None
 
 
-def readable(
+def readable_uploads(
     uploads: Sequence[Upload], limits: Limits, check: Callable[[Path], object] | None = None
 ) -> tuple[list[Upload], list[str]]:
     """Return the uploads that are pictures within the limits, and a sentence for each other upload.
@@ -38,11 +38,11 @@ def readable(
                 check(upload.path)
             kept.append(upload)
         except UserError as error:
-            left_out.append(upload.told(error))
+            left_out.append(upload.hide_path(error))
     return kept, left_out
 
 
-def pick(
+def choose_candidates(
     studio: Studio,
     target: Upload,
     references: Sequence[Upload],
@@ -54,10 +54,10 @@ def pick(
     """Return the references in colour that are most similar to the target, best first; a single one is not compared.
 
     Args:
-        studio: the studio; comparing takes its turn.
+        studio: the studio; the comparison waits for a turn.
         target: the target.
         references: readable pictures; none: those on this machine (:attr:`Studio.candidates`).
-        cache: folder for the descriptors of what users send.
+        cache: folder for the descriptors of uploaded files.
         count: how many.
         progress: called with the number of finished pictures and the number of all.
         left_out: called with a sentence for each reference that cannot be read.
@@ -85,10 +85,10 @@ def pick(
         )
     for sentence in sentences:
         if sentence.startswith(str(target.path)):
-            raise UserError(target.told(sentence))
+            raise UserError(target.hide_path(sentence))
         broken = next(one for path, one in by_path.items() if sentence.startswith(str(path)))
         if left_out is not None:
-            left_out(broken.told(sentence))
+            left_out(broken.hide_path(sentence))
     if not choices:
         raise UserError("none of the references is another picture in colour that can be read; choose others")
     return [Candidate(by_path[choice.reference], choice.score) for choice in choices]
