@@ -52,7 +52,7 @@ def bomb(path: Path, side: int) -> Path:
 def test_the_five_most_similar_references_are_offered_best_first(
     studio: Studio, pictures: Path, tmp_path: Path
 ) -> None:
-    names = ["coffee", "chelsea", "rocket", "mirrored", "astronaut_grey"]
+    names = ["coffee", "chelsea", "rocket", "mirrored"]
     references = [next(pictures.glob(f"{name}.*")) for name in names]
     more = [tmp_path / f"coffee_{number}.png" for number in range(3)]
     for path in more:
@@ -61,12 +61,11 @@ def test_the_five_most_similar_references_are_offered_best_first(
     offered = [candidate.upload.name for candidate in still.candidates]
     scores = [candidate.score or 0 for candidate in still.candidates]
     assert offered[0] == "mirrored.jpg"
-    assert "astronaut_grey.png" not in offered, "a grey picture gives no colours"
     assert len(offered) == 5
     assert scores == sorted(scores, reverse=True)
     thumbnails = still.thumbnails()
     assert thumbnails[0][1] == f"mirrored.jpg · {scores[0]:.2f}"
-    assert still.compared == 8
+    assert still.compared == 7
     assert Image.open(thumbnails[0][0]).size == (128, 128)
 
 
@@ -94,11 +93,22 @@ def test_unusable_references_are_told_by_name_and_the_others_offered(
         [pictures / "broken.jpg", tmp_path / "notes.txt", pictures / "mirrored.jpg", pictures / "coffee.png"]
     )
     left_out = still.choose_candidates()
-    assert [sentence.split(":")[0] for sentence in left_out] == ["notes.txt", "broken.jpg"]
+    assert [sentence.split(":")[0] for sentence in left_out] == ["broken.jpg", "notes.txt"]
     assert not any(str(tmp_path) in sentence for sentence in left_out)
     assert [candidate.upload.name for candidate in still.candidates] == ["mirrored.jpg", "coffee.png"]
     still.take_references([tmp_path / "notes.txt"])
     with pytest.raises(UserError, match=r"^notes.txt: is not an image"):
+        still.choose_candidates()
+
+
+def test_grey_references_are_named_and_left_out(studio: Studio, pictures: Path, tmp_path: Path) -> None:
+    still = Still(studio, tmp_path / "files")
+    still.take_target(pictures / "described.jpg")
+    still.take_references([pictures / "astronaut_grey.png", pictures / "coffee.png"])
+    sentence = "astronaut_grey.png: is grey and should give the colours; leave it out or colour it"
+    assert still.choose_candidates() == [sentence]
+    still.take_references([pictures / "astronaut_grey.png"])
+    with pytest.raises(UserError, match=sentence):
         still.choose_candidates()
 
 
@@ -134,10 +144,42 @@ def test_a_point_is_marked_where_its_colour_comes_from_corrected_and_undone(
     source = still.mark().source
     assert source is not None
     assert (source.number, source.corrected) == (1, True)
-    assert still.chosen == 1
     assert still.undo()
     assert still.compare(PLAIN).after.read_bytes() == before
     assert not still.undo()
+
+
+def test_a_click_on_the_result_shows_its_reference_and_changes_no_choice(
+    studio: Studio, pictures: Path, tmp_path: Path
+) -> None:
+    still = coloured(
+        studio, tmp_path, pictures / "astronaut_grey.png", pictures / "mirrored.jpg", pictures / "coffee.png"
+    )
+    still.compare(PLAIN)
+    still.choose(1)
+    assert still.mark((0.2, 0.75)).name == "mirrored.jpg", "the reference that it is coloured with"
+    assert still.chosen == 1
+    still.colour()
+    still.compare(PLAIN)
+    assert still.mark((0.2, 0.75)).name == "coffee.png"
+
+
+def test_a_result_keeps_the_references_that_it_is_made_with(studio: Studio, pictures: Path, tmp_path: Path) -> None:
+    still = coloured(studio, tmp_path, pictures / "astronaut_grey.png", pictures / "mirrored.jpg")
+    still.compare(PLAIN)
+    for others in (["coffee.png"], ["coffee.png", "chelsea.png"], []):
+        still.take_references([pictures / name for name in others])
+        if others:
+            still.choose_candidates()
+        assert still.mark((0.2, 0.75)).name == "mirrored.jpg"
+        still.correct((0.5, 0.5))
+        assert still.undo()
+        if others:
+            still.choose(len(others) - 1)
+            with pytest.raises(
+                UserError, match=r"^this reference is newer than the result; press Colour, then correct"
+            ):
+                still.correct((0.5, 0.5))
 
 
 def test_colours_are_taken_from_all_references_where_that_is_asked(

@@ -35,7 +35,6 @@ from pdnla.film.references import (
     numbered_references,
     show_same_frame,
     thumbnail,
-    usable_references,
 )
 from pdnla.film.shots import Shot, find_cuts, frame_signature, read_shots, shots_of, write_shots
 from pdnla.film.source import FolderSource, Frame, FrameSource, is_video
@@ -49,7 +48,7 @@ from pdnla.film.video import (
     join_segments,
 )
 from pdnla.images import color
-from pdnla.images.greys import read_reference
+from pdnla.images.greys import read_reference, usable_references
 from pdnla.images.io import Picture, read_image, read_metadata, write_image
 from pdnla.inference.background import BackgroundWriter
 from pdnla.inference.chroma_upscaling import ChromaPlane

@@ -1,7 +1,7 @@
 """References of a film: the choice for each shot, and references that are frames of the film."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pdnla.errors import UserError
 from pdnla.film.shots import Shot
 from pdnla.images.greys import read_reference
 from pdnla.images.io import Picture, read_image
@@ -116,31 +115,3 @@ class References:
         while len(self._encoded) > _KEPT:
             self._encoded.popitem(last=False)
         return self._encoded[path]
-
-
-def usable_references(
-    references: Sequence[Path], named: Container[Path], report: Callable[[str], None]
-) -> tuple[Path, ...]:
-    """Return the references that can be used, before any frame is read.
-
-    Args:
-        references: the pictures.
-        named: those that must be usable.
-        report: receives a sentence about each that is left out.
-
-    Raises:
-        UserError: one of the named ones cannot be used, or none of all.
-    """
-    kept = []
-    for path in references:
-        try:
-            read_reference(path, PREVIEW)
-        except UserError as error:
-            if path in named:
-                raise
-            report(str(error))
-        else:
-            kept.append(path)
-    if not kept:
-        raise UserError("no REFERENCE can be used; name pictures in colour, or a folder of them, after TARGET")
-    return tuple(kept)

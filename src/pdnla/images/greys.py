@@ -1,5 +1,6 @@
 """Detection of grey pictures, which have no colours to give. This module does not import torch."""
 
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ GREY_CHROMA = 4.0
 """A photograph with a mean chroma, sqrt(a*^2 + b*^2), below this is grey: it has no colours to learn."""
 
 _SMALL = (32, 32)
+_CHECKED = 256  # shorter side in pixels at which references are checked
 _NEUTRAL = 3  # difference of two channels, of 255, up to which a mean of pixels is neutral
 
 
@@ -34,6 +36,39 @@ def read_reference(path: str | Path | Openable, side: int | None = None) -> Pict
         if np.ptp(small, axis=-1).max() > _NEUTRAL:
             return picture
     raise UserError(f"{path}: is grey and should give the colours; leave it out or colour it")
+
+
+def check_reference(path: str | Path | Openable) -> None:
+    """Raise UserError if :func:`read_reference` would; a JPEG is decoded at a fraction of its size."""
+    read_reference(path, _CHECKED)
+
+
+def usable_references(
+    references: Sequence[Path], named: Container[Path], left_out: Callable[[str], None]
+) -> tuple[Path, ...]:
+    """Return the references that can be used.
+
+    Args:
+        references: the pictures.
+        named: those that must be usable.
+        left_out: called with a sentence for each other one that cannot be used.
+
+    Raises:
+        UserError: one of the named ones cannot be used, or none of all.
+    """
+    usable = []
+    for path in references:
+        try:
+            check_reference(path)
+        except UserError as error:
+            if path in named:
+                raise
+            left_out(str(error))
+        else:
+            usable.append(path)
+    if not usable:
+        raise UserError("no REFERENCE can be used; name pictures in colour, or a folder of them, after TARGET")
+    return tuple(usable)
 
 
 def open_colour(photograph: Openable, side: int) -> Image.Image | None:

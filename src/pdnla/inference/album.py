@@ -91,6 +91,7 @@ def colour_album(album: Album, settings: ColouringSettings, rank: Rank, observer
     waiting = _waiting_tasks(own, settings.overwrite, observer)
     if not waiting:
         return
+    from pdnla.images.greys import usable_references
     from pdnla.inference.choosing import ReferenceCopies
     from pdnla.inference.many_devices import choose_devices, colour_shares
     from pdnla.inference.pipeline import shared_references
@@ -108,6 +109,8 @@ def colour_album(album: Album, settings: ColouringSettings, rank: Rank, observer
         for number in range(len(devices))
     ]
     references = shared_references(waiting if settings.pick_from else album.tasks)
+    if references is not None and album.listed:
+        references = usable_references(references, frozenset(references) - album.listed, observer.left_out)
     try:
         with closing(colour_shares(shares, devices, settings, references)) as outcomes:
             for task, failure in outcomes:

@@ -66,6 +66,7 @@ class Album(NamedTuple):
         folder: the folder of results; None for the result of a single picture.
         candidates: the pictures from which references are chosen by content, if they are.
         left_out: a sentence for each folder of references that cannot be listed.
+        listed: the common references that the user did not name, but that a named folder contains.
     """
 
     tasks: list[Task]
@@ -74,6 +75,7 @@ class Album(NamedTuple):
     folder: Path | None = None
     candidates: Sequence[Path] = ()
     left_out: Sequence[str] = ()
+    listed: frozenset[Path] = frozenset()
 
     def share(self, number: int, count: int) -> "Album":
         """Return the share of process ``number`` of ``count``: every ``count``-th task; the first has all messages."""
@@ -121,6 +123,7 @@ def _plan_several(target: Path, references: Sequence[Path], out: str | Path | No
     folder = _results_folder(target, out) if target.is_dir() else target
     left_out: list[str] = []
     pictures: list[Path] = []
+    listed: set[Path] = set()
     inner: set[str] = set()  # references in folders, which may lie in that of the targets
     for reference in references:
         if not reference.is_dir():
@@ -130,13 +133,15 @@ def _plan_several(target: Path, references: Sequence[Path], out: str | Path | No
             raise UserError(f"{folder}: is where the pictures come from; choose another folder with -o")
         images = _images(reference, (folder, target), left_out)
         inner.update(os.path.realpath(path) for path in images)
+        listed.update(images)
         pictures += images
     first, *further = dict.fromkeys(pictures)
     album = plan_album(target, first, out)
     tasks = [task for task in album.tasks if not target.is_dir() or os.path.realpath(task.target) not in inner]
     tasks = [task._replace(further=tuple(further)) for task in tasks]
     _check_results(tasks)
-    return album._replace(tasks=tasks, left_out=[*album.left_out, *left_out])
+    listed.difference_update(references)
+    return album._replace(tasks=tasks, left_out=[*album.left_out, *left_out], listed=frozenset(listed))
 
 
 def _plan_pictures(target: Path, reference: Path, out: str | Path | None, by_content: bool) -> Album:
@@ -157,6 +162,7 @@ def _plan_pictures(target: Path, reference: Path, out: str | Path | None, by_con
         targets, results, names = [target], [_single_result(target, out, pages[0])], [target.name]
     matches = Matches([reference] * len(targets), None)
     further: tuple[Path, ...] = ()
+    listed: frozenset[Path] = frozenset()
     candidates: list[Path] = []
     if by_content:
         candidates = _candidates(_images(reference, (folder,), left_out), results)
@@ -168,7 +174,7 @@ def _plan_pictures(target: Path, reference: Path, out: str | Path | None, by_con
             matches = Matches(
                 references[:1], f"no reference has the name of {target.name}; all {len(references)} give colours"
             )
-            further = tuple(references[1:])
+            further, listed = tuple(references[1:]), frozenset(references)
     tasks = []
     for name, path, chosen, result, count in zip(names, targets, matches.references, results, pages, strict=True):
         if isinstance(chosen, Path):
@@ -176,7 +182,7 @@ def _plan_pictures(target: Path, reference: Path, out: str | Path | None, by_con
         else:
             failures.append(f"{path}: {chosen}")
     _check_results(tasks)
-    return Album(tasks, failures, matches.remark, folder if target.is_dir() else None, candidates, left_out)
+    return Album(tasks, failures, matches.remark, folder if target.is_dir() else None, candidates, left_out, listed)
 
 
 def is_pairs_file(path: Path) -> bool:

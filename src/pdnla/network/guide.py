@@ -108,7 +108,7 @@ def guide(carried: Carried, opinion: Opinion, seen: tuple[Tensor, ...]) -> Guide
     """Return a :class:`Guide` at the size of ``carried``."""
     size = carried.chroma.shape[-2:]
     second = torch.cat([opinion.chroma / _CHROMA, opinion.cosine, opinion.agreement], dim=1)
-    second = F.interpolate(told, size, mode="bilinear", align_corners=False)
+    second = F.interpolate(second, size, mode="bilinear", align_corners=False)
     levels = tuple(
         F.interpolate(level, (size[0] // stride, size[1] // stride), mode="bilinear", align_corners=False)
         for level, stride in zip(seen, (4, 8, 16), strict=True)

@@ -14,7 +14,7 @@ from pdnla.inference.pipeline import colour_tasks
 from pdnla.inference.planning import Task
 from pdnla.inference.results import write_failures
 from pdnla.processes import Rank
-from pdnla.web.choosing import Candidate, choose_candidates, readable_uploads
+from pdnla.web.choosing import Candidate, choose_candidates, usable_uploads
 from pdnla.web.still import result_name
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import Upload, check_count, check_upload, keep_upload
@@ -80,7 +80,7 @@ def colour_uploads(
     with tempfile.TemporaryDirectory(dir=folder) as temporary_folder:
         top = Path(temporary_folder)
         uploads = [keep_upload(path, top / "targets") for path in targets]
-        offered, left_out = readable_uploads(
+        offered, left_out = usable_uploads(
             [keep_upload(path, top / "references") for path in references], studio.limits
         )
         if references and not offered:

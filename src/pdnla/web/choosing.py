@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pdnla.errors import UserError
+from pdnla.images.greys import check_reference
 from pdnla.inference.choosing import choose_references
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import Limits, Upload, check_upload
@@ -20,22 +21,13 @@ class Candidate(NamedTuple):
     score: float | None = None
 
 
-def readable_uploads(
-    uploads: Sequence[Upload], limits: Limits, check: Callable[[Path], object] | None = None
-) -> tuple[list[Upload], list[str]]:
-    """Return the uploads that are pictures within the limits, and a sentence for each other upload.
-
-    Args:
-        uploads: the uploads.
-        limits: the limits.
-        check: raises a :class:`UserError` for a path that cannot be used though it is a picture.
-    """
+def usable_uploads(uploads: Sequence[Upload], limits: Limits) -> tuple[list[Upload], list[str]]:
+    """Return the uploads that are colour pictures within the limits, and a sentence for each other upload."""
     kept, left_out = [], []
     for upload in uploads:
         try:
             check_upload(upload, limits)
-            if check is not None:
-                check(upload.path)
+            check_reference(upload)
             kept.append(upload)
         except UserError as error:
             left_out.append(upload.hide_path(error))

@@ -13,14 +13,12 @@ from torch import Tensor
 
 from pdnla.errors import UserError
 from pdnla.film.planning import Film, plan_film
-from pdnla.film.references import PREVIEW
 from pdnla.film.shots import Shot, write_shots
 from pdnla.film.source import is_video
-from pdnla.images.greys import read_reference
 from pdnla.images.io import Picture
 from pdnla.inference.colorizer import Colorizer, Encoded
 from pdnla.network.correspondence import Carried
-from pdnla.web.choosing import readable_uploads
+from pdnla.web.choosing import usable_uploads
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import Upload, check_count, keep_upload
 
@@ -108,9 +106,7 @@ class FilmDesk:
             if not is_video(film.path):
                 raise UserError(f"{film}: is not a video file; choose one that ends in .mp4, .mov, .mkv or the like")
             kept = [keep_upload(path, self.folder / "references") for path in references]
-            self.references, left_out = readable_uploads(
-                kept, self.studio.limits, lambda path: read_reference(path, PREVIEW)
-            )
+            self.references, left_out = usable_uploads(kept, self.studio.limits)
             if not self.references:
                 raise UserError(left_out[0])
             try:
@@ -120,11 +116,14 @@ class FilmDesk:
             self._film = self._film._replace(size=self.studio.colorizer.size)
             return left_out
 
-    def find_shots(self, progress: Callable[[int, int], None]) -> Shots:
+    def find_shots(
+        self, progress: Callable[[int, int], None], previewed: Callable[[int, int], None] | None = None
+    ) -> Shots:
         """Find the shots of the film, choose references for them, and colour a frame of each.
 
         Args:
             progress: called with the number of searched frames and the number of all frames.
+            previewed: called with the number of coloured previews and the number of shots.
 
         Raises:
             UserError: the film or a reference cannot be read.
@@ -144,6 +143,8 @@ class FilmDesk:
             rows, frames = [], []
             for number, (shot, _) in enumerate(choices):
                 observer.check()
+                if previewed is not None:
+                    previewed(number, len(choices))
                 numbers = [film.references.index(path) + 1 for path in shot.references]
                 rows.append(ShotRow(shot.start, shot.end - 1, ", ".join(map(str, numbers))))
                 references.use(shot.references)

@@ -14,11 +14,11 @@ import gradio as gr
 
 from pdnla.errors import UserError
 from pdnla.inference.correcting import REACH
-from pdnla.inference.editing import Adjustment, Source
+from pdnla.inference.editing import Adjustment
 from pdnla.web.album import AlbumProgress, PictureRow, colour_uploads
 from pdnla.web.film import SHOWN, ShotRow, Stopped, has_film
 from pdnla.web.sessions import Session, Sessions
-from pdnla.web.still import Still
+from pdnla.web.still import Marked, Still
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import pictures_in
 
@@ -39,6 +39,7 @@ STYLE = """
 _SECONDS = 12  # how long a warning stays in the corner of the page
 _REFERENCES = "References in colour"
 _BOX = 160  # pixels: an empty box's label stays above its icon
+_OFFERED = "Most similar first; click one to choose it"
 _HINT = "Click a point of the result to see where its colour comes from."
 _HIDDEN: Final = "hidden"  # with visible=False, Gradio rebuilds the page to show it, and loses updates meanwhile
 _HOW = (
@@ -91,7 +92,9 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
     with gr.Row():
         with gr.Column():
             target = gr.File(label="Grey picture", height=_BOX, elem_id="still-target")
-            shown_target = gr.Image(label="Grey picture", interactive=False, buttons=[], height=260, visible=_HIDDEN)
+            shown_target = gr.Image(
+                label="Grey picture", show_label=False, interactive=False, buttons=[], height=260, visible=_HIDDEN
+            )
         with gr.Column():
             references = gr.File(label=_REFERENCES, file_count="multiple", height=_BOX, elem_id="still-references")
             folder = gr.UploadButton(
@@ -101,7 +104,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
                 _about_references(studio, "One or more; the most similar ones are offered."), elem_classes="about"
             )
             candidates = gr.Gallery(
-                label="Most similar first; click one to choose it",
+                label=_OFFERED,
                 height="auto",
                 allow_preview=False,
                 object_fit="contain",
@@ -120,7 +123,12 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
     message = gr.Textbox(show_label=False, container=False, interactive=False, visible=_HIDDEN, elem_id="still-message")
     with _column(shown=False) as results:
         comparison = gr.ImageSlider(
-            label="Before and after", interactive=False, buttons=["fullscreen"], max_height=720, elem_id="still-compare"
+            label="Before and after",
+            show_label=False,
+            interactive=False,
+            buttons=["fullscreen"],
+            max_height=720,
+            elem_id="still-compare",
         )
         with gr.Row():
             saturation = _percent(0, 200, 100, step=1, label="Saturation (%)", elem_id="still-saturation")
@@ -161,11 +169,11 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
     # These run one at a time, so that a slow one does not overwrite the result of a later one.
     choosing: dict[str, Any] = {"concurrency_id": "choosing", "concurrency_limit": 1, "api_visibility": "private"}
     for event in (target.upload, target.clear):
-        event(handlers.take_target, target, [shown_target, *offered], **choosing)
+        event(handlers.take_target, target, [target, shown_target, *offered], **choosing)
     for event in (references.upload, references.clear, references.delete):
         event(handlers.take_references, references, offered, **choosing)
     folder.upload(handlers.take_folder, folder, [references, *offered], **choosing)
-    candidates.select(handlers.choose, None, [reference, message], api_visibility="private")
+    candidates.select(handlers.choose, None, [reference, where, message], api_visibility="private")
     colour.click(handlers.colour, [*sliders, together], [*views, full, results], api_visibility="private")
     for slider in sliders:
         slider.input(
@@ -248,6 +256,7 @@ def _film_tab(handlers: "_Handlers") -> None:
     find = gr.Button("Find shots", elem_id="film-find")
     message = gr.Textbox(show_label=False, container=False, interactive=False, lines=2, elem_id="film-message")
     with _column(shown=False) as results:
+        legend = gr.Textbox(label="References by number", interactive=False, lines=1, elem_id="film-legend")
         frames = gr.Gallery(
             label="A frame of each shot",
             height="auto",
@@ -273,7 +282,7 @@ def _film_tab(handlers: "_Handlers") -> None:
     result = gr.HTML(elem_id="film-result")
     file = gr.DownloadButton("Download the film", visible=_HIDDEN, variant="primary", elem_id="film-file")
     long: dict[str, Any] = {"concurrency_limit": AT_ONCE // 2, "api_visibility": "private"}
-    views = [message, results, frames, shots, result, file]
+    views = [message, results, legend, frames, shots, result, file]
     find.click(handlers.find_shots, [target, references], views, show_progress_on=message, **long)
     start.click(handlers.film, shots, [message, result, file], show_progress="minimal", **long)
     stop.click(handlers.stop_film, None, message, api_visibility="private")
@@ -314,15 +323,15 @@ class _Handlers:
             try:
                 if path is None:
                     session.still.drop_target()
-                    yield [gr.Image(visible=_HIDDEN), *_offers(session.still, "")]
+                    yield [gr.skip(), gr.Image(visible=_HIDDEN), *_offers(session.still, "")]
                     return
                 (sent,) = session.claim_uploads(path)
                 shown = gr.Image(session.still.take_target(sent), visible=True)
-                yield [shown, *_offers(session.still, _comparing(session.still))]
-                yield [gr.skip(), *self._pick(session.still)]
+                yield [gr.skip(), shown, *_offers(session.still, _comparing(session.still))]
+                yield [gr.skip(), gr.skip(), *self._pick(session.still)]
             except UserError as error:
-                hidden = gr.Image(visible=_HIDDEN) if session.still.target is None else gr.skip()
-                yield [hidden, *_offers(session.still, _tell(error))]
+                refused = [None, gr.Image(visible=_HIDDEN)] if session.still.target is None else [gr.skip()] * 2
+                yield [*refused, *_offers(session.still, _tell(error))]
 
     def take_references(self, paths: list[str] | None, request: gr.Request) -> Iterator[list[Any]]:
         with self._session(request) as session:
@@ -347,8 +356,12 @@ class _Handlers:
         return _offers(still, "\n".join(f"left out: {sentence}" for sentence in left_out))
 
     def choose(self, event: gr.SelectData, request: gr.Request) -> list[Any]:
-        with self._session(request) as session, _refusing(1) as answers:
-            answers[:] = [session.still.choose(int(event.index)), _say("")]
+        with self._session(request) as session, _refusing(2) as answers:
+            still = session.still
+            shown = still.choose(int(event.index))
+            name = still.candidates[still.chosen].upload.name
+            where = _HINT if still.point is None else f"Click the right place in {name} to correct the marked point."
+            answers[:] = [shown, where, _say("")]
         return answers
 
     def colour(self, saturation: float, strength: float, together: bool, request: gr.Request) -> Iterator[list[Any]]:
@@ -367,13 +380,18 @@ class _Handlers:
 
     def full(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
         with self._session(request) as session, _refusing(1) as answers:
-            answers[:] = [session.still.compare(_adjustment(saturation, strength), full=True), _say("")]
+            comparison = session.still.compare(_adjustment(saturation, strength), full=True)
+            width, height = session.still.size
+            answers[:] = [
+                comparison,
+                _say(f"All {width} × {height} pixels are shown: zoom in, or open the full screen."),
+            ]
         return answers
 
     def mark(self, event: gr.SelectData, request: gr.Request) -> list[Any]:
         with self._session(request) as session, _refusing(3) as answers:
             marked = session.still.mark(_point(event, session.still.result_size))
-            answers[:] = [marked.result, marked.reference, _where(session.still, marked.source), _say("")]
+            answers[:] = [marked.result, marked.reference, _where(marked), _say("")]
         return answers
 
     def correct(
@@ -424,23 +442,24 @@ class _Handlers:
 
     def find_shots(self, target: str | None, references: list[str] | None, request: gr.Request) -> list[Any]:
         with self._session(request) as session:
-            nothing = [_column(shown=False), None, None, "", gr.DownloadButton(visible=_HIDDEN)]
+            nothing = [_column(shown=False), "", None, None, "", gr.DownloadButton(visible=_HIDDEN)]
             try:
                 sent = session.claim_uploads(target)
                 left_out = session.film.take(sent[0] if sent else None, session.claim_uploads(references))
-                shots = session.film.find_shots(_progress("finding shots"))
+                shots = session.film.find_shots(_progress("finding shots"), _progress("colouring a frame of each shot"))
             except Stopped:
                 return ["Stopped.", *nothing]
             except UserError as error:
                 return [_tell(error), *nothing]
             names = [f"{number}: {one}" for number, one in enumerate(session.film.references, 1)]
             sentences = [*(f"left out: {sentence}" for sentence in left_out), *shots.remarks]
-            report = "\n".join([f"{len(shots.rows)} shots; references {', '.join(names)}", *sentences])
+            report = "\n".join([f"{len(shots.rows)} shots found.", *sentences])
             frames = [
                 (frame, f"frames {row.first} to {row.last} · reference {row.references}")
                 for frame, row in zip(shots.frames, shots.rows, strict=True)
             ]
-            return [report, _column(shown=True), frames, [list(row) for row in shots.rows], *nothing[3:]]
+            rows = [list(row) for row in shots.rows]
+            return [report, _column(shown=True), ", ".join(names), frames, rows, *nothing[4:]]
 
     def film(self, rows: list[list[Any]], request: gr.Request) -> Iterator[list[Any]]:
         with self._session(request) as session:
@@ -479,7 +498,9 @@ class _Handlers:
 def _offers(still: Still, sentence: str) -> list[Any]:
     """Return values for the candidates, the box for all of them, the chosen one, the message and the results."""
     thumbnails = still.thumbnails()
-    gallery = gr.Gallery(thumbnails or None, visible=_visible(thumbnails), selected_index=0 if thumbnails else None)
+    label = _OFFERED if len(thumbnails) > 1 else "The reference"
+    first = 0 if thumbnails else None
+    gallery = gr.Gallery(thumbnails or None, label=label, visible=_visible(thumbnails), selected_index=first)
     reference = still.choose(still.chosen) if thumbnails else None
     together = gr.Checkbox(visible=_visible(len(thumbnails) > 1))
     return [gallery, together, gr.Image(reference), _say(sentence), _column(shown=still.editor is not None)]
@@ -493,7 +514,8 @@ def _views(still: Still, adjustment: Adjustment) -> list[Any]:
     """Return values for the comparison, the marked result and reference, the origin of the colour, and the message."""
     comparison = still.compare(adjustment)
     marked = still.mark()
-    return [comparison, marked.result, marked.reference, _where(still, marked.source), _say("")]
+    reference = marked.reference or still.choose(still.chosen)
+    return [comparison, marked.result, reference, _where(marked), _say("")]
 
 
 @contextmanager
@@ -511,13 +533,13 @@ def _refusing(count: int, more: int = 0) -> Iterator[list[Any]]:
         answers[:] = [*[gr.skip()] * count, _say(_tell(error)), *[gr.skip()] * more]
 
 
-def _where(still: Still, source: Source | None) -> str:
+def _where(marked: Marked) -> str:
+    source = marked.source
     if source is None:
         return _HINT
-    name = still.candidates[source.number].upload.name
     if source.corrected:
-        return f"Corrected: this colour comes from the marked place in {name}. Undo removes the correction."
-    return f"This colour comes from the marked place in {name} (similarity {source.similarity:.2f}). {_HOW}"
+        return f"Corrected: this colour comes from the marked place in {marked.name}. Undo removes the correction."
+    return f"This colour comes from the marked place in {marked.name} (similarity {source.similarity:.2f}). {_HOW}"
 
 
 def _progress_of(state: AlbumProgress, stopped: bool) -> list[Any]:

@@ -24,7 +24,7 @@ from pdnla.images.io import (
 )
 from pdnla.inference.correcting import REACH
 from pdnla.inference.editing import Adjustment, Editor, Source
-from pdnla.web.choosing import BEST, Candidate, choose_candidates, readable_uploads
+from pdnla.web.choosing import BEST, Candidate, choose_candidates, usable_uploads
 from pdnla.web.studio import Studio
 from pdnla.web.uploads import Upload, check_count, check_upload, keep_upload
 
@@ -36,6 +36,7 @@ _LARGEST_WEBP = 16_383  # pixels of a side
 _KEPT = 64  # shown files that a browser may still be loading
 _RING = 0.018  # radius of a mark, of the longer side
 _LONGEST = 200  # bytes of a name, so that file systems have room for what is added
+_NO_REFERENCE = "there is no reference; choose one or more, or a folder of them"
 _NOTHING = "nothing is coloured; choose a grey picture and a reference, and colour it"
 
 
@@ -46,12 +47,27 @@ class Comparison(NamedTuple):
     after: Path
 
 
+class Offered(NamedTuple):
+    """A reference that is offered, and its picture as it is shown."""
+
+    candidate: Candidate
+    picture: Picture
+
+
 class Marked(NamedTuple):
-    """Files that show the marked point of the result and the place that its colour comes from, and this place."""
+    """Files that show the marked point of the result and the place that its colour comes from.
+
+    Attributes:
+        result: the result.
+        reference: the reference with this place; None if no point is marked.
+        source: this place.
+        name: the name of the reference.
+    """
 
     result: Path
-    reference: Path | None
-    source: Source | None
+    reference: Path | None = None
+    source: Source | None = None
+    name: str = ""
 
 
 class Still:
@@ -66,17 +82,24 @@ class Still:
     def __init__(self, studio: Studio, folder: Path, shown_pixels: int = SHOWN_PIXELS) -> None:
         self.studio, self.folder, self.shown_pixels = studio, folder, shown_pixels
         self.target: Upload | None = None
-        self.candidates: list[Candidate] = []
-        self.chosen = 0
+        self.chosen = 0  # of the candidates, for colouring
         self.editor: Editor | None = None
         self.point: tuple[float, float] | None = None
         self._references: list[Upload] = []
         self._header: Header | None = None
         self._result: Image.Image | None = None  # as it is shown
-        self._shown: list[Picture] = []  # references as they are shown
+        self._usable: tuple[list[Upload], list[str]] | None = None  # the references, and why others are left out
+        self._offered: list[Offered] = []
+        self._used: list[Offered] = []  # the references that the result is made with
+        self._seen: Offered | None = None  # the reference that is shown beside the result
         self._written: deque[Path] = deque()
         self._lock = threading.RLock()
         folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The references that are offered, most similar first."""
+        return [candidate for candidate, _ in self._offered]
 
     def take_target(self, path: str | Path) -> Path:
         """Take a picture to colour, and return a file that shows it.
@@ -101,10 +124,10 @@ class Still:
         """Remove the picture and its result."""
         with self._lock:
             self.target = self._header = self.editor = self.point = self._result = None
-            self.candidates, self._shown, self.chosen = [], [], 0
+            self._offered, self._used, self._seen, self.chosen = [], [], None, 0
 
     def take_references(self, paths: Sequence[str | Path]) -> None:
-        """Take references to choose from; none: those on this machine.
+        """Take references to choose from; none: those on this machine. A result keeps those that it is made with.
 
         Raises:
             UserError: there are too many, or they cannot be kept.
@@ -113,7 +136,8 @@ class Still:
             check_count(paths, self.studio.limits, "references")
             shutil.rmtree(self.folder / "references", ignore_errors=True)
             self._references = [keep_upload(path, self.folder / "references") for path in paths]
-            self.candidates, self._shown, self.chosen = [], [], 0
+            self._usable = None
+            self._offered, self.chosen = [], 0
 
     def choose_candidates(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Choose the references most like the target as :attr:`candidates`; return a sentence for each unusable one.
@@ -126,8 +150,10 @@ class Still:
         with self._lock:
             if self.target is None or not (self._references or self.studio.candidates):
                 return []
-            self.candidates, self.chosen, self._shown = [], 0, []
-            references, left_out = readable_uploads(self._references, self.studio.limits)
+            self._offered, self.chosen = [], 0
+            if self._usable is None:
+                self._usable = usable_uploads(self._references, self.studio.limits)
+            references, left_out = self._usable[0], list(self._usable[1])
             if self._references and not references:
                 raise UserError(left_out[0])
             cache = self.folder / "descriptors"
@@ -139,9 +165,9 @@ class Still:
                 except UserError as error:
                     left_out.append(str(error))
                     continue
-                self.candidates.append(candidate)
-                self._shown.append(Picture(picture.resized(_reduced(picture.size, self.shown_pixels)).colour))
-            if not self.candidates:
+                small = Picture(picture.resized(_reduced(picture.size, self.shown_pixels)).colour)
+                self._offered.append(Offered(candidate, small))
+            if not self._offered:
                 raise UserError(left_out[0])
             return left_out
 
@@ -149,8 +175,8 @@ class Still:
         """Return pictures of the candidates, with captions."""
         with self._lock:
             thumbnails = []
-            for number, candidate in enumerate(self.candidates):
-                small = self._shown[number].rgb()
+            for candidate, picture in self._offered:
+                small = picture.rgb()
                 small.thumbnail((_THUMBNAIL, _THUMBNAIL))
                 score = "" if candidate.score is None else f" · {candidate.score:.2f}"
                 thumbnails.append((self._write(small), f"{candidate.upload}{score}"))
@@ -163,10 +189,10 @@ class Still:
             UserError: there is no candidate with this number.
         """
         with self._lock:
-            if not 0 <= number < len(self.candidates):
-                raise UserError(f"reference {number + 1}: there are {len(self.candidates)}; choose one of them")
-            self.chosen = number
-            return self._write(self._shown[number].rgb())
+            if not 0 <= number < len(self._offered):
+                raise UserError(f"reference {number + 1}: there are {len(self._offered)}; choose one of them")
+            self.chosen, self._seen = number, self._offered[number]
+            return self._write(self._seen.picture.rgb())
 
     def colour(self, together: bool = False) -> None:
         """Colour the target with the colours of the chosen candidate.
@@ -180,6 +206,7 @@ class Still:
         with self._lock:
             target = self._ready()
             self.editor = self.point = self._result = None
+            self._used, self._seen = list(self._offered), self._offered[self.chosen]
             picture = _read(target)
             with self.studio.turn() as colorizer:
                 references = (_read(candidate.upload) for candidate in self.candidates)
@@ -204,30 +231,38 @@ class Still:
             return Comparison(self._write(_preview(target, size)), self._write(result))
 
     def mark(self, point: tuple[float, float] | None = None) -> Marked:
-        """Mark a point of the result, x and y in [0, 1], and where its colour comes from; None: the last one."""
+        """Mark a point of the result, x and y in [0, 1], and where its colour comes from; None: the last one.
+
+        The reference of this place is then the one that is shown and that :meth:`correct` uses.
+        """
         with self._lock:
             editor = self._edited()
             self.point = point or self.point
             assert self._result is not None
             if self.point is None:
-                return Marked(self._write(self._result), self._reference(None), None)
+                return Marked(self._write(self._result))
             with self.studio.turn():
                 source = editor.source(*self.point)
-            self.chosen = source.number
-            return Marked(self._write(_marked(self._result, self.point)), self._reference(source), source)
+            self._seen = self._used[source.number]
+            reference = self._write(_marked(self._seen.picture.rgb(), (source.x, source.y)))
+            result = self._write(_marked(self._result, self.point))
+            return Marked(result, reference, source, self._seen.candidate.upload.name)
 
     def correct(self, reference: tuple[float, float], reach: float = REACH) -> None:
-        """Let the region around the marked point take its colours from around a point of the chosen reference.
+        """Let the region around the marked point take its colours from around a point of the reference that is shown.
 
         Raises:
-            UserError: no point is marked.
+            UserError: no point is marked, or the result is not made with the reference.
         """
         with self._lock:
             editor = self._edited()
             if self.point is None:
                 raise UserError("no point of the result is marked; click the place there that is wrong first")
+            numbers = [number for number, used in enumerate(self._used) if used is self._seen]
+            if not numbers:
+                raise UserError("this reference is newer than the result; press Colour, then correct")
             with self.studio.turn():
-                editor.correct(self.point, reference, self.chosen, reach)
+                editor.correct(self.point, reference, numbers[0], reach)
 
     def undo(self) -> bool:
         """Undo the last correction; return False if there is none."""
@@ -268,6 +303,11 @@ class Still:
         return self.editor is not None and self._edited().target.size != self.result_size
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the result in full."""
+        return self._edited().target.size
+
+    @property
     def pixels(self) -> int:
         """Pixels of the picture that is kept in memory."""
         editor = self.editor
@@ -282,28 +322,22 @@ class Still:
 
     @property
     def reference_size(self) -> tuple[int, int]:
-        """Width and height of the chosen reference as it is shown."""
-        if not self._shown:
-            raise UserError("there is no reference; choose one or more, or a folder of them")
-        return self._shown[self.chosen].size
+        """Width and height of the reference that is shown."""
+        if self._seen is None:
+            raise UserError(_NO_REFERENCE)
+        return self._seen.picture.size
 
     def _ready(self) -> Upload:
         if self.target is None:
             raise UserError("there is no grey picture; choose one first")
-        if not self.candidates:
-            raise UserError("there is no reference; choose one or more, or a folder of them")
+        if not self._offered:
+            raise UserError(_NO_REFERENCE)
         return self.target
 
     def _edited(self) -> Editor:
         if self.editor is None:
             raise UserError(_NOTHING)
         return self.editor
-
-    def _reference(self, source: Source | None) -> Path | None:
-        if not self._shown:
-            return None
-        picture = self._shown[self.chosen].rgb()
-        return self._write(picture if source is None else _marked(picture, (source.x, source.y)))
 
     def _write(self, image: Image.Image) -> Path:
         """Write an image to show, under a new name: browsers keep files by their names."""
