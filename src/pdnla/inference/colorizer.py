@@ -275,7 +275,7 @@ class Colorizer:
     def paint(self, target: Image.Image | Picture, plane: ChromaPlane) -> Image.Image:
         """Return ``target`` with its own L* and the chroma of ``plane``, like :meth:`colorize`.
 
-        The plane may have a third map: the share of the target's own a* and b* that is added.
+        A third map of the plane, besides a* and b*, is the share of the target's own a* and b* that is added.
         """
         with torch.inference_mode():
             return paint(_as_picture(target), plane, self.device)
