@@ -353,6 +353,16 @@ def test_yaml_in_the_pages_is_well_formed() -> None:
     assert all(yaml.safe_load(block.text) for block in blocks("yaml"))
 
 
+@pytest.mark.skipif(not (PROJECT / ".git").exists() or shutil.which("git") is None, reason="no git checkout")
+def test_diffs_in_the_pages_apply() -> None:
+    diffs = list(blocks("diff"))
+    assert diffs
+    for diff in diffs:
+        check = ["git", "apply", "--check", "-"]
+        result = subprocess.run(check, cwd=PROJECT, input=diff.text, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
 def test_options_in_running_text_exist() -> None:
     known = {"--help", "--cfg", "--config-dir", "--hydra-help", "--shm-size", "--force-reinstall"}
     for program, module in ENTRIES.items():
