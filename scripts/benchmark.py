@@ -95,7 +95,7 @@ def network(variant: str, channel: int) -> nn.Module:
     if as_written(variant):
         return (published(net) if variant.startswith("published") else net).to(DEVICE)
     if DEVICE.type == "cpu":
-        keep_freed_memory()  # as pdnla.Colorizer and pdnla-train do
+        keep_freed_memory()  # as the commands do
     return net.to(DEVICE)
 
 

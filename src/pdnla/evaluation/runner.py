@@ -249,6 +249,8 @@ def _shares(
 ) -> dict[str, Share]:
     """Evaluate the share of one process: successive cases of every part."""
     worker = _Worker(settings, rank)
+    if worker.device.type == "cpu":
+        keep_freed_memory()
     shares = {name: Share() for name in parts}
     done = 0
     for name, protocol in parts.items():
@@ -272,8 +274,6 @@ class _Worker:
 
     def __init__(self, settings: Settings, rank: int) -> None:
         self.device = choose_device(settings.device)
-        if self.device.type == "cpu":
-            keep_freed_memory()
         if str(self.device) == "cuda":
             self.device = torch.device("cuda", rank % torch.cuda.device_count())
         self.methods = load_methods(
