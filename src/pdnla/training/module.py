@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -19,7 +19,7 @@ from pdnla.backbones import Backbone, load_backbone
 from pdnla.data.modules import Batch
 from pdnla.data.pseudo_pairs import Pairs
 from pdnla.errors import UserError
-from pdnla.evaluation.measures import logged, measured
+from pdnla.evaluation.measures import MEASURES, OBJECTIVE, logged, measured
 from pdnla.fast import accelerate as accelerated
 from pdnla.images.color import replace_luminance
 from pdnla.losses import HeadCodes, HybridLoss, Supervision
@@ -376,12 +376,23 @@ class ColorizationModule(pl.LightningModule):
             else:
                 self.log(logged(measure.name), value)
                 self.log(f"val/grey/{measure.name}", grey)
-        error, grey = means["result_chroma_error"], means["grey_chroma_error"]
-        if self.trainer.is_global_zero and not self.trainer.sanity_checking and math.isfinite(float(error / grey)):
-            self.print(
-                f"step {self.global_step}: chroma error {error:.2f}, {100 * error / grey:.0f}% of the grey result's"
-                f" {grey:.2f}; PSNR {means['result_psnr']:.1f} dB (grey {means['grey_psnr']:.1f})"
-            )
+        if self.trainer.is_global_zero and not self.trainer.sanity_checking:
+            self._print_validation(means)
+
+    def _print_validation(self, means: Mapping[str, Tensor]) -> None:
+        """Print the measures that sweeps compare, the objective first and as a part of the grey result's."""
+        objective, value, grey = MEASURES[OBJECTIVE], means[f"result_{OBJECTIVE}"], means[f"grey_{OBJECTIVE}"]
+        if not math.isfinite(float(value / grey)):
+            return
+        line = f"step {self.global_step}: {objective.label} {value:.{objective.digits}f}, {100 * value / grey:.0f}%"
+        line += f" of the grey result's {grey:.{objective.digits}f}"
+        for measure in self.with_truth:
+            if "sweeps" in measure.where and measure.summary == "mean" and measure is not objective:
+                name, digits = measure.name, measure.digits
+                line += (
+                    f"; {measure.label} {means[f'result_{name}']:.{digits}f} (grey {means[f'grey_{name}']:.{digits}f})"
+                )
+        self.print(line)
 
 
 def peak_memory(device: torch.device) -> float:
