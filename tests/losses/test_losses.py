@@ -110,7 +110,7 @@ def test_a_term_brings_its_own_weight_and_one_of_the_same_name_replaces_it() -> 
     truth = torch.zeros(1, 3, 4, 4)
     assert HybridLoss(terms)(batch(truth, truth))[0].item() == pytest.approx(3 * 2 + 0.5 * 5)
     assert HybridLoss(terms, {"two": 2.0})(batch(truth, truth))[0].item() == pytest.approx(3 * 2 + 2 * 5)
-    assert set(HybridLoss(terms, {"one": 0.0}).computed) == {"two"}
+    assert set(HybridLoss(terms, {"one": 0.0}).active_terms) == {"two"}
 
 
 def test_a_weight_without_a_term_is_named() -> None:

@@ -135,7 +135,7 @@ class ColorizationModule(pl.LightningModule):
         """
         describe(self.network)
         for name, term in self.loss.critics.items():
-            size = term.sees(cast(Any, self.trainer).datamodule.size)
+            size = term.input_size(cast(Any, self.trainer).datamodule.size)
             stride = cast(Any, term.critic).stride
             if size % stride:
                 raise UserError(
@@ -188,18 +188,18 @@ class ColorizationModule(pl.LightningModule):
         optimizer, *critic_optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         step = self.global_step
         optimizer.zero_grad(set_to_none=True)
-        judged: list[Supervision] = []
+        supervisions: list[Supervision] = []
         terms: dict[str, Tensor] = {}
         for part in in_parts(batch, self.accumulate):
             supervision = self.supervise(part)
             total, values = self.loss(supervision, whole=(len(batch.pairs.target), batch.unpaired))
-            if not total.requires_grad or (len(supervision.unpaired) and not self.loss.judges_unpaired):
+            if not total.requires_grad or (len(supervision.unpaired) and not self.loss.applies_to_unpaired):
                 raise UserError(
                     "loss: no term applies to these pairs; choose loss=hybrid for unpaired ones, or set"
                     " data.unpaired_fraction=0"
                 )
             self.manual_backward(total)
-            judged.append(supervision.detached())
+            supervisions.append(supervision.detached())
             for name, value in {**values, "total": total.detach()}.items():
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value
         figures: dict[str, Tensor | float] = {f"train/loss/{name}": value for name, value in terms.items()}
@@ -207,7 +207,7 @@ class ColorizationModule(pl.LightningModule):
         if self._finite(norm, terms):
             figures["train/lr"] = optimizer.param_groups[0]["lr"]
             optimizer.step()  # Lightning's wrapper, which counts this as a step of the run
-            for name, value in self._train_critics(critic_optimizers, judged, batch, step).items():
+            for name, value in self._train_critics(critic_optimizers, supervisions, batch, step).items():
                 figures[f"critics/{name}"] = value
             schedules = self.lr_schedulers()
             for schedule in schedules if isinstance(schedules, list) else [schedules]:
@@ -259,7 +259,7 @@ class ColorizationModule(pl.LightningModule):
     def _train_critics(
         self,
         optimizers: Sequence[LightningOptimizer],
-        judged: Sequence[Supervision],
+        supervisions: Sequence[Supervision],
         batch: Batch,
         step: int,
     ) -> dict[str, Tensor]:
@@ -267,7 +267,7 @@ class ColorizationModule(pl.LightningModule):
         figures: dict[str, Tensor] = {}
         for (name, term), optimizer in zip(self.loss.critics.items(), optimizers, strict=True):
             optimizer.zero_grad(set_to_none=True)
-            parts = [part for part in (term.judged(whole) for whole in judged) if len(part)]
+            parts = [part for part in (term.select(whole) for whole in supervisions) if len(part)]
             pairs = sum(len(part) for part in parts)
             for part in parts:
                 loss, scores = term.critic_loss(part, step)
