@@ -274,7 +274,7 @@ class Joined:
         return dataclasses.replace(case, name=f"{name}/{case.name}")
 
 
-class Sample:
+class EvenlySpaced:
     """Evenly spaced cases of a protocol.
 
     Args:

@@ -22,7 +22,7 @@ ARROWS = {"up": "↑", "down": "↓", "one": "→ 1"}
 _POINTS = 100  # drawn in each distribution
 
 
-class Page(NamedTuple):
+class PageContents(NamedTuple):
     """Contents of the page besides the evaluations.
 
     Attributes:
@@ -77,7 +77,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def write_page(file: Path, evaluations: Mapping[str, Evaluation], parts: Mapping[str, Part], how: Page) -> None:
+def write_page(file: Path, evaluations: Mapping[str, Evaluation], parts: Mapping[str, Part], how: PageContents) -> None:
     """Write the page.
 
     Args:
