@@ -133,7 +133,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
-    """Return what differs between two folders' contents, one line a file."""
+    """Return what differs between two folders' contents, one line per file."""
     wrong = [f"{name}: missing" for name in expected.keys() - actual.keys()]
     wrong += [f"{name}: left over" for name in actual.keys() - expected.keys()]
     return sorted(

@@ -23,7 +23,7 @@ _POINTS = 100  # drawn in each distribution
 
 
 class PageContents(NamedTuple):
-    """Contents of the page besides the evaluations.
+    """Contents of the page in addition to the evaluations.
 
     Attributes:
         title: its heading.
@@ -175,7 +175,7 @@ def choose(evaluation: Evaluation, count: int) -> list[Record]:
 
 
 def ranked(evaluation: Evaluation, measure: str) -> list[str]:
-    """Return the methods with the best value of a measure; none if the measure alone does not decide.
+    """Return the methods with the best value of a measure; none if the measure does not decide by itself.
 
     The truth is not a candidate.
     """

@@ -183,7 +183,11 @@ class ColorizationModule(pl.LightningModule):
         self._step_started = time.perf_counter()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take one step on a batch of pairs, and one step of each critic on the same results."""
+        """Take one step on a batch of pairs, and one step of each critic on the same results.
+
+        Raises:
+            UserError: no loss term applies to the pairs, or too many steps in a row were not finite.
+        """
         optimizers = self.optimizers()
         optimizer, *critic_optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         step = self.global_step

@@ -1,4 +1,4 @@
-"""The report to Weights & Biases besides the metrics: tables of pictures, attention maps, the best checkpoint."""
+"""Reports to Weights & Biases, apart from metrics: tables of pictures, attention maps, the best checkpoint."""
 
 from pathlib import Path
 from typing import Any, cast
