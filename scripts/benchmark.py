@@ -3,7 +3,7 @@
     make bench                                              # all of it: an hour on two cores
     python scripts/benchmark.py --only network --sizes 512  # one part, one size
     python scripts/benchmark.py --rounds 1 --variants plain,eager   # without compiling and exporting
-    python scripts/benchmark.py --against ../before         # the package's variants beside those of another checkout
+    python scripts/benchmark.py --against ../before         # the package's variants next to those of another checkout
 
 Parts: `network` (every variant at 512×512 and channel 32, then the eager ones at other sizes and channels), `profile`
 (the time of one picture by kind of operation), `training` (a step at channel 8, 128×128, batch 12), `files` (from files
@@ -95,7 +95,7 @@ def network(variant: str, channel: int) -> nn.Module:
     if as_written(variant):
         return (published(net) if variant.startswith("published") else net).to(DEVICE)
     if DEVICE.type == "cpu":
-        keep_freed_memory()  # as pdnla.Colorizer and pdnla-train do
+        keep_freed_memory()  # as the commands do
     return net.to(DEVICE)
 
 

@@ -185,7 +185,7 @@ def use(file: Path) -> None:
 def campaign(files: int, seed: int, folder: Path, seconds: int = SECONDS) -> dict[tuple[str, str], list[Result]]:
     """Damage and read the given number of files, of each kind in turn; return the outcomes by kind and damage."""
     whole, chance = whole_files(), random.Random(seed)
-    found: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
+    results_of: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
     for number in range(files):
         kind, damage, suffix, data = damaged(whole, number, chance)
         file = folder / f"damaged.{suffix}"
@@ -195,8 +195,8 @@ def campaign(files: int, seed: int, folder: Path, seconds: int = SECONDS) -> dic
             kept = folder / f"bad_{number}.{suffix}"
             file.rename(kept)
             print(f"{kept.name}: {kind}, {damage.__name__}: {result.outcome}: {result.said[:300]}", flush=True)
-        found[kind.partition(",")[0], damage.__name__].append(result)
-    return found
+        results_of[kind.partition(",")[0], damage.__name__].append(result)
+    return results_of
 
 
 def colour_album(files: int, seed: int, folder: Path) -> tuple[int, str]:
@@ -239,9 +239,9 @@ def main() -> int:
             wrong, printed = colour_album(options.album, options.seed, folder.resolve())
             print(printed)
             return int(wrong > 0)
-        found = campaign(options.files, options.seed, folder.resolve(), options.seconds)
-    print(table(found))
-    return int(any(result.outcome not in GOOD for results in found.values() for result in results))
+        results_of = campaign(options.files, options.seed, folder.resolve(), options.seconds)
+    print(table(results_of))
+    return int(any(result.outcome not in GOOD for results in results_of.values() for result in results))
 
 
 if __name__ == "__main__":

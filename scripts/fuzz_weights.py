@@ -239,7 +239,7 @@ def campaign(
 ) -> dict[tuple[str, str], list[Result]]:
     """Damage and read the given number of files, of each kind in turn; return the outcomes by kind and damage."""
     whole, chance = whole_files(kinds), random.Random(seed)
-    found: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
+    results_of: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
     for number in range(files):
         kind = list(whole)[number % len(whole)]
         damage = chance.choice(damages(kind))
@@ -253,8 +253,8 @@ def campaign(
             kept = folder / f"bad_{number}{file.suffix}"
             file.rename(kept)
             print(f"{kept.name}: {kind}, {damage.__name__}: {result.outcome}: {result.said[:300]}", flush=True)
-        found[kind, damage.__name__].append(result)
-    return found
+        results_of[kind, damage.__name__].append(result)
+    return results_of
 
 
 def main() -> int:
@@ -268,9 +268,9 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        found = campaign(options.files, options.seed, folder.resolve(), options.kinds, options.seconds)
-    print(table(found))
-    return int(any(result.outcome not in GOOD for results in found.values() for result in results))
+        results_of = campaign(options.files, options.seed, folder.resolve(), options.kinds, options.seconds)
+    print(table(results_of))
+    return int(any(result.outcome not in GOOD for results in results_of.values() for result in results))
 
 
 if __name__ == "__main__":

@@ -128,12 +128,12 @@ def outcome(file: Path, use: Callable[[Path], object], seconds: int, memory: int
     return "read\n"
 
 
-def table(found: Mapping[tuple[str, str], Sequence[Result]]) -> str:
+def table(results_of: Mapping[tuple[str, str], Sequence[Result]]) -> str:
     """Return the outcomes by kind and damage, in Markdown."""
-    outcomes = [*GOOD, *sorted({r.outcome for results in found.values() for r in results} - set(GOOD))]
+    outcomes = [*GOOD, *sorted({r.outcome for results in results_of.values() for r in results} - set(GOOD))]
     lines = [f"| kind | damage | files | {' | '.join(outcomes)} | seconds, at most | MB, at most |"]
     lines.append("|" + " --- |" * (len(outcomes) + 5))
-    for (kind, damage), results in sorted(found.items()):
+    for (kind, damage), results in sorted(results_of.items()):
         counts = collections.Counter(result.outcome for result in results)
         numbers = " | ".join(str(counts[name]) for name in outcomes)
         worst = f"{max(r.seconds for r in results):.1f} | {max(r.megabytes for r in results):.0f}"

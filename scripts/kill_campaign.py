@@ -132,12 +132,12 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
-    """Return what differs between two folders' contents, one line a file."""
-    wrong = [f"{name}: missing" for name in expected.keys() - found.keys()]
-    wrong += [f"{name}: left over" for name in found.keys() - expected.keys()]
+def differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
+    """Return what differs between two folders' contents, one line per file."""
+    wrong = [f"{name}: missing" for name in expected.keys() - actual.keys()]
+    wrong += [f"{name}: left over" for name in actual.keys() - expected.keys()]
     return sorted(
-        wrong + [f"{name}: differs" for name in expected.keys() & found.keys() if expected[name] != found[name]]
+        wrong + [f"{name}: differs" for name in expected.keys() & actual.keys() if expected[name] != actual[name]]
     )
 
 
@@ -207,14 +207,14 @@ def fill_disk(folder: Path, options: argparse.Namespace) -> Finding:
         command = colour_command(folder.parent, out)
         status, _ = run_to_the_end(command, log)
         wrong = [f"exit status {status} on the full disk"] * (status != 2) + tracebacks(log)
-        found = {name: digest for name, digest in contents(out).items() if name.endswith(".png")}
-        wrong += [f"{name}: half written" for name, digest in found.items() if expected.get(name) != digest]
+        actual = {name: digest for name, digest in contents(out).items() if name.endswith(".png")}
+        wrong += [f"{name}: half written" for name, digest in actual.items() if expected.get(name) != digest]
         subprocess.run(["mount", "-o", f"remount,size={size * 4}", str(disk)], check=True)
         status, _ = run_to_the_end(command, log)
         wrong += [f"exit status {status} with space"] * (status != 0) + differences(expected, contents(out))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-    return Finding("disk", f"{len(found)} of {options.pictures} pictures fitted", wrong)
+    return Finding("disk", f"{len(actual)} of {options.pictures} pictures fitted", wrong)
 
 
 def remove_folder(folder: Path, options: argparse.Namespace) -> Finding:

@@ -1,17 +1,17 @@
 """Measure how often the chosen reference has the class of the target.
 
     python scripts/retrieval_accuracy.py caltech101/ --workers 2
-    python scripts/retrieval_accuracy.py caltech101/ --limit-per-class 20      # sooner, with fewer to choose from
+    python scripts/retrieval_accuracy.py caltech101/ --limit-per-class 20      # faster, with fewer candidates
 
-FOLDER holds a folder a class. Up to ten pictures of each class, drawn by the seed, are targets, one after the other;
-all other pictures in colour are what references are chosen from. Three ways to choose:
+FOLDER holds one folder for each class. Up to ten pictures of each class, drawn with the seed, are targets; all other
+colour pictures are the candidates for references. There are three ways to choose:
 
 * ``descriptors``: as ``pdnla-colorize --pick-from`` and ``pdnla-pairs`` do;
 * ``luminance histogram``: the largest intersection (Swain and Ballard 1991) of global histograms of L*, 64 bins;
-* ``chance``: any, each as likely; its rate is computed, not drawn.
+* ``chance``: any candidate with the same probability; its rate is computed, not drawn.
 
-``first`` is how often the chosen one is of the target's class, ``first five`` what part of the best five is. None sees
-colours. What was described is kept, as the commands keep it.
+``first`` is how often the best candidate has the target's class, ``first five`` the fraction of the best five that has.
+None of them uses colours. Descriptors are cached, as the commands do.
 """
 
 import argparse

@@ -83,7 +83,7 @@ def main() -> None:
     def judging(term: LossTerm) -> Callable[[], None]:
         def job() -> None:
             with precision():
-                value = term(term.judged(supervision(term)))
+                value = term(term.select(supervision(term)))
             value.backward()
             out.grad = mid.grad = None
 
@@ -92,7 +92,7 @@ def main() -> None:
     def learning(term: CriticTerm) -> Callable[[], None]:
         def job() -> None:
             with precision():
-                value, _ = term.critic_loss(term.judged(supervision(term).detached()), step=1)
+                value, _ = term.critic_loss(term.select(supervision(term).detached()), step=1)
             value.backward()
 
         return job
@@ -103,7 +103,7 @@ def main() -> None:
 
     jobs: dict[str, Callable[[], object]] = {"network, forward and backward": both, "optimiser and average": update}
     both()
-    for name, term in loss.computed.items():
+    for name, term in loss.active_terms.items():
         jobs[f"term {name}"] = judging(term)
         if isinstance(term, CriticTerm):
             jobs[f"critic of {name}"] = learning(term)

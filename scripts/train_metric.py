@@ -1,11 +1,12 @@
-"""Train the metric of semantic correspondence on photographs: similar cells shall have similar colours.
+"""Train the metric of semantic correspondence on photographs: similar cells should have similar colours.
 
 ``python scripts/train_metric.py metric.safetensors --roots PHOTOGRAPHS... --kept CELLS`` writes the weights of a
 ``SemanticWarp`` with that metric. Folders of photographs are classes, as in ImageNet; pairs are a photograph and a
 changed view of it, photographs of one class, and photographs of one person or of two (Caltech-101's ``Faces``). To half
-of the references, cells of another photograph are added, which must not be chosen. What the frozen network gives for
-each photograph is computed once and kept in the folder CELLS, 2 MB each; interrupted, that goes on. One photograph in
-20 is kept to validate with, and the people that :mod:`pdnla.data.held_out` sets apart are left out.
+of the references, cells of another photograph are added, which must not be chosen. The frozen network's
+features of each photograph are computed once and kept in the folder CELLS, 2 MB each; after an interruption, the script
+continues there. One photograph in 20 is for validation, and the people that :mod:`pdnla.data.held_out` names are left
+out.
 
 The loss of a cell is the expected distance of the a*b* that attention chooses, plus that of its mean:
 ``E sqrt(|c - c'|² + 4) / 2 + sqrt(|E c' - c|² + 4) / 2``.
@@ -37,7 +38,7 @@ from pdnla.network.correspondence import CELL, FINE, PENALTY, SIDE, TEMPERATURE,
 from pdnla.weights import save_weights
 
 QUERIES, DISTRACTORS = 160, 400
-"""Cells of a target in a step, and cells of another photograph beside a reference's."""
+"""Cells of a target in a step, and cells of another photograph that are added to a reference's."""
 BATCH = 12
 VALIDATION = 20
 _FLAT = 4.0  # added to squared distances in a*b*

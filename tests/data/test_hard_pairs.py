@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pdnla.data.hard_pairs import MISSING, HardPairs, degraded, joined, moved, recoloured, replaced, toned, view
+from pdnla.data.hard_pairs import MISSING, HardPairs, change_tone, degrade, join, recolour, replace_part, trim, view
 from pdnla.data.held_out import OTHERS, PEOPLE, is_held_out, person
 from pdnla.errors import UserError
 from pdnla.images import color
@@ -32,14 +32,14 @@ def nothing(target: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
 def test_a_third_to_two_thirds_of_a_partial_reference_are_replaced() -> None:
     own, other = torch.zeros(3, 64, 96), torch.ones(3, 48, 48)
     for seed in range(20):
-        part = replaced(own, other, np.random.default_rng(seed)).mean()
+        part = replace_part(own, other, np.random.default_rng(seed)).mean()
         # The last rectangle may go beyond by at most its own area.
         assert MISSING[0] - 0.02 < part < MISSING[1] + 0.36
 
 
 def test_joined_pictures_keep_both_and_about_the_size() -> None:
     for seed in range(8):
-        both = joined(torch.zeros(3, 256, 256), torch.ones(3, 200, 300), np.random.default_rng(seed))
+        both = join(torch.zeros(3, 256, 256), torch.ones(3, 200, 300), np.random.default_rng(seed))
         assert all(side % 16 == 0 for side in both.shape[-2:])
         assert 0.8 < both.shape[-1] * both.shape[-2] / 256**2 < 1.25
         assert 0.25 < both.mean() < 0.75
@@ -48,17 +48,17 @@ def test_joined_pictures_keep_both_and_about_the_size() -> None:
 def test_toned_truths_keep_their_chroma_and_recoloured_pictures_their_lightness() -> None:
     truth = color.lab_to_rgb(torch.tensor([55.0, 12.0, -9.0]).view(3, 1, 1).expand(3, 32, 32))
     for seed in range(10):
-        after = color.rgb_to_lab(toned(truth, np.random.default_rng(seed)))
+        after = color.rgb_to_lab(change_tone(truth, np.random.default_rng(seed)))
         assert (after[1:].mean(dim=(1, 2)) - torch.tensor([12.0, -9.0])).abs().max() < 0.6
     grey = torch.full((3, 32, 32), 0.5)
-    result = color.rgb_to_lab(recoloured(grey, truth, lambda t, r: color.rgb_to_lab((r + 1) / 2)[:, 1:]))
+    result = color.rgb_to_lab(recolour(grey, truth, lambda t, r: color.rgb_to_lab((r + 1) / 2)[:, 1:]))
     torch.testing.assert_close(result[1:].mean(dim=(1, 2)), torch.tensor([12.0, -9.0]), atol=0.2, rtol=0)
     torch.testing.assert_close(result[0], color.rgb_to_lab(grey)[0], atol=0.2, rtol=0)
 
 
 def test_degraded_references_stay_pictures_and_differ_by_seed() -> None:
     reference = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
-    results = [degraded(reference, np.random.default_rng(seed)) for seed in range(12)]
+    results = [degrade(reference, np.random.default_rng(seed)) for seed in range(12)]
     assert all(r.shape == reference.shape and r.min() >= 0 and r.max() <= 1 for r in results)
     changed = [not torch.equal(r, reference) for r in results]
     assert 3 < sum(changed) < 12
@@ -116,7 +116,7 @@ def test_a_close_reference_shows_nearly_the_same_in_the_same_place() -> None:
     ramp = torch.stack(torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing="ij"))
     distances = []
     for seed in range(20):
-        result = moved(ramp, np.random.default_rng(seed))
+        result = trim(ramp, np.random.default_rng(seed))
         assert result.shape == ramp.shape
         distances.append((result - ramp).abs().amax(dim=(1, 2)))
     most = torch.stack(distances).amax(dim=0)

@@ -16,12 +16,12 @@ from pdnla.cli import command
 from pdnla.data.hard_pairs import HardPair
 from pdnla.data.kept_pairs import (
     CountedPairs,
-    Crop,
     EndlessBatches,
+    KeptCrop,
     KeptPairData,
+    add_mistakes,
     keep,
-    mistaken,
-    mixed,
+    mix_chroma,
     pair_file,
     read_crop,
 )
@@ -117,7 +117,7 @@ def test_a_gap_ends_the_count(tmp_path: Path) -> None:
 def test_mixing_changes_the_chroma_of_its_rows_alone(tmp_path: Path) -> None:
     pictures = color.lab_to_rgb(torch.tensor([60.0, 10.0, 5.0]).view(1, 3, 1, 1).repeat(2, 1, 8, 8))
     turned = torch.stack([torch.eye(2), -torch.eye(2)])
-    result = mixed(pictures, turned)
+    result = mix_chroma(pictures, turned)
     assert torch.equal(result[0], pictures[0])
     lab = color.rgb_to_lab(result[1]).mean(dim=(1, 2))
     torch.testing.assert_close(lab, torch.tensor([60.0, -10.0, -5.0]), atol=0.1, rtol=0)
@@ -126,13 +126,13 @@ def test_mixing_changes_the_chroma_of_its_rows_alone(tmp_path: Path) -> None:
 def test_mistakes_are_made_in_a_part_and_lower_its_confidence() -> None:
     places = torch.arange(64.0).expand(1, 2, 64, 64).repeat(6, 1, 1, 1)
     sure = torch.ones(6, 1, 64, 64)
-    chroma, confidence = mistaken(places, sure, range(6), 1.0)
+    chroma, confidence = add_mistakes(places, sure, range(6), 1.0)
     changed = ((chroma - places).abs() > 1).any(dim=1).flatten(1).float().mean(dim=1)
     assert changed.gt(0).all()
     assert changed.lt(0.6).all()
     assert confidence.min() < 0.9
     assert (confidence[((chroma - places).abs() < 1e-6).all(dim=1, keepdim=True)] > 0.95).all()
-    same, sure_still = mistaken(places, sure, range(6), 0.0)
+    same, sure_still = add_mistakes(places, sure, range(6), 0.0)
     assert torch.equal(same, places)
     assert torch.equal(sure_still, sure)
 
@@ -144,7 +144,7 @@ def test_a_training_batch_keeps_truth_and_guide_together(tmp_path: Path) -> None
         kept(pair_file(tmp_path, index), kind=kind, seed=index)
     data = kept_data(tmp_path, 4, recolour=1.0)
     crops = [read_crop(pair_file(tmp_path, index), 64, None, seed=index) for index in range(4)]
-    batch = data.on_after_batch_transfer(Crop(*default_collate(crops)), 0)
+    batch = data.on_after_batch_transfer(KeptCrop(*default_collate(crops)), 0)
     assert batch.guide is not None
     lab = color.rgb_to_lab((batch.pairs.truth + 1) / 2)
     inside = ((batch.pairs.truth > -0.98) & (batch.pairs.truth < 0.98)).all(dim=1, keepdim=True)
@@ -180,7 +180,7 @@ def test_the_command_keeps_pairs_matched_with_a_metric_and_goes_on(
     monkeypatch.setattr(keep_pairs, "SIDES", {64: 1.0, 288: 0.0})
     monkeypatch.setattr(keep_pairs, "EVERY", 3)
 
-    def run(folder: str, *more: str) -> Crop:
+    def run(folder: str, *more: str) -> KeptCrop:
         counts = ["--count", "1", "--validation", "1", *more]
         typed = ["keep_pairs.py", str(tmp_path / folder), "--roots", str(photographs), *counts]
         monkeypatch.setattr(sys, "argv", typed)
@@ -202,3 +202,9 @@ def test_the_command_keeps_pairs_matched_with_a_metric_and_goes_on(
         run("wrong", "--part", "2/2")
     assert stopped.value.code == 2
     assert "--weights pdnla_tiny: has no correspondence" in capsys.readouterr().err
+
+
+def test_the_earlier_name_of_a_kind_is_read(tmp_path: Path) -> None:
+    for kind, follows in {"beside": True, "side_by_side": True, "partial": False}.items():
+        kept(tmp_path / kind, kind=kind)
+        assert read_crop(tmp_path / kind, 64, None).follows is follows

@@ -136,7 +136,7 @@ def test_each_process_opens_its_own_files(shards: Path) -> None:
 
 
 def test_few_files_are_open_however_many_shards(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pdnla.data.shards._OPEN", 2)
+    monkeypatch.setattr("pdnla.data.shards.MOST_OPEN", 2)
     opened, expected = Shards(shards), list(Shards(shards))
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     assert [opened.read(i) for i in range(COUNT)] == [sample.open().read() for sample in expected]

@@ -176,14 +176,18 @@ def test_frechet_distance_is_that_of_normal_distributions() -> None:
 
 
 def test_frechet_distance_is_torchmetrics() -> None:
-    from torchmetrics.image.fid import _compute_fid
+    from torchmetrics.image.fid import FrechetInceptionDistance
 
     chance = torch.Generator().manual_seed(1)
     x, y = (
         torch.randn(60, 20, generator=chance).double() @ torch.rand(20, 20, generator=chance).double() for _ in "xy"
     )
-    theirs = _compute_fid(x.mean(0), x.T.cov(), y.mean(0), y.T.cov())
-    assert frechet_distance(moments(x), moments(y)) == pytest.approx(float(theirs), rel=1e-6)
+    features = torch.nn.Identity()
+    features.num_features = 20  # type: ignore[assignment]
+    theirs = FrechetInceptionDistance(features)
+    theirs.update(x, real=True)
+    theirs.update(y, real=False)
+    assert frechet_distance(moments(x), moments(y)) == pytest.approx(float(theirs.compute()), rel=1e-6)
 
 
 def test_a_result_that_is_the_truth_is_best_by_every_measure(scorer: Scorer) -> None:

@@ -10,7 +10,17 @@ from PIL import Image
 from skimage import data
 
 from pdnla import UserError
-from pdnla.evaluation.protocols import Clips, GivenPairs, Joined, PartialPairs, Sample, WarpedPairs, cut, spread, warped
+from pdnla.evaluation.protocols import (
+    Clips,
+    EvenlySpaced,
+    GivenPairs,
+    Joined,
+    PartialPairs,
+    WarpedPairs,
+    cut,
+    spread,
+    warped,
+)
 
 
 def save(path: Path, colour: tuple[int, int, int] | int, size: tuple[int, int] = (24, 20)) -> Path:
@@ -248,5 +258,5 @@ def test_joined_protocols_follow_each_other_and_samples_are_spread(place: Path) 
     pairs = GivenPairs(place / "target", place / "reference")
     joined = Joined({"one": pairs, "other": pairs})
     assert [joined[i].name for i in range(len(joined))] == ["one/a.png", "one/b.png", "other/a.png", "other/b.png"]
-    sample = Sample(joined, 2)
+    sample = EvenlySpaced(joined, 2)
     assert [sample[i].name for i in range(len(sample))] == ["one/a.png", "other/a.png"]

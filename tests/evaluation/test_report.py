@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pdnla.evaluation.report import Page, choose, overview, ranked, write_metrics, write_page
+from pdnla.evaluation.report import PageContents, choose, overview, ranked, write_metrics, write_page
 from pdnla.evaluation.results import Evaluation, Record, kept
 from pdnla.evaluation.suite import Part
 
@@ -53,7 +53,7 @@ class Parsed(HTMLParser):
 @pytest.fixture
 def page(tmp_path: Path) -> str:
     actual = evaluation(6, tmp_path / "kept")
-    how = Page("A <title>", ["6 pictures"], "key: <value>", tmp_path, 100)
+    how = PageContents("A <title>", ["6 pictures"], "key: <value>", tmp_path, 100)
     write_page(tmp_path / "report.html", {"kept": actual}, {"kept": Part(actual.records, "kept")}, how)
     return (tmp_path / "report.html").read_text()
 
@@ -109,7 +109,7 @@ def test_of_many_cases_those_spread_evenly_and_the_worst_are_shown() -> None:
 
 def test_a_page_without_pictures_has_the_table_and_the_plots(tmp_path: Path) -> None:
     actual = evaluation(300)
-    how = Page("none", [], "", tmp_path, 0)
+    how = PageContents("none", [], "", tmp_path, 0)
     write_page(tmp_path / "report.html", {"it": actual}, {"it": Part(actual.records, "it")}, how)
     parsed = Parsed((tmp_path / "report.html").read_text())
     assert parsed.elements.count("svg") == 3
@@ -135,7 +135,7 @@ def test_a_suite_has_one_page_a_table_of_all_parts_and_one_a_part(tmp_path: Path
         ("other", "his", []),
     ]
     assert columns[0].values == {"net": "35.00", "grey": "20.00", "truth": ""}
-    write_page(tmp_path / "report.html", actual, parts, Page("suite", [], "", tmp_path, 100))
+    write_page(tmp_path / "report.html", actual, parts, PageContents("suite", [], "", tmp_path, 100))
     text = (tmp_path / "report.html").read_text()
     parsed = Parsed(text)
     assert parsed.elements.count("table") == 1 + 2

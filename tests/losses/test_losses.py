@@ -31,8 +31,8 @@ def test_charbonnier_is_the_absolute_difference_far_out_and_nothing_where_both_a
 
 def test_pixel_loss_counts_mid_by_its_weight() -> None:
     truth = torch.zeros(1, 3, 4, 4)
-    loss = PixelLoss(mid=0.5, epsilon=1e-6)(batch(truth, truth + 0.2, truth - 0.4))
-    assert loss.item() == pytest.approx(0.2 + 0.5 * 0.4, rel=1e-4)
+    loss = PixelLoss(mid=0.5)(batch(truth, truth + 0.2, truth - 0.4))
+    assert loss.item() == pytest.approx(0.2 + 0.5 * 0.4, abs=2e-3)
 
 
 def test_chroma_distance_of_two_known_colours() -> None:
@@ -62,7 +62,7 @@ def test_terms_fall_towards_the_truth_and_rise_with_a_shift_of_colour_or_a_blur(
     assert blur > near
 
 
-@pytest.mark.parametrize("term", [PixelLoss(epsilon=0.05), ChromaLoss()])
+@pytest.mark.parametrize("term", [PixelLoss(), ChromaLoss()])
 def test_gradients_are_those_of_finite_differences(term: torch.nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
     truth, out = (torch.rand(1, 3, 4, 4, generator=generator).double() * 1.6 - 0.8 for _ in range(2))
@@ -110,7 +110,7 @@ def test_a_term_brings_its_own_weight_and_one_of_the_same_name_replaces_it() -> 
     truth = torch.zeros(1, 3, 4, 4)
     assert HybridLoss(terms)(batch(truth, truth))[0].item() == pytest.approx(3 * 2 + 0.5 * 5)
     assert HybridLoss(terms, {"two": 2.0})(batch(truth, truth))[0].item() == pytest.approx(3 * 2 + 2 * 5)
-    assert set(HybridLoss(terms, {"one": 0.0}).computed) == {"two"}
+    assert set(HybridLoss(terms, {"one": 0.0}).active_terms) == {"two"}
 
 
 def test_a_weight_without_a_term_is_named() -> None:

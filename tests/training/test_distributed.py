@@ -10,7 +10,7 @@ import torch
 from processes import start
 from torch import nn
 
-from pdnla.training.distributed import trainer_strategy, trains_alone
+from pdnla.training.distributed import single_process, trainer_strategy
 from pdnla.training.gradients import AveragedGradients, average_gradients
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -105,6 +105,6 @@ def test_a_parameter_that_takes_no_part_in_the_loss_is_named() -> None:
 def test_devices_that_work_together_average_their_gradients(options: dict[str, Any], averages: bool) -> None:
     given = {"strategy": "auto", "devices": 1, "num_nodes": 1, "accelerator": "cpu", **options}
     assert isinstance(trainer_strategy(given), AveragedGradients) is averages
-    assert trains_alone(given) is not averages
+    assert single_process(given) is not averages
     assert trainer_strategy({**given, "strategy": "fsdp"}) == "fsdp"
-    assert not trains_alone({**given, "strategy": "fsdp"})
+    assert not single_process({**given, "strategy": "fsdp"})

@@ -23,7 +23,7 @@ from pdnla.memory import keep_freed_memory
 from pdnla.options import check_options
 from pdnla.processes import is_first, process_count
 from pdnla.training import sweeps
-from pdnla.training.distributed import trains_alone
+from pdnla.training.distributed import single_process
 from pdnla.training.options import OPTIONS
 from pdnla.training.sweeps import Result
 
@@ -52,7 +52,7 @@ def train(config: DictConfig) -> float | None:
         follow_moves(config)
         check_options(config, OPTIONS)
         sweeping = hydra_config.mode == RunMode.MULTIRUN
-        if sweeping and process_count() == 1 and not trains_alone(config.trainer):
+        if sweeping and process_count() == 1 and not single_process(config.trainer):
             if config.trainer.num_nodes > 1:
                 raise UserError(
                     f"trainer.num_nodes={config.trainer.num_nodes}: each run of a sweep uses one machine; use"

@@ -1,9 +1,9 @@
-"""Pairs with a known truth in which correspondence goes wrong as it does between photographs.
+"""Pairs with a known truth, in which correspondence makes the mistakes that it makes between photographs.
 
-A warped copy of a photograph is matched nearly always rightly, and a network that sees nothing else learns that carried
-colours are right. Here parts of the reference are missing, distractors are next to it, or it is another photograph of
-the same kind of thing, recoloured so that the truth is known; and it may be exposed differently, noisy, compressed or
-faded. A tenth of the references are nearly the target itself: what is matched rightly should stay as it is.
+The matches of a warped copy of a photograph are nearly always right, and a network that sees nothing else learns that
+transferred colours are right. Here parts of the reference are missing, distractors are next to it, or it is another
+photograph of the same kind of thing, recoloured so that the truth is known; and it may be exposed differently, noisy,
+compressed or faded. A tenth of the references are nearly the target itself: correct matches should not be changed.
 """
 
 import io
@@ -27,18 +27,18 @@ from pdnla.images.greys import open_colour
 KINDS: Mapping[str, float] = {
     "close": 0.10,  # nearly the same picture, as the frames of a film are
     "warped": 0.18,  # a warped copy, cut and mirrored
-    "partial": 0.22,  # of which a third to two thirds are replaced by another photograph
-    "beside": 0.10,  # side by side with another photograph
+    "partial": 0.22,  # a warped copy, a third to two thirds of it replaced by another photograph
+    "side_by_side": 0.10,  # side by side with another photograph
     "class": 0.18,  # another photograph of the class, recoloured by the truth
     "person": 0.08,  # another photograph of the same person, in its own colours
     "likeness": 0.07,  # another photograph of the class, in its own colours
     "unrelated": 0.07,  # any other photograph
 }
 """The share of each kind of reference."""
-FOLLOWED = ("close", "warped", "beside", "class")
-"""Kinds whose reference tells all of the truth's colours, so that both may be recoloured alike."""
+FOLLOWED = ("close", "warped", "side_by_side", "class")
+"""Kinds whose reference has all of the truth's colours, so that both may be recoloured in the same way."""
 SIDE = 256
-"""Pictures are brought to about this many pixels squared, their sides multiples of 16."""
+"""Pictures are resized to about this many pixels squared; their sides are multiples of 16."""
 MISSING = (1 / 3, 2 / 3)
 """The part of a partial reference that is replaced."""
 _CLASS = 150.0  # photographs that a class counts as, at most
@@ -47,7 +47,7 @@ _ATTEMPTS = 64
 _STRIDE = 16
 
 Carry = Callable[[Tensor, Tensor], Tensor]
-"""Carries a reference's colours to a grey target, sRGB in [-1, 1], ``(1, 3, H, W)``: a* and b*, ``(1, 2, H, W)``."""
+"""Transfers a reference's colours to a grey target, sRGB in [-1, 1], ``(1, 3, H, W)``: a* and b*, ``(1, 2, H, W)``."""
 
 
 class HardPair(NamedTuple):
@@ -59,12 +59,12 @@ class HardPair(NamedTuple):
 
 
 class HardPairs:
-    """Makes pairs of photographs; pair ``i`` follows from the photographs, the seed and ``i`` alone.
+    """Makes pairs of photographs; pair ``i`` depends only on the photographs, the seed and ``i``.
 
     Args:
         photographs: to train on. Those of one folder are of one class, unless it holds no other.
         carry: recolours references of the kind ``class``.
-        seed: what all pairs follow from.
+        seed: seed of all randomness.
         kinds: the share of each kind; where a photograph has no partner for its kind, it is ``partial``.
 
     Raises:
@@ -108,9 +108,9 @@ class HardPairs:
             other, kind = self._partner(own, kind, rng)
             if other is None:
                 continue
-            truth = toned(view(picture, rng, 0.5), rng)
+            truth = change_tone(view(picture, rng, 0.5), rng)
             reference = self._reference(kind, picture, truth, other, rng)
-            return HardPair(truth, degraded(reference, rng), kind)
+            return HardPair(truth, degrade(reference, rng), kind)
         raise UserError(f"{_ATTEMPTS} photographs in a row were grey or could not be read; choose others")
 
     def _open(self, index: int) -> Image.Image | None:
@@ -141,14 +141,14 @@ class HardPairs:
         if kind in ("person", "likeness", "unrelated"):
             return view(other, rng, 0.6)
         if kind == "class":
-            return recoloured(view(other, rng, 0.6), truth, self.carry)
+            return recolour(view(other, rng, 0.6), truth, self.carry)
         if kind == "close":
-            return moved(truth, rng)
-        own = bent(view(picture, rng, 0.6), rng)
+            return trim(truth, rng)
+        own = warp_and_mirror(view(picture, rng, 0.6), rng)
         if kind == "warped":
             return own
         stranger = view(other, rng, 0.5)
-        return replaced(own, stranger, rng) if kind == "partial" else joined(own, stranger, rng)
+        return replace_part(own, stranger, rng) if kind == "partial" else join(own, stranger, rng)
 
 
 def to_float(rgb: Image.Image) -> Tensor:
@@ -165,18 +165,18 @@ def view(rgb: Image.Image, rng: np.random.Generator, least: float) -> Tensor:
     part = 1.0 if rng.random() < 1 / 3 else rng.uniform(least, 1.0)
     width, height = (part * extent for extent in rgb.size)
     left, top = rng.uniform(0, rgb.width - width), rng.uniform(0, rgb.height - height)
-    size = _working(width, height)
+    size = _working_size(width, height)
     cut = rgb.resize(size, Image.Resampling.BICUBIC, box=(left, top, left + width, top + height), reducing_gap=3.0)
     return to_float(cut)
 
 
-def _working(width: float, height: float) -> tuple[int, int]:
+def _working_size(width: float, height: float) -> tuple[int, int]:
     factor = SIDE / math.sqrt(width * height)
     return tuple(max(1, round(side * factor / _STRIDE)) * _STRIDE for side in (width, height))  # type: ignore[return-value]
 
 
-def toned(truth: Tensor, rng: np.random.Generator) -> Tensor:
-    """Give every third truth the tones of another print: L* to a power from 0.7 to 1.4, with grain, chroma kept."""
+def change_tone(truth: Tensor, rng: np.random.Generator) -> Tensor:
+    """Change the tones of every third truth: L* to a power from 0.7 to 1.4, and grain; keep the chroma."""
     if rng.random() > 1 / 3:
         return truth
     lab = color.rgb_to_lab(truth)
@@ -186,8 +186,8 @@ def toned(truth: Tensor, rng: np.random.Generator) -> Tensor:
     return color.lab_to_rgb(torch.cat([lightness.clamp(0, 100), lab[1:]]))
 
 
-def moved(picture: Tensor, rng: np.random.Generator) -> Tensor:
-    """Cut away up to a tenth of both sides of a picture, and bring it back to its size."""
+def trim(picture: Tensor, rng: np.random.Generator) -> Tensor:
+    """Cut off up to a tenth of both sides of a picture, and resize the rest to the picture's size."""
     height, width = picture.shape[-2:]
     h, w = (round(side * (1 - float(rng.uniform(0, 0.1)))) for side in (height, width))
     top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
@@ -195,15 +195,15 @@ def moved(picture: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.nn.functional.interpolate(part, (height, width), mode="bilinear", align_corners=False)[0]
 
 
-def bent(picture: Tensor, rng: np.random.Generator) -> Tensor:
+def warp_and_mirror(picture: Tensor, rng: np.random.Generator) -> Tensor:
     """Warp a picture by a thin-plate spline and mirror every other one."""
     offsets = torch.from_numpy(rng.uniform(-0.5, 0.5, (1, INNER_POINTS, 2)).astype(np.float32)) * float(rng.random())
     result = warp(picture[None], offsets)[0]
     return result.flip(-1) if rng.random() < 0.5 else result
 
 
-def replaced(own: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
-    """Replace a third to two thirds of a picture by another: what is on one side of a line, or in rectangles."""
+def replace_part(own: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
+    """Replace a third to two thirds of a picture by another picture: one side of a line, or rectangles."""
     height, width = own.shape[-2:]
     stranger = torch.nn.functional.interpolate(other[None], (height, width), mode="bilinear", antialias=True)[0]
     part = float(rng.uniform(*MISSING))
@@ -221,21 +221,21 @@ def replaced(own: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.where(mask, stranger, own)
 
 
-def joined(own: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
+def join(own: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
     """Put two pictures side by side or one below the other, either first, in about :data:`SIDE` squared."""
     axis = int(rng.integers(-2, 0))
     size = list(own.shape[-2:])
     size[axis] = round(size[axis] * float(rng.uniform(0.5, 1.5)))
     stranger = torch.nn.functional.interpolate(other[None], size, mode="bilinear", antialias=True)[0]
     both = torch.cat([own, stranger] if rng.random() < 0.5 else [stranger, own], dim=axis)
-    width, height = _working(both.shape[-1], both.shape[-2])
+    width, height = _working_size(both.shape[-1], both.shape[-2])
     return torch.nn.functional.interpolate(both[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
-def recoloured(picture: Tensor, truth: Tensor, carry: Carry) -> Tensor:
-    """Give a picture the colours of a truth where both show the same, as strong on the whole as the truth's.
+def recolour(picture: Tensor, truth: Tensor, carry: Carry) -> Tensor:
+    """Give a picture the colours of the corresponding parts of a truth, as strong on average as the truth's.
 
-    So correspondence from it to the truth's luminance has its real difficulties, and yet the truth is known.
+    Correspondence between two photographs then has its real difficulties, and the truth is known.
     """
     lab = color.rgb_to_lab(picture)
     chroma = carry((color.grey(picture) * 2 - 1)[None], (truth * 2 - 1)[None])[0]
@@ -243,8 +243,8 @@ def recoloured(picture: Tensor, truth: Tensor, carry: Carry) -> Tensor:
     return color.lab_to_rgb(torch.cat([lab[:1], chroma * strength.clamp(0.8, 1.6)]))
 
 
-def degraded(reference: Tensor, rng: np.random.Generator) -> Tensor:
-    """Expose a reference differently, fade or tint it, add grain, compress it: each now and then."""
+def degrade(reference: Tensor, rng: np.random.Generator) -> Tensor:
+    """Change a reference's exposure, fade and tint it, add grain, compress it: each with a probability."""
     if rng.random() < 0.4:
         reference = (reference ** (2.0 ** float(rng.uniform(-0.7, 0.7))) * float(rng.uniform(0.8, 1.15))).clamp(0, 1)
     if rng.random() < 0.12:

@@ -50,7 +50,7 @@ _FOLDERS = ("Faces", "Faces_easy")
 
 
 def person(path: Path) -> range | None:
-    """Return the numbers of all photographs of who is in one of Caltech-101, by its folder and number, if known."""
+    """Return the numbers of all photographs of the person in a photograph of Caltech-101; None if not known."""
     number = path.stem.rpartition("_")[2]
     if path.absolute().parent.name not in _FOLDERS or not number.isdecimal():
         return None

@@ -1,6 +1,6 @@
-"""Pairs whose correspondence was computed once and is kept in files, so that a training step costs the network alone.
+"""Pairs whose correspondence was computed once and is kept in files, so that a training step computes only the network.
 
-A file a pair, written whole: a folder of them can grow while a training reads it.
+Each pair has a file, which is written atomically, so that pairs can be added to a folder while a training reads it.
 """
 
 import json
@@ -37,18 +37,18 @@ _LEVELS = 127 / 6  # of the backbone's features, in a byte
 _ENDLESS = 1 << 40  # batches
 
 
-class Crop(NamedTuple):
+class KeptCrop(NamedTuple):
     """A square of a kept pair, for a batch.
 
     Attributes:
         truth: sRGB in [0, 1], ``(3, S, S)``.
         reference: sRGB in [0, 1], ``(3, REFERENCE, REFERENCE)``.
-        chroma: the carried-over a* and b*, ``(2, S, S)``.
+        chroma: the transferred a* and b*, ``(2, S, S)``.
         confidence: in [0, 1], ``(1, S, S)``.
         opinion: a*, b*, cosine and agreement, ``(4, S, S)``.
-        seen: the backbone's maps at strides 4, 8 and 16.
-        follows: all of the truth's colours are the reference's.
-        seed: what is random about it follows from this.
+        seen: the backbone's feature maps of the target at strides 4, 8 and 16.
+        follows: the reference has all of the truth's colours.
+        seed: seed of all randomness.
     """
 
     truth: Tensor
@@ -67,7 +67,7 @@ def pair_file(folder: Path, index: int) -> Path:
 
 
 def keep(path: Path, pair: HardPair, carried: Carried, opinion: Opinion, seen: Sequence[Tensor], side: int) -> None:
-    """Write a pair and what was computed of it, whole or not at all; all tensors of a batch of one.
+    """Write a pair and what was computed from it, atomically; all tensors are those of a batch of one.
 
     Args:
         path: the file.
@@ -75,7 +75,7 @@ def keep(path: Path, pair: HardPair, carried: Carried, opinion: Opinion, seen: S
         carried: chroma and confidence at the truth's size.
         opinion: the second opinion, at its own size.
         seen: the backbone's maps of the target, of unit mean square at each place.
-        side: at which both were matched.
+        side: both were matched at about ``side``² pixels.
     """
     reference = F.interpolate(pair.reference[None], (REFERENCE, REFERENCE), mode="bilinear", antialias=True)[0]
     state = {
@@ -96,13 +96,13 @@ def _bytes(x: Tensor) -> Tensor:
     return (x * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def read_crop(path: Path, size: int, rng: np.random.Generator | None, seed: int = 0) -> Crop:
-    """Read a square of ``size`` pixels of a kept pair: from anywhere and mirrored every other time, or the centre one.
+def read_crop(path: Path, size: int, rng: np.random.Generator | None, seed: int = 0) -> KeptCrop:
+    """Read a square of ``size`` pixels of a kept pair: a random one, mirrored half of the time, or the centred one.
 
     Args:
         path: the file.
         size: side in pixels; a narrower picture is extended by its reflection.
-        rng: chooses; None for the centre, as it is.
+        rng: the random generator; None for the centred square, not mirrored.
         seed: the crop's.
 
     Raises:
@@ -139,9 +139,9 @@ def read_crop(path: Path, size: int, rng: np.random.Generator | None, seed: int 
             parts = [part.flip(-1) for part in parts]
         if rng.random() < 0.5:
             reference = reference.flip(-1)
-    truth, chroma, confidence, told, *levels = parts
-    follows = about["kind"] in FOLLOWED
-    return Crop(truth, reference.float() / 255, chroma, confidence, told, tuple(levels), follows, seed)
+    truth, chroma, confidence, opinion, *levels = parts
+    follows = about["kind"] in (*FOLLOWED, "beside")  # an earlier name of side_by_side
+    return KeptCrop(truth, reference.float() / 255, chroma, confidence, opinion, tuple(levels), follows, seed)
 
 
 def _extended(x: Tensor, size: int) -> Tensor:
@@ -151,13 +151,13 @@ def _extended(x: Tensor, size: int) -> Tensor:
     return F.pad(x[None], (0, missing[1], 0, missing[0]), mode="reflect")[0]
 
 
-class KeptPairs(Dataset[Crop]):
+class KeptPairs(Dataset[KeptCrop]):
     """Crops of the kept pairs of a folder; item ``Draw(number, seed)``, or a number for the centre crop."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
 
-    def __getitem__(self, draw: Draw | int) -> Crop:
+    def __getitem__(self, draw: Draw | int) -> KeptCrop:
         """Return a crop."""
         if isinstance(draw, Draw):
             path = pair_file(self.folder, draw.photograph)
@@ -166,13 +166,13 @@ class KeptPairs(Dataset[Crop]):
 
 
 class CountedPairs:
-    """How many pairs of a growing folder each batch is drawn from; the same again when a training is resumed.
+    """The number of pairs that each batch is drawn from, in a folder that may grow.
 
-    Pairs count that are there from number 0 on without a gap.
+    A resumed training draws its batches from the same numbers. Only pairs before the first missing number count.
 
     Args:
         folder: the pairs.
-        every: batches after which they are counted again.
+        every: number of batches after which they are counted again.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -180,7 +180,7 @@ class CountedPairs:
         self.counts: dict[int, int] = {}
 
     def at(self, batch: int) -> int:
-        """Return the number of pairs for a batch, counting them if that was not done before."""
+        """Return the number of pairs for a batch, counting them if that has not been done."""
         start = batch // self.every * self.every
         if start not in self.counts:
             known = max((n for b, n in self.counts.items() if b < start), default=0)
@@ -190,17 +190,17 @@ class CountedPairs:
         return self.counts[start]
 
     def until(self, batch: int) -> dict[int, int]:
-        """Return the counts that batches before this one were drawn by."""
+        """Return the counts for the batches before this one."""
         return {start: count for start, count in self.counts.items() if start < batch}
 
 
 class EndlessBatches(Sampler[list[Draw]]):
-    """Batches of different pairs, each following from the seed and its number alone.
+    """Batches of different pairs; each depends only on the seed and its number.
 
     Args:
-        counted: how many pairs there are.
-        batch_size: pairs in a batch.
-        seed: where all randomness comes from.
+        counted: the number of pairs.
+        batch_size: number of pairs in a batch.
+        seed: seed of all randomness.
         first: number of the first batch.
     """
 
@@ -224,18 +224,18 @@ class KeptPairData(pl.LightningDataModule):
     """Batches of kept pairs (``scripts/keep_pairs.py`` makes them), on one device.
 
     Args:
-        root: folder of the pairs to train on, numbered from 0; it may grow. Those to validate with are in its folder
-            ``validation``.
-        batch_size: pairs in a batch.
+        root: folder of the pairs to train on, numbered from 0; pairs may be added during
+            training. Those for validation are in its folder ``validation``.
+        batch_size: number of pairs in a batch.
         size: side of the square crops in pixels, a multiple of 16.
-        seed: where all randomness comes from.
-        workers: processes that read.
-        validation_count: pairs that validate, at most.
-        recount: batches after which the folder is looked at again.
-        recolour: probability that a pair whose reference tells all has its chroma mixed at random.
-        turn: probability that it has its hues turned by any angle instead.
-        mistakes: probability that a part of what is carried over is replaced by what belongs elsewhere.
-        backbone: what the pairs were matched by.
+        seed: seed of all randomness.
+        workers: number of reading processes.
+        validation_count: largest number of validation pairs.
+        recount: number of batches after which the pairs are counted again.
+        recolour: probability that a pair whose reference has all of the truth's colours has its chroma mixed at random.
+        turn: probability that its hues are rotated by any angle instead.
+        mistakes: probability that a part of the transferred chroma is replaced by chroma from another place.
+        backbone: the network by which the pairs were matched.
     """
 
     def __init__(
@@ -264,10 +264,10 @@ class KeptPairData(pl.LightningDataModule):
         self.batches_had = 0
 
     def setup(self, stage: str | None = None) -> None:
-        """Look whether there are pairs.
+        """Check that there are pairs.
 
         Raises:
-            UserError: there are too few for a batch, or none to validate with.
+            UserError: there are too few for a batch, or none for validation.
         """
         if self.counted.at(self.batches_had) < self.batch_size:
             raise UserError(
@@ -277,13 +277,13 @@ class KeptPairData(pl.LightningDataModule):
         if not pair_file(self.root / "validation", 0).exists():
             raise UserError(f"data.root={self.root}: holds no pairs in its folder validation; make them first")
 
-    def train_dataloader(self) -> DataLoader[Crop]:
+    def train_dataloader(self) -> DataLoader[KeptCrop]:
         """Return the endless loader of training crops."""
         batches = EndlessBatches(self.counted, self.batch_size, self.seed, self.batches_had)
         return self._loader(KeptPairs(self.root, self.size), batch_sampler=batches)
 
-    def val_dataloader(self) -> DataLoader[Crop]:
-        """Return the loader of the centre squares of the pairs that validate."""
+    def val_dataloader(self) -> DataLoader[KeptCrop]:
+        """Return the loader of the centred squares of the validation pairs."""
         folder = self.root / "validation"
         count = 0
         while count < self.validation_count and pair_file(folder, count).exists():
@@ -291,38 +291,38 @@ class KeptPairData(pl.LightningDataModule):
         return self._loader(KeptPairs(folder, self.size), sampler=range(count), batch_size=self.batch_size)
 
     def validates(self, loader: int) -> bool:
-        """Return whether this device has pictures of its own in a validation loader: the only one has."""
+        """Return True: the only device has all validation pictures."""
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where training is, and what its batches were drawn from."""
+        """Return the number of batches done, and the numbers of pairs that they were drawn from."""
         assert self.trainer is not None
         had = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
         # A batch is drawn ahead of its step.
         return {"batches_had": had, "counts": self.counted.until(had + 1)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint was taken."""
+        """Continue after the last batch of a checkpoint."""
         self.batches_had = state_dict["batches_had"]
         self.counted.counts = dict(state_dict["counts"])
 
-    def on_after_batch_transfer(self, batch: Crop, dataloader_idx: int) -> Batch:
-        """Make a batch of crops, on its device: recoloured and with mistakes in training."""
+    def on_after_batch_transfer(self, batch: KeptCrop, dataloader_idx: int) -> Batch:
+        """Create a batch from crops, on its device; in training, recolour pairs and add mistakes."""
         seeds = torch.as_tensor(batch.seed).tolist()
         truth, reference, chroma, confidence = batch.truth, batch.reference, batch.chroma, batch.confidence
-        opinion, told = batch.opinion[:, :2], batch.opinion[:, 2:]
+        opinion, scores = batch.opinion[:, :2], batch.opinion[:, 2:]
         if self.trainer is None or self.trainer.training:
             follows = torch.as_tensor(batch.follows).tolist()
             mixing = torch.stack([self._mixing(s, f) for s, f in zip(seeds, follows, strict=True)]).to(truth)
-            truth, reference = mixed(truth, mixing), mixed(reference, mixing)
+            truth, reference = mix_chroma(truth, mixing), mix_chroma(reference, mixing)
             chroma, opinion = (torch.einsum("bij,bjhw->bihw", mixing, x) for x in (chroma, opinion))
-            chroma, confidence = mistaken(chroma, confidence, seeds, self.mistakes)
-        hints = torch.cat([chroma / 100, confidence, opinion / 100, told], dim=1)
+            chroma, confidence = add_mistakes(chroma, confidence, seeds, self.mistakes)
+        hints = torch.cat([chroma / 100, confidence, opinion / 100, scores], dim=1)
         pairs = Pairs(color.grey(truth) * 2 - 1, reference * 2 - 1, truth * 2 - 1)
         return Batch(pairs, 0, mix_seeds(*seeds), 0, 0, Guide(chroma, hints, tuple(batch.seen)))
 
     def _mixing(self, seed: int, follows: bool) -> Tensor:
-        """Return what a pair's chroma is multiplied by, ``(2, 2)``."""
+        """Return the matrix that a pair's chroma is multiplied by, ``(2, 2)``."""
         rng = np.random.default_rng([seed, 1])
         chance = rng.random()
         if not follows or chance > self.recolour + self.turn:
@@ -333,12 +333,12 @@ class KeptPairData(pl.LightningDataModule):
             return torch.tensor(turned, dtype=torch.float32) * scale
         return torch.eye(2) + 0.3 * torch.from_numpy(rng.standard_normal((2, 2), dtype=np.float32))
 
-    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Crop]:
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader[KeptCrop]:
         return DataLoader(dataset, num_workers=self.workers, persistent_workers=self.workers > 0, **options)
 
 
-def mixed(rgb: Tensor, mixing: Tensor) -> Tensor:
-    """Multiply the chroma of sRGB pictures in [0, 1], ``(B, 3, H, W)``, by ``(B, 2, 2)``, as far as sRGB goes."""
+def mix_chroma(rgb: Tensor, mixing: Tensor) -> Tensor:
+    """Multiply the chroma of sRGB pictures in [0, 1], ``(B, 3, H, W)``, by ``(B, 2, 2)``, within sRGB."""
     changed = (mixing != torch.eye(2).to(mixing)).flatten(1).any(dim=1)
     if not changed.any():
         return rgb
@@ -349,16 +349,16 @@ def mixed(rgb: Tensor, mixing: Tensor) -> Tensor:
     return result
 
 
-def mistaken(chroma: Tensor, confidence: Tensor, seeds: Sequence[int], probability: float) -> tuple[Tensor, Tensor]:
-    """Replace a part of carried-over chroma by what belongs elsewhere, where it is least believed.
+def add_mistakes(chroma: Tensor, confidence: Tensor, seeds: Sequence[int], probability: float) -> tuple[Tensor, Tensor]:
+    """Replace a part of transferred chroma by chroma from another place, and lower its confidence there.
 
     In a soft ellipse, chroma comes from another place of the same crop or from another of the batch, and confidence
-    falls by up to a half: mistakes that correspondence is half sure of, as it is of its own.
+    falls by up to a half, as correspondence is half sure of its own mistakes.
 
     Args:
         chroma: ``(B, 2, S, S)``.
         confidence: ``(B, 1, S, S)``.
-        seeds: one a pair.
+        seeds: a seed for each pair.
         probability: of a mistake in a pair.
     """
     chroma, confidence = chroma.clone(), confidence.clone()

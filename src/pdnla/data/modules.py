@@ -396,7 +396,11 @@ class ImageNetData(FolderData):
     """ImageNet in ILSVRC's layout: ``train/<wnid>/*.JPEG`` below the root, and ``val/`` if it exists."""
 
     def photographs(self) -> tuple[Sequence[Path], Sequence[Path]]:
-        """Return the photographs of ``train/``, and of ``val/`` or a seeded split."""
+        """Return the photographs of ``train/``, and of ``val/`` or a seeded split.
+
+        Raises:
+            UserError: there is no folder ``train/``, or a folder holds no image.
+        """
         if not (self.root / "train").is_dir():
             raise UserError(
                 f"{self.root}: has no folder train/; data.root must be ILSVRC's folder that holds train/<wnid>/"

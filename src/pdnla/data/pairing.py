@@ -69,24 +69,21 @@ class ClassPartners:
 
 
 class NearestPartners:
-    """One of the nearest photographs by a frozen network's features, drawn at random.
+    """One of the :data:`NEIGHBOURS` nearest photographs by a frozen network's features, drawn at random.
 
     Args:
         paths: the photographs.
         backbone: the network's name.
-        neighbours: number of nearest photographs to draw from.
 
     Raises:
         UserError: the backbone is not available, or no photograph can be read.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], backbone: str = "efficientnet_lite0", neighbours: int = NEIGHBOURS
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], backbone: str = "efficientnet_lite0") -> None:
         index = build_index(paths, backbone)
         if not index.readable.any():
             raise UserError(f"{paths[0].parent}: none of its {len(paths)} pictures can be read; choose another folder")
-        self.nearest = index.nearest(neighbours)[0].numpy()
+        self.nearest = index.nearest(NEIGHBOURS)[0].numpy()
 
     def __call__(self, photograph: int, rng: np.random.Generator) -> int:
         """Return the number of a nearest photograph."""

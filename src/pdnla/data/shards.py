@@ -31,7 +31,8 @@ from pdnla.errors import UserError
 FORMAT = 1
 """Version in ``plan.json``, which changes with the format of the files."""
 
-_OPEN = 256  # shards kept open, well below the usual limit of 1024 files per process
+MOST_OPEN = 256
+"""Shards kept open at a time, well below the usual limit of 1024 files per process."""
 
 
 class Sample(NamedTuple):
@@ -143,7 +144,7 @@ class Shards(Sequence[Sample]):
         shard, size = int(self.shard[number]), int(self.size[number])
         file = self._files.get(shard)
         if file is None:
-            if len(self._files) == _OPEN:
+            if len(self._files) == MOST_OPEN:
                 self._files.pop(next(iter(self._files))).close()
             file = self._files[shard] = io.FileIO(shard_path(self.root, shard))
         picture = _read_at(file, size, int(self.offset[number]))

@@ -245,7 +245,7 @@ MEASURES: dict[str, Measure] = {
             3,
             "reference",
             f"{_PICTURES}:histogram_intersection",
-            "histogram intersection of a*b* with the reference; wrong places raise it too, so it decides nothing alone",
+            "histogram intersection of a*b* with the reference; wrong places raise it too, so it does not decide",
             where=LOGGED,
             decides=False,
         ),

@@ -45,9 +45,9 @@ class Method:
 
 
 class FilmMethod(Method):
-    """Colours the frames of a clip as film, which holds colours still; other pictures not at all.
+    """Colours the frames of a clip as film, with stable colours; it does not colour other pictures.
 
-    Cases of a clip must come in their order, from its first on.
+    The cases of a clip must come in order, beginning with its first.
 
     Args:
         colorizer: the colorizer.
@@ -122,7 +122,7 @@ def load_methods(
         size: working size of weights and of the semantic warp, about ``size``² pixels, or ``native``.
         device: the device of all methods.
         precision: ``float32``, ``bfloat16`` or ``auto`` for the weights; baselines compute in float32.
-        film: add the weights and the semantic warp colouring clips as film, and plain propagation.
+        film: add the weights and the semantic warp for clips as film, and plain propagation.
 
     Raises:
         UserError: weights cannot be read, or there is no such baseline.

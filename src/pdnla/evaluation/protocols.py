@@ -202,31 +202,19 @@ class GivenPairs:
         size: int | None = None,
         count: int | None = None,
     ) -> None:
-        if pairs_file is not None and (targets is not None or references is not None):
-            raise UserError("protocol.pairs_file: names targets and references itself; leave out the folders of them")
         if size is not None and size < 16:
             raise UserError(f"protocol.size={size}: is too small; use at least 16, or null for the pictures' own")
-        results: list[dict[str, Path]]
+        pairs, root = _pairs_of(targets, references, pairs_file)
+        own: list[Path | None] = [None] * len(pairs)
+        results: list[dict[str, Path]] = [{} for _ in pairs]
         if pairs_file is not None:
-            file = Path(pairs_file)
-            pairs, root = read_pairs(file), file.parent
-            results = [{} if path is None else {"published": path} for path in read_column(file, "published")]
-            own = read_column(file, TRUTH)
-        elif targets is not None and references is not None:
-            root = Path(targets)
-            pairs = _matched(root, Path(references))
-            results = [{} for _ in pairs]
-            own = [None] * len(pairs)
-        else:
-            choices = "protocol.targets=... and protocol.references=..., or protocol.pairs_file=..."
-            raise UserError(f"protocol=pairs: there is nothing to colour; give {choices}")
+            own = read_column(Path(pairs_file), TRUTH)
+            _add_results(results, "published", read_column(Path(pairs_file), "published"))
         if truths is not None:
             own = _named_alike(pairs, root, Path(truths), "truths")
         folders = {"published": published} if isinstance(published, str | Path) else published or {}
         for name, folder in folders.items():
-            for given, path in zip(results, _named_alike(pairs, root, Path(folder), "published"), strict=True):
-                if path is not None:
-                    given[name] = path
+            _add_results(results, name, _named_alike(pairs, root, Path(folder), "published"))
         chosen = spread(len(pairs), count)
         self.size = size
         self.pairs = [pairs[i] for i in chosen]
@@ -286,7 +274,7 @@ class Joined:
         return dataclasses.replace(case, name=f"{name}/{case.name}")
 
 
-class Sample:
+class EvenlySpaced:
     """Evenly spaced cases of a protocol.
 
     Args:
@@ -459,6 +447,31 @@ def spread(length: int, count: int | None) -> list[int]:
 def _check_count(count: int | None) -> None:
     if count is not None and count < 1:
         raise UserError(f"protocol.count={count}: must be at least 1, or null for all")
+
+
+def _pairs_of(
+    targets: str | Path | None, references: str | Path | None, pairs_file: str | Path | None
+) -> tuple[list[tuple[Path, Path]], Path]:
+    """Return the pairs of two folders or of a pairs file, and the folder of the targets' names.
+
+    Raises:
+        UserError: both or neither are given, or they do not match.
+    """
+    if pairs_file is not None:
+        if targets is not None or references is not None:
+            raise UserError("protocol.pairs_file: names targets and references itself; leave out the folders of them")
+        return read_pairs(Path(pairs_file)), Path(pairs_file).parent
+    if targets is None or references is None:
+        choices = "protocol.targets=... and protocol.references=..., or protocol.pairs_file=..."
+        raise UserError(f"protocol=pairs: there is nothing to colour; give {choices}")
+    return _matched(Path(targets), Path(references)), Path(targets)
+
+
+def _add_results(results: Sequence[dict[str, Path]], method: str, paths: Sequence[Path | None]) -> None:
+    """Add a method's results to those of each pair, where it has one."""
+    for pair, path in zip(results, paths, strict=True):
+        if path is not None:
+            pair[method] = path
 
 
 def _matched(targets: Path, references: Path) -> list[tuple[Path, Path]]:

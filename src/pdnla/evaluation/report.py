@@ -22,8 +22,8 @@ ARROWS = {"up": "↑", "down": "↓", "one": "→ 1"}
 _POINTS = 100  # drawn in each distribution
 
 
-class Page(NamedTuple):
-    """Contents of the page besides the evaluations.
+class PageContents(NamedTuple):
+    """Contents of the page in addition to the evaluations.
 
     Attributes:
         title: its heading.
@@ -77,7 +77,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def write_page(file: Path, evaluations: Mapping[str, Evaluation], parts: Mapping[str, Part], how: Page) -> None:
+def write_page(file: Path, evaluations: Mapping[str, Evaluation], parts: Mapping[str, Part], how: PageContents) -> None:
     """Write the page.
 
     Args:
@@ -175,7 +175,7 @@ def choose(evaluation: Evaluation, count: int) -> list[Record]:
 
 
 def ranked(evaluation: Evaluation, measure: str) -> list[str]:
-    """Return the methods with the best value of a measure; none if the measure alone does not decide.
+    """Return the methods with the best value of a measure; none if the measure does not decide by itself.
 
     The truth is not a candidate.
     """

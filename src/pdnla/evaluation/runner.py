@@ -24,7 +24,7 @@ from pdnla.evaluation.methods import FLOW, film_name, load_methods
 from pdnla.evaluation.metrics import DISTANCES
 from pdnla.evaluation.protocols import TRUTH, Case, Protocol
 from pdnla.evaluation.results import REFERENCE, TARGET, Evaluation, Record, kept
-from pdnla.evaluation.scoring import Scorer, View
+from pdnla.evaluation.scoring import MeasureInputs, Scorer
 from pdnla.evaluation.suite import Part
 from pdnla.memory import keep_freed_memory
 
@@ -164,7 +164,7 @@ def run(
             f"{len(report.kinds(evaluations))} methods",
             provenance.versions["pdnla"],
         ]
-        page = report.Page(provenance.title, remarks, provenance.text, pictures, shown)
+        page = report.PageContents(provenance.title, remarks, provenance.text, pictures, shown)
         report.write_page(folder / "report.html", evaluations, parts, page)
     finally:
         shutil.rmtree(pictures, ignore_errors=True)
@@ -227,7 +227,7 @@ def _shares_of(
     return _shares(parts, settings, rank, processes, folder, progress)
 
 
-class Frame(NamedTuple):
+class PastFrame(NamedTuple):
     """The target and the results of a frame, for measures of change."""
 
     target: Tensor
@@ -249,6 +249,8 @@ def _shares(
 ) -> dict[str, Share]:
     """Evaluate the share of one process: successive cases of every part."""
     worker = _Worker(settings, rank)
+    if worker.device.type == "cpu":
+        keep_freed_memory()
     shares = {name: Share() for name in parts}
     done = 0
     for name, protocol in parts.items():
@@ -272,8 +274,6 @@ class _Worker:
 
     def __init__(self, settings: Settings, rank: int) -> None:
         self.device = choose_device(settings.device)
-        if self.device.type == "cpu":
-            keep_freed_memory()
         if str(self.device) == "cuda":
             self.device = torch.device("cuda", rank % torch.cuda.device_count())
         self.methods = load_methods(
@@ -281,7 +281,7 @@ class _Worker:
         )
         self.scorer = Scorer(self.device, settings.available)
         self.side = settings.side
-        self.before: deque[Frame] = deque(maxlen=max(DISTANCES))
+        self.before: deque[PastFrame] = deque(maxlen=max(DISTANCES))
 
     @torch.inference_mode()
     def record(self, index: int, case: Case, share: Share, folder: Path) -> None:
@@ -304,7 +304,7 @@ class _Worker:
                 figures[name] |= self.scorer.change(view.picture, target.picture, earlier)
             if name != TRUTH:
                 self._describe(share, name, view)
-        self.before.append(Frame(target.picture, {name: view.picture for name, view in views.items()}))
+        self.before.append(PastFrame(target.picture, {name: view.picture for name, view in views.items()}))
         shown = {TARGET: case.target.rgb(), REFERENCE: case.reference.rgb(), **results, **_first_region(case)}
         if self.side:
             self._keep(folder, index, shown)
@@ -322,11 +322,11 @@ class _Worker:
         results |= case.given
         return results if case.truth is None else {**results, TRUTH: case.truth}
 
-    def _describe(self, share: Share, name: str, view: View) -> None:
+    def _describe(self, share: Share, name: str, view: MeasureInputs) -> None:
         for measure, vector in self.scorer.vectors(view).items():
             share.describe(measure, name, Moments.of(vector))
 
-    def _view(self, image: Image.Image) -> View:
+    def _view(self, image: Image.Image) -> MeasureInputs:
         return self.scorer.view(self._tensor(image))
 
     def _tensor(self, image: Image.Image) -> Tensor:

@@ -12,7 +12,7 @@ from pdnla.backbones import Backbone, load_backbone
 from pdnla.evaluation.measures import MEASURES, Figures, Measure, measured
 
 
-class View(NamedTuple):
+class MeasureInputs(NamedTuple):
     """The inputs of measures for one picture; see :class:`pdnla.evaluation.measures.Measure`.
 
     Attributes:
@@ -43,18 +43,18 @@ class Scorer:
             m for m in measured("evaluation") if (m.weights is None or m.name in available) and m.name not in replaced
         ]
 
-    def view(self, picture: Tensor) -> View:
+    def view(self, picture: Tensor) -> MeasureInputs:
         """Return the inputs of measures for a picture, computed in float32 on the scorer's device."""
         reduced = self._reduced(picture).to(self.device)
         with torch.autocast(self.device.type, enabled=False):
-            return View(picture, reduced, self.backbone(reduced * 2 - 1))
+            return MeasureInputs(picture, reduced, self.backbone(reduced * 2 - 1))
 
     def figures(
         self,
-        result: View,
-        target: View,
-        reference: View,
-        truth: View | None,
+        result: MeasureInputs,
+        target: MeasureInputs,
+        reference: MeasureInputs,
+        truth: MeasureInputs | None,
         regions: Mapping[str, Tensor] | None = None,
         distance: int | None = None,
     ) -> Figures:
@@ -93,7 +93,7 @@ class Scorer:
         results = [other for other, _ in earlier]
         return _finite(figures | {measure.name: float(measure(result, results)) for measure in self._against("frames")})
 
-    def vectors(self, picture: View) -> dict[str, Tensor]:
+    def vectors(self, picture: MeasureInputs) -> dict[str, Tensor]:
         """Return a picture's vectors for the measures of sets."""
         return {measure.name: measure(getattr(picture, measure.takes)) for measure in self._against("set")}
 
@@ -109,7 +109,9 @@ class Scorer:
         return functional.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def _region(measure: Measure, result: View, other: View, regions: Mapping[str, Tensor]) -> tuple[object, object] | None:
+def _region(
+    measure: Measure, result: MeasureInputs, other: MeasureInputs, regions: Mapping[str, Tensor]
+) -> tuple[object, object] | None:
     """Return the inputs of a measure, the pixels of a region in one row; None if the case lacks the region."""
     if measure.region is None:
         return getattr(result, measure.takes), getattr(other, measure.takes)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pdnla.errors import UserError
 from pdnla.evaluation.faces import Faces
-from pdnla.evaluation.protocols import GivenPairs, Joined, PartialPairs, Protocol, Sample, WarpedPairs
+from pdnla.evaluation.protocols import EvenlySpaced, GivenPairs, Joined, PartialPairs, Protocol, WarpedPairs
 
 
 class Part(NamedTuple):
@@ -56,7 +56,7 @@ class Suite:
         self.parts: dict[str, Part] = {}
         if views is not None:
             self.parts["views"] = Part(
-                Sample(_pairs(views, "views", size), counts.get("views")),
+                EvenlySpaced(_pairs(views, "views", size), counts.get("views")),
                 "Other views",
                 "The reference is another photograph of the same place; the target's own colours are known.",
                 ("ciede2000", "chroma_error_over_grey", "opposite_hue"),
@@ -84,7 +84,7 @@ class Suite:
             )
         if published is not None:
             self.parts["published"] = Part(
-                Sample(_pairs(published, "published", size), counts.get("published")),
+                EvenlySpaced(_pairs(published, "published", size), counts.get("published")),
                 "Published pairs",
                 "Pairs that others have published, with their results. The truth is not known: compare the pictures.",
                 ("his", "colourfulness_ratio"),

@@ -16,7 +16,7 @@ def chroma_distance(result: Tensor, truth: Tensor) -> Tensor:
 class ChromaLoss(LossTerm):
     """Chroma distance of ``out``, and ``mid`` times that of ``mid``, from the truth.
 
-    A user's result keeps only the network's chroma, so chroma has its own term besides the pixels.
+    A user's result keeps only the network's chroma, so chroma has its own term in addition to the pixels.
 
     Args:
         mid: weight of ``mid`` relative to ``out``.

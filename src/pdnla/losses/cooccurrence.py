@@ -73,7 +73,7 @@ class CooccurrenceLoss(CriticTerm):
         super().__init__(critic, penalty, penalty_every, weight)
         self.patches, self.reference_patches, self.size = patches, reference_patches, size
 
-    def sees(self, size: int) -> int:
+    def input_size(self, size: int) -> int:
         """Return the side of a patch."""
         return self.size
 

@@ -37,7 +37,7 @@ class HybridLoss(nn.Module):
         self.terms = nn.ModuleDict({name: terms[name] for name, weight in self.weights.items() if weight})
 
     @property
-    def computed(self) -> dict[str, LossTerm]:
+    def active_terms(self) -> dict[str, LossTerm]:
         """The terms whose weight is not 0, by name."""
         return {name: term for name, term in self.terms.items() if isinstance(term, LossTerm)}
 
@@ -47,16 +47,16 @@ class HybridLoss(nn.Module):
         return {name: term for name, term in self.terms.items() if isinstance(term, CriticTerm)}
 
     @property
-    def judges_unpaired(self) -> bool:
+    def applies_to_unpaired(self) -> bool:
         """Whether a term applies to unpaired pairs."""
-        return any(term.rows != "paired" for term in self.computed.values())
+        return any(term.rows != "paired" for term in self.active_terms.values())
 
     def needs(self, what: Need) -> bool:
         """Return whether a term needs ``backbone`` or ``codes``."""
-        return any(what in term.needs for term in self.computed.values())
+        return any(what in term.needs for term in self.active_terms.values())
 
     def forward(self, batch: Supervision, whole: tuple[int, int] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum, and each computed term on its own, without its weight and detached.
+        """Return the weighted sum, and each term by its name, without its weight and detached.
 
         Args:
             batch: the input of the terms.
@@ -66,10 +66,10 @@ class HybridLoss(nn.Module):
         pairs, unpaired = whole or (len(batch), len(batch.unpaired))
         counts = {"all": pairs, "unpaired": unpaired, "paired": pairs - unpaired}
         values = {}
-        for name, term in self.computed.items():
-            judged = term.judged(batch)
-            if len(judged):
-                values[name] = term(judged) * (len(judged) / counts[term.rows])
+        for name, term in self.active_terms.items():
+            selected = term.select(batch)
+            if len(selected):
+                values[name] = term(selected) * (len(selected) / counts[term.rows])
         total = torch.zeros((), device=batch.out.device)
         for name, value in values.items():
             total = total + self.weights[name] * value

@@ -6,14 +6,17 @@ from torch import Tensor
 from pdnla.losses.supervision import Supervision
 from pdnla.losses.term import LossTerm
 
+EPSILON = 1e-3
+"""The difference below which the distance is quadratic."""
 
-def charbonnier(result: Tensor, truth: Tensor, epsilon: float = 1e-3) -> Tensor:
-    """Return ``mean(sqrt((result - truth)^2 + epsilon^2) - epsilon)``, a scalar.
 
-    A smooth L1 (Charbonnier et al. 1994): about ``|d|`` above ``epsilon``, quadratic below it; 0 if both are equal.
+def charbonnier(result: Tensor, truth: Tensor) -> Tensor:
+    """Return ``mean(sqrt((result - truth)^2 + e^2) - e)``, a scalar, with e :data:`EPSILON`.
+
+    A smooth L1 (Charbonnier et al. 1994): about ``|d|`` above e, quadratic below it; 0 if both are equal.
     """
     difference = result - truth
-    return (torch.sqrt(difference.square() + epsilon**2) - epsilon).mean()
+    return (torch.sqrt(difference.square() + EPSILON**2) - EPSILON).mean()
 
 
 class PixelLoss(LossTerm):
@@ -21,17 +24,15 @@ class PixelLoss(LossTerm):
 
     Args:
         mid: weight of ``mid`` relative to ``out``.
-        epsilon: the difference below which the distance is quadratic.
         weight: weight of the term.
     """
 
     rows = "paired"
 
-    def __init__(self, mid: float = 0.5, epsilon: float = 1e-3, *, weight: float = 1.0) -> None:
+    def __init__(self, mid: float = 0.5, *, weight: float = 1.0) -> None:
         super().__init__(weight)
-        self.mid, self.epsilon = mid, epsilon
+        self.mid = mid
 
     def forward(self, batch: Supervision) -> Tensor:
         """Return the distance, a scalar."""
-        out = charbonnier(batch.out, batch.truth, self.epsilon)
-        return out + self.mid * charbonnier(batch.mid, batch.truth, self.epsilon)
+        return charbonnier(batch.out, batch.truth) + self.mid * charbonnier(batch.mid, batch.truth)

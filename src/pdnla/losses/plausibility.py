@@ -1,4 +1,4 @@
-"""Whether a result means the same to a frozen network as the target in its own colours."""
+"""Distance between result and truth in a frozen network's coarse features."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,12 @@ class PlausibilityLoss(LossTerm):
 
     ``sum_l w_l mean_p |x_lp / ‖x_lp‖ - y_lp / ‖y_lp‖|^2 / sum_l w_l``, in [0, 4]. The coarsest features of a network
     that names things change little with a shade and much with a colour that such a thing does not have: He et al.
-    ("Deep Exemplar-based Colorization", SIGGRAPH 2018) train by them where no truth is known, with the target's own
-    photograph in the truth's place.
+    ("Deep Exemplar-based Colorization", SIGGRAPH 2018) use them for pairs whose truth is not known, and compare with
+    the target's own photograph.
 
     Args:
         levels: weights of the backbone's levels, fine to coarse.
-        weight: of the term in the sum of all.
+        weight: weight of the term.
     """
 
     needs = ("backbone",)

@@ -46,7 +46,7 @@ class LossTerm(nn.Module):
         """Return the term for the pairs that it applies to, a scalar."""
         raise NotImplementedError
 
-    def judged(self, batch: Supervision) -> Supervision:
+    def select(self, batch: Supervision) -> Supervision:
         """Return the pairs of a batch that the term applies to."""
         if self.rows == "paired":
             return batch.paired
@@ -79,7 +79,7 @@ class CriticTerm(LossTerm):
         """
         raise NotImplementedError
 
-    def sees(self, size: int) -> int:
+    def input_size(self, size: int) -> int:
         """Return the side of the critic's input for pictures of ``size`` × ``size`` pixels."""
         return size
 

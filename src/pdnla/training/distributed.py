@@ -41,14 +41,14 @@ def trainer_strategy(trainer: Mapping[str, Any]) -> Any:
     strategy = trainer["strategy"]
     if strategy not in ("auto", "ddp"):
         return strategy
-    if trains_alone(trainer):
+    if single_process(trainer):
         return "auto"
     from pdnla.training.gradients import AveragedGradients
 
     return AveragedGradients()
 
 
-def trains_alone(trainer: Mapping[str, Any]) -> bool:
+def single_process(trainer: Mapping[str, Any]) -> bool:
     """Return whether a trainer's configuration asks for one device and no strategy, so that one process trains."""
     devices = str(trainer["devices"])
     if trainer["strategy"] != "auto" or trainer["num_nodes"] > 1:

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -19,7 +19,7 @@ from pdnla.backbones import Backbone, load_backbone
 from pdnla.data.modules import Batch
 from pdnla.data.pseudo_pairs import Pairs
 from pdnla.errors import UserError
-from pdnla.evaluation.measures import logged, measured
+from pdnla.evaluation.measures import MEASURES, OBJECTIVE, logged, measured
 from pdnla.fast import accelerate as accelerated
 from pdnla.images.color import replace_luminance
 from pdnla.losses import HeadCodes, HybridLoss, Supervision
@@ -135,7 +135,7 @@ class ColorizationModule(pl.LightningModule):
         """
         describe(self.network)
         for name, term in self.loss.critics.items():
-            size = term.sees(cast(Any, self.trainer).datamodule.size)
+            size = term.input_size(cast(Any, self.trainer).datamodule.size)
             stride = cast(Any, term.critic).stride
             if size % stride:
                 raise UserError(
@@ -183,23 +183,27 @@ class ColorizationModule(pl.LightningModule):
         self._step_started = time.perf_counter()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take one step on a batch of pairs, and one step of each critic on the same results."""
+        """Take one step on a batch of pairs, and one step of each critic on the same results.
+
+        Raises:
+            UserError: no loss term applies to the pairs, or too many steps in a row were not finite.
+        """
         optimizers = self.optimizers()
         optimizer, *critic_optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         step = self.global_step
         optimizer.zero_grad(set_to_none=True)
-        judged: list[Supervision] = []
+        supervisions: list[Supervision] = []
         terms: dict[str, Tensor] = {}
         for part in in_parts(batch, self.accumulate):
             supervision = self.supervise(part)
             total, values = self.loss(supervision, whole=(len(batch.pairs.target), batch.unpaired))
-            if not total.requires_grad or (len(supervision.unpaired) and not self.loss.judges_unpaired):
+            if not total.requires_grad or (len(supervision.unpaired) and not self.loss.applies_to_unpaired):
                 raise UserError(
                     "loss: no term applies to these pairs; choose loss=hybrid for unpaired ones, or set"
                     " data.unpaired_fraction=0"
                 )
             self.manual_backward(total)
-            judged.append(supervision.detached())
+            supervisions.append(supervision.detached())
             for name, value in {**values, "total": total.detach()}.items():
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value
         figures: dict[str, Tensor | float] = {f"train/loss/{name}": value for name, value in terms.items()}
@@ -207,7 +211,7 @@ class ColorizationModule(pl.LightningModule):
         if self._finite(norm, terms):
             figures["train/lr"] = optimizer.param_groups[0]["lr"]
             optimizer.step()  # Lightning's wrapper, which counts this as a step of the run
-            for name, value in self._train_critics(critic_optimizers, judged, batch, step).items():
+            for name, value in self._train_critics(critic_optimizers, supervisions, batch, step).items():
                 figures[f"critics/{name}"] = value
             schedules = self.lr_schedulers()
             for schedule in schedules if isinstance(schedules, list) else [schedules]:
@@ -259,7 +263,7 @@ class ColorizationModule(pl.LightningModule):
     def _train_critics(
         self,
         optimizers: Sequence[LightningOptimizer],
-        judged: Sequence[Supervision],
+        supervisions: Sequence[Supervision],
         batch: Batch,
         step: int,
     ) -> dict[str, Tensor]:
@@ -267,7 +271,7 @@ class ColorizationModule(pl.LightningModule):
         figures: dict[str, Tensor] = {}
         for (name, term), optimizer in zip(self.loss.critics.items(), optimizers, strict=True):
             optimizer.zero_grad(set_to_none=True)
-            parts = [part for part in (term.judged(whole) for whole in judged) if len(part)]
+            parts = [part for part in (term.select(whole) for whole in supervisions) if len(part)]
             pairs = sum(len(part) for part in parts)
             for part in parts:
                 loss, scores = term.critic_loss(part, step)
@@ -376,12 +380,23 @@ class ColorizationModule(pl.LightningModule):
             else:
                 self.log(logged(measure.name), value)
                 self.log(f"val/grey/{measure.name}", grey)
-        error, grey = means["result_chroma_error"], means["grey_chroma_error"]
-        if self.trainer.is_global_zero and not self.trainer.sanity_checking and math.isfinite(float(error / grey)):
-            self.print(
-                f"step {self.global_step}: chroma error {error:.2f}, {100 * error / grey:.0f}% of the grey result's"
-                f" {grey:.2f}; PSNR {means['result_psnr']:.1f} dB (grey {means['grey_psnr']:.1f})"
-            )
+        if self.trainer.is_global_zero and not self.trainer.sanity_checking:
+            self._print_validation(means)
+
+    def _print_validation(self, means: Mapping[str, Tensor]) -> None:
+        """Print the measures that sweeps compare, the objective first and as a part of the grey result's."""
+        objective, value, grey = MEASURES[OBJECTIVE], means[f"result_{OBJECTIVE}"], means[f"grey_{OBJECTIVE}"]
+        if not math.isfinite(float(value / grey)):
+            return
+        line = f"step {self.global_step}: {objective.label} {value:.{objective.digits}f}, {100 * value / grey:.0f}%"
+        line += f" of the grey result's {grey:.{objective.digits}f}"
+        for measure in self.with_truth:
+            if "sweeps" in measure.where and measure.summary == "mean" and measure is not objective:
+                name, digits = measure.name, measure.digits
+                line += (
+                    f"; {measure.label} {means[f'result_{name}']:.{digits}f} (grey {means[f'grey_{name}']:.{digits}f})"
+                )
+        self.print(line)
 
 
 def peak_memory(device: torch.device) -> float:

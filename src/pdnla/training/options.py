@@ -61,7 +61,6 @@ OPTIONS: dict[str, Rule] = {
     "data.pairs_file": _PATH,
     "data.names": list_of(TEXT),
     "data.validation_pairs": _PATH | NULL,
-    "data.backbone": TEXT,
     "data.seed": integer(0, 2**32 - 1),
     "data.batch_size": integer(1),
     "data.size": multiple_of(16),

@@ -21,7 +21,7 @@ class FirstResults(pl.Callback):
     validations and on all devices except the first.
 
     Args:
-        rows: pairs kept.
+        rows: number of pairs.
     """
 
     def __init__(self, rows: int) -> None:

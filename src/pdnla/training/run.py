@@ -3,7 +3,6 @@
 import logging
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import RichProgressBar, Timer
-from pytorch_lightning.loggers import Logger, WandbLogger
 
 from pdnla.configuration import record
 from pdnla.devices import choose_device, choose_precision
@@ -24,6 +22,7 @@ from pdnla.training.module import ColorizationModule
 from pdnla.training.pruning import BestValidation, PruneBadRuns
 from pdnla.training.resuming import keep_metrics, resume_from, start_from
 from pdnla.training.sweeps import Result
+from pdnla.training.wandb_report import wandb_loggers
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +76,8 @@ def train_network(config: DictConfig, result: Result) -> None:
     try:
         fit(trainer, module, data, checkpoint)
     finally:
-        close(trainer.loggers)
+        for logger in wandb_loggers(trainer):  # otherwise the next run of a sweep would write to it
+            logger.experiment.finish()
         result.step, result.measures = validations.step, validations.best
     if trainer.checkpoint_callback is not None:
         trainer.save_checkpoint(folder / "last.ckpt")
@@ -113,13 +113,6 @@ def fit(trainer: pl.Trainer, module: ColorizationModule, data: pl.LightningDataM
                 " batches; give the machine or container more, such as docker run --shm-size=2g, or set data.workers=0"
             ) from error
         raise
-
-
-def close(loggers: Iterable[Logger]) -> None:
-    """Finish the W&B run; otherwise the next run of a sweep would write to it."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
 
 
 def seconds(duration: str | None) -> float | None:

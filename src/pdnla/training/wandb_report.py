@@ -1,4 +1,4 @@
-"""The report to Weights & Biases besides the metrics: tables of pictures, attention maps, the best checkpoint."""
+"""Reports to Weights & Biases, apart from metrics: tables of pictures, attention maps, the best checkpoint."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -41,7 +41,7 @@ class WandbReport(FirstResults):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the configuration, and for each measure whether higher or lower is better."""
-        for logger in self._loggers(trainer):
+        for logger in wandb_loggers(trainer):
             config = self.folder / "config.yaml"
             if config.is_file():
                 logger.experiment.config.update(
@@ -61,7 +61,7 @@ class WandbReport(FirstResults):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the first rows, if there is a W&B logger."""
-        if self._loggers(trainer):
+        if wandb_loggers(trainer):
             super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -81,7 +81,7 @@ class WandbReport(FirstResults):
         target, reference = (picture.to(pl_module.device, pl_module.dtype) for picture in (target, reference))
         strips = attention_strips(network, target, reference) if isinstance(network, PDNLA) else []
         overlays = [wandb.Image(as_pixels(strip)) for strip in strips]
-        for logger in self._loggers(trainer):
+        for logger in wandb_loggers(trainer):
             table = wandb.Table(columns=[*COLUMNS, OBJECTIVE], data=rows)
             logger.log_metrics({"val/table": table, "val/attention": overlays}, step=trainer.global_step)
 
@@ -100,7 +100,7 @@ class WandbReport(FirstResults):
         import wandb
 
         score = float(best.best_model_score)
-        for logger in self._loggers(trainer):
+        for logger in wandb_loggers(trainer):
             step = Path(best.best_model_path).stem.rpartition("_")[2]
             measures = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
             artifact = wandb.Artifact(
@@ -113,10 +113,11 @@ class WandbReport(FirstResults):
             aliases = ["best", f"{OBJECTIVE}_{score:.2f}", f"step_{int(step) if step.isdigit() else step}"]
             logger.experiment.log_artifact(artifact, aliases=aliases)
 
-    @staticmethod
-    def _loggers(trainer: pl.Trainer) -> list[WandbLogger]:
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-        return loggers if trainer.is_global_zero else []
+
+def wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
+    """Return the run's W&B loggers; none on devices other than the first."""
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+    return loggers if trainer.is_global_zero else []
 
 
 def as_pixels(picture: Tensor) -> Any:
