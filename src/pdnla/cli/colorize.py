@@ -381,14 +381,6 @@ class FilmReport:
         return self._progress
 
 
-def check_weights(weights: str) -> None:
-    """Raise UserError if there is no file of weights, before torch is imported."""
-    if not find_weights(weights).is_file():
-        raise UserError(
-            f"--weights {weights}: there is no such file; check the path, or use one of {', '.join(BUNDLED)}"
-        )
-
-
 def working_side(size: str) -> int | str:
     """Return ``--size`` as a number, or ``native``."""
     if size == "native":

@@ -36,7 +36,9 @@ def evaluate(config: DictConfig) -> "dict[str, Evaluation]":
     """
     import torch
 
+    from pdnla.devices import choose_device
     from pdnla.evaluation import downloads, methods, runner, suite
+    from pdnla.evaluation.protocols import Clips
     from pdnla.film.motion import require_cv2
 
     if process_count() > 1:
@@ -46,25 +48,28 @@ def evaluate(config: DictConfig) -> "dict[str, Evaluation]":
     chosen = HydraConfig.get().runtime.choices["protocol"]
     weights: Any = OmegaConf.to_container(config.weights) if OmegaConf.is_config(config.weights) else config.weights
     methods.check_baselines(config.baselines)
+    choose_device(config.device)
+    named_weights = methods.name_weights(weights)
+    for path in named_weights.values():
+        check_weights(path, "weights")
+    if not named_weights and not config.baselines:
+        raise UserError("there is nothing to evaluate; give weights=FILE, or name some baselines")
     protocol = hydra.utils.instantiate(config.protocol)  # before the measures, whose weights may have to be downloaded
     parts = suite.parts_of(protocol, chosen)
     for option in getattr(protocol, "left_out", []):
         log.warning("protocol.%s is not given; its part of the suite is left out", option)
     settings = runner.Settings(
-        weights=methods.name_weights(weights),
+        weights=named_weights,
         baselines=tuple(config.baselines),
         size=config.size,
         device=config.device,
         precision=config.precision,
         available=downloads.available(config.measures),
         side=config.report.side if config.report.pictures else 0,
-        film=any(hasattr(part.protocol, "starts") for part in parts.values()),
+        film=any(isinstance(part.protocol, Clips) for part in parts.values()),
     )
     if settings.film:
         require_cv2()
-    if not settings.weights and not settings.baselines:
-        raise UserError("there is nothing to evaluate; give weights=FILE, or name some baselines")
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     record(config, folder)
     configuration = OmegaConf.to_container(config, resolve=True)
     assert isinstance(configuration, dict)

@@ -237,9 +237,8 @@ class PastFrame(NamedTuple):
 def _bounds(protocol: Protocol, rank: int, processes: int) -> tuple[int, int]:
     """Return the first case of a process and the one after its last; a clip stays whole."""
     bounds = [len(protocol) * i // processes for i in (rank, rank + 1)]
-    starts = getattr(protocol, "starts", None)
-    if starts is not None:
-        ends = [*starts, len(protocol)]
+    if isinstance(protocol, Clips):
+        ends = [*protocol.starts, len(protocol)]
         bounds = [min(start for start in ends if start >= bound) for bound in bounds]
     return bounds[0], bounds[1]
 
@@ -247,7 +246,8 @@ def _bounds(protocol: Protocol, rank: int, processes: int) -> tuple[int, int]:
 def _shares(
     parts: Mapping[str, Protocol], settings: Settings, rank: int, processes: int, folder: Path, progress: Progress
 ) -> dict[str, Share]:
-    """Evaluate the share of one process: successive cases of every part."""
+    """Evaluate the share of this process: successive cases of every part."""
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     worker = _Worker(settings, rank)
     if worker.device.type == "cpu":
         keep_freed_memory()

@@ -24,6 +24,20 @@ def find_weights(path: str | Path) -> Path:
     return Path(path)
 
 
+def check_weights(weights: str, option: str) -> None:
+    """Raise UserError if there is no file of weights; torch is not imported.
+
+    Args:
+        weights: the file, or the name of weights in the package.
+        option: the option that names them, for the message.
+    """
+    path = find_weights(weights)
+    if path.is_dir():
+        raise UserError(f"{option} {weights}: is a folder without {MODEL}; name the weights file in it")
+    if not path.is_file():
+        raise UserError(f"{option} {weights}: there is no such file; check the path, or use one of {', '.join(BUNDLED)}")
+
+
 def card() -> str:
     """Return the model card in Markdown: data, training, measures, limits, licence."""
     installed = _FOLDER / "weights.md"
