@@ -19,7 +19,7 @@ from pdnla.images.io import check_writable_suffix
 from pdnla.inference.album import ColouringSettings, colour_album
 from pdnla.inference.planning import Album, Task, is_pairs_file, plan_album
 from pdnla.inference.results import write_failures
-from pdnla.pretrained import BUNDLED, card, find_weights
+from pdnla.pretrained import BUNDLED, card, check_weights, find_weights
 from pdnla.processes import Rank, launched_rank, leave_together
 
 COMMAND = "pdnla-colorize"
@@ -261,7 +261,7 @@ def colorize(
         keep_references=keep_reference,
         depth=int(depth.value),
     )
-    check_weights(weights)
+    check_weights(weights, "--weights")
     rank = launched_rank()
     if keep_reference and rank.world > 1:
         raise UserError(
@@ -318,7 +318,7 @@ class FilmOptions(NamedTuple):
 
 def _colour_film(film: Film, settings: ColouringSettings, review: bool, overwrite: bool) -> int:
     """Colour a film, or write its page for review, and return the exit status."""
-    check_weights(settings.weights)
+    check_weights(settings.weights, "--weights")
     if film.done and not (review or overwrite):
         echo(f"skipped {film.target.name}: {film.out} exists; --overwrite replaces it")
         return 0

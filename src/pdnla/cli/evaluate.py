@@ -19,6 +19,7 @@ from pdnla.configuration import record, revision
 from pdnla.errors import UserError
 from pdnla.evaluation.options import OPTIONS
 from pdnla.options import check_options
+from pdnla.pretrained import check_weights
 from pdnla.processes import process_count
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it

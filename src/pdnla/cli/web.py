@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pdnla.cli.colorize import Precision, PrecisionOption, check_weights, working_side
+from pdnla.cli.colorize import Precision, PrecisionOption, working_side
 from pdnla.cli.command import DeviceOption, run
 from pdnla.cli.progress import echo
 from pdnla.errors import UserError
@@ -81,7 +81,7 @@ def web(
     if importlib.util.find_spec("gradio") is None:
         raise UserError('the page needs an extra that is not installed; pip install "pdnla[web]"')
     side = working_side(size)
-    check_weights(weights)
+    check_weights(weights, "--weights")
     from pdnla.web.server import Address, check_address, serve
 
     address = Address(host, port, password or None)

@@ -22,7 +22,7 @@ from pdnla.evaluation.frechet import Moments, frechet_distance
 from pdnla.evaluation.measures import MEASURES, Figures, summarise
 from pdnla.evaluation.methods import FLOW, film_name, load_methods
 from pdnla.evaluation.metrics import DISTANCES
-from pdnla.evaluation.protocols import TRUTH, Case, Protocol
+from pdnla.evaluation.protocols import TRUTH, Case, Clips, Protocol
 from pdnla.evaluation.results import REFERENCE, TARGET, Evaluation, Record, kept
 from pdnla.evaluation.scoring import MeasureInputs, Scorer
 from pdnla.evaluation.suite import Part

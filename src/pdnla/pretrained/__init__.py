@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pdnla.errors import UserError
+
 DEFAULT = "pdnla_informed"
 """What ``default`` stands for."""
 BUNDLED = ("default", "pdnla_informed", "pdnla_semantic", "pdnla_tiny", "semantic_warp")
@@ -35,7 +37,9 @@ def check_weights(weights: str, option: str) -> None:
     if path.is_dir():
         raise UserError(f"{option} {weights}: is a folder without {MODEL}; name the weights file in it")
     if not path.is_file():
-        raise UserError(f"{option} {weights}: there is no such file; check the path, or use one of {', '.join(BUNDLED)}")
+        raise UserError(
+            f"{option} {weights}: there is no such file; check the path, or use one of {', '.join(BUNDLED)}"
+        )
 
 
 def card() -> str:
