@@ -123,7 +123,10 @@ BAD = [
         ["protocol=pairs", "protocol.targets=album", "protocol.references=other"],
         "no reference has the name of a target",
     ),
-    (["protocol.root=album", "weights=absent.ckpt"], "absent.ckpt: there is no such weights file"),
+    (
+        ["protocol.root=album", "weights=absent.ckpt"],
+        "weights absent.ckpt: there is no such file; check the path, or use one of",
+    ),
     (["protocol.root=album", "baselines=[gray]"], "baselines: gray is not known; choose from grey, mean_chroma"),
     (["protocol.root=album", "baselines=[]"], "there is nothing to evaluate; give weights=FILE"),
     (["protocol.root=album", "devices=0"], "devices=0: must be a whole number of at least 1"),
@@ -136,7 +139,10 @@ BAD = [
     (["protocol=video", "protocol.frames=album", "protocol.count=-1"], "protocol.count=-1: must be a whole number"),
     (["protocol.root=album", "device=tpu"], "device tpu is not available"),
     (["protocol.root=album", "measures.lpips=perhaps"], "measures.lpips=perhaps: must be auto, true or false"),
-    (["protocol.root=album", "size=large"], "size=large: must be a whole number of at least 1, or native"),
+    (["protocol.root=album", "size=large"], "size=large: must be a whole number from 16 to 8192, or native"),
+    (["protocol.root=album", "size=8"], "size=8: must be a whole number from 16 to 8192, or native"),
+    (["protocol.root=album", "precision=float8"], "precision=float8: must be auto, float32 or bfloat16"),
+    (["protocol.root=album", "weights=album"], "weights album: is a folder without model.safetensors"),
     (["protocol.root=album", "sise=3"], "sise is not an option; the nearest is size=..."),
     (["a b"], "see pdnla-eval --help"),
 ]

@@ -276,8 +276,9 @@ def test_the_wheel_composes_its_configuration_and_colours_in_an_empty_folder(tmp
     )
     assert where.stdout.startswith(str(tmp_path / "site"))
     assert not list(empty.iterdir())
-    for name, mode in (("old.png", "L"), ("reference.png", "RGB")):
-        Image.effect_noise((48, 32), 60).convert(mode).save(empty / name)
+    noise = [Image.effect_noise((48, 32), 60) for _ in "RGB"]
+    noise[0].save(empty / "old.png")
+    Image.merge("RGB", noise).save(empty / "reference.png")
     colour = [sys.executable, "-c", "from pdnla.cli.colorize import main; main()"]
     for options in (["--about-weights"], ["old.png", "reference.png", "--size", "64"]):
         subprocess.run([*colour, *options], cwd=empty, env=environment, check=True)

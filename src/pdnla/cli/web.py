@@ -14,6 +14,7 @@ from pdnla.cli.command import DeviceOption, run
 from pdnla.cli.progress import echo
 from pdnla.errors import UserError
 from pdnla.images.io import list_images
+from pdnla.pretrained import check_weights
 from pdnla.web.uploads import Limits
 
 COMMAND = "pdnla-web"
