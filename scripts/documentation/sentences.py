@@ -12,10 +12,14 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[2] / "src" / "pdnla"
 AREAS = {
     "Reading and writing pictures": ("images",),
-    "Colouring": ("inference", "cli/colorize", "cli/film", "cli/web", "web", "film"),
-    "Weights, models and export": ("weights", "models", "hub", "checkpoints", "published", "export", "cli/export"),
+    "Photographs and folders to colour": ("inference", "cli/colorize"),
+    "Film": ("film", "cli/film"),
+    "The web page": ("web", "cli/web"),
+    "Weights and models": ("weights", "models", "hub", "checkpoints", "published", "pretrained"),
+    "Exported networks": ("export", "cli/export"),
     "Options of pdnla-train and pdnla-eval": ("options", "configuration", "cli/composition", "training/options"),
-    "Training and its data": ("training", "data", "losses", "cli/train", "cli/prepare", "cli/pairs", "cli/sweep"),
+    "Training": ("training", "losses", "cli/train", "cli/sweep"),
+    "Photographs and pairs to train on": ("data", "cli/prepare", "cli/pairs"),
     "Evaluation": ("evaluation", "cli/evaluate"),
     "Files, devices and everything else": ("",),
 }

@@ -39,7 +39,6 @@ STYLE = """
 _SECONDS = 12  # how long a warning stays in the corner of the page
 _REFERENCES = "References in colour"
 _BOX = 160  # pixels: an empty box's label stays above its icon
-_OFFERED = "Most similar first; click one to choose it"
 _HINT = "Click a point of the result to see where its colour comes from."
 _HIDDEN: Final = "hidden"  # with visible=False, Gradio rebuilds the page to show it, and loses updates meanwhile
 _HOW = (
@@ -104,7 +103,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
                 _about_references(studio, "One or more; the most similar ones are offered."), elem_classes="about"
             )
             candidates = gr.Gallery(
-                label=_OFFERED,
+                label="References",
                 height="auto",
                 allow_preview=False,
                 object_fit="contain",
@@ -498,9 +497,12 @@ class _Handlers:
 def _offers(still: Still, sentence: str) -> list[Any]:
     """Return values for the candidates, the box for all of them, the chosen one, the message and the results."""
     thumbnails = still.thumbnails()
-    label = _OFFERED if len(thumbnails) > 1 else "The reference"
-    first = 0 if thumbnails else None
-    gallery = gr.Gallery(thumbnails or None, label=label, visible=_visible(thumbnails), selected_index=first)
+    gallery = gr.Gallery(
+        thumbnails or None,
+        label="Most similar first; click one to choose it" if len(thumbnails) > 1 else "The reference",
+        visible=_visible(thumbnails),
+        selected_index=0 if thumbnails else None,
+    )
     reference = still.choose(still.chosen) if thumbnails else None
     together = gr.Checkbox(visible=_visible(len(thumbnails) > 1))
     return [gallery, together, gr.Image(reference), _say(sentence), _column(shown=still.editor is not None)]
