@@ -33,7 +33,6 @@ def test_only_a_few_sizes_are_compiled_and_the_rest_is_said_once(
     made: list[Any] = []
     networks = (Sum(), Sum())
     monkeypatch.setattr(torch, "compile", lambda network, **options: made.append(options) or networks[1])
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "unused")
     network = compiled(networks[0], torch.device("cpu"))
     assert made == [{"mode": "default", "dynamic": False}]
     reference = torch.ones(1, 3, 16, 32)
@@ -49,7 +48,6 @@ def test_only_a_few_sizes_are_compiled_and_the_rest_is_said_once(
 
 def test_a_reference_of_another_size_is_another_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda network, **_: network)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "unused")
     network = compiled(Sum(), torch.device("cpu"))
     target = torch.zeros(1, 3, 16, 16)
     for side in (16, 32, 32):

@@ -108,12 +108,15 @@ def _sizes(pictures: Any) -> Any:
 
 
 def compiled(network: nn.Module, device: torch.device) -> CompiledForSizes:
-    """Return a network that is compiled for a few sizes, with CUDA graphs on a CUDA device.
-
-    The compiled code is cached with the package's other caches (or in ``$TORCHINDUCTOR_CACHE_DIR``), so that a later
-    process only traces.
-    """
+    """Return a network that is compiled for a few sizes, with CUDA graphs on a CUDA device."""
     if device.type == "cpu":
         native.load_libraries()
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     return CompiledForSizes(network, "reduce-overhead" if device.type == "cuda" else "default")
+
+
+def keep_compiled_code() -> None:
+    """Let this process keep compiled code with the package's other caches, so that a later one only traces.
+
+    ``$TORCHINDUCTOR_CACHE_DIR`` takes precedence. By default, torch uses the system's folder for temporary files.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))

@@ -16,6 +16,7 @@ from skimage.color import lab2rgb, rgb2lab
 from torch import Tensor, nn
 
 from pdnla import memory
+from pdnla.devices import keep_compiled_code
 from pdnla.errors import UserError
 from pdnla.images import color
 from pdnla.images.io import Picture, picture_from_pil
@@ -263,8 +264,10 @@ def test_too_small_a_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_compiled_network_gives_the_same_pictures_and_its_code_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is restored
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setenv("PDNLA_CACHE", str(tmp_path))
+    keep_compiled_code()
     expected = fake(MeanColour(), size=64)(photograph(), RED)
     coloriser = fake(MeanColour(), size=64, compile=True)
     assert np.abs(np.asarray(coloriser(photograph(), RED), np.int16) - np.asarray(expected)).max() <= 1

@@ -322,11 +322,14 @@ def _colour_film(film: Film, settings: ColouringSettings, review: bool, overwrit
     if film.done and not (review or overwrite):
         echo(f"skipped {film.target.name}: {film.out} exists; --overwrite replaces it")
         return 0
+    from pdnla.devices import keep_compiled_code
     from pdnla.film.colouring import colour_film
     from pdnla.inference.colorizer import Colorizer
     from pdnla.memory import keep_freed_memory
 
     keep_freed_memory()
+    if settings.compile:
+        keep_compiled_code()
     options = (settings.precision, settings.size, settings.compile, settings.accelerate)
     about = {"weights": identity(find_weights(settings.weights)), "precision": settings.precision}
     with FilmReport() as report:

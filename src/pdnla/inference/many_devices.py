@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from pdnla.devices import choose_device
+from pdnla.devices import choose_device, keep_compiled_code
 from pdnla.errors import UserError
 from pdnla.inference.album import ColouringSettings
 from pdnla.inference.colorizer import Colorizer
@@ -156,6 +156,8 @@ def _colour(
 ) -> Iterator[Outcome]:
     if device.type == "cpu":
         keep_freed_memory()
+    if settings.compile:
+        keep_compiled_code()
     options = (settings.precision, settings.size, settings.compile, settings.accelerate)
     colorizer = Colorizer(settings.weights, device, *options)
     yield from colour_tasks(colorizer, tasks, settings.batch_size, references, settings.depth)
