@@ -71,7 +71,11 @@ def test_copies_are_left_out_and_references_may_be_another_folder(album: Path, m
         (["nowhere", "-o", "x.csv"], "there is no such folder"),
         (["album", "-o", "nowhere/x.csv"], "name a file in a folder that exists"),
         (["album", "-o", "old.csv"], "exists already; add --overwrite"),
-        (["album", "-o", "x.csv", "--least", "0.9", "--most", "0.5"], "--least 0.9 must be under --most 0.5"),
+        (
+            ["album", "-o", "x.csv", "--least", "0.9", "--most", "0.5"],
+            "--least 0.9 must be at least -1, as cosines are, and under",
+        ),
+        (["album", "-o", "x.csv", "--least", "nan"], "--least nan must be at least -1"),
         (["album", "-o", "x.csv", "--least", "0.9999999", "--most", "1.0"], "none of its 9 pictures has a reference"),
     ],
 )

@@ -66,13 +66,16 @@ def colorize(
     target: Annotated[
         Path,
         typer.Argument(
-            metavar="TARGET", help="Picture to colour, a folder, a folder of shards, a pairs file, or a video file."
+            metavar="TARGET",
+            readable=False,
+            help="Picture to colour, a folder, a folder of shards, a pairs file, or a video file.",
         ),
     ],
     reference: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="REFERENCE...",
+            readable=False,
             help="Picture that gives the colours, or a folder with one for each target, matched by name. Several"
             " pictures or folders: all of them give colours to every target.",
             show_default=False,
@@ -82,6 +85,7 @@ def colorize(
         Path | None,
         typer.Option(
             metavar="FOLDER",
+            readable=False,
             help="Instead of REFERENCE: use for each target the most similar colour picture in FOLDER.",
             show_default=False,
         ),

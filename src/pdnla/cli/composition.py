@@ -105,6 +105,8 @@ def _explain_surroundings(error: BaseException, outermost: bool) -> str | None:
         return f"{error.filename or 'the run folder'}: the disk is full; free some space and resume"
     if isinstance(error, OSError) and error.filename and outermost:
         return f"{error.filename}: {error.strerror}; choose another place, or give the rights to it"
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, OSError) and error.__cause__.filename:
+        return f"{error.__cause__.filename}: {error.__cause__.strerror}; check the path and its permissions"
     if isinstance(error, MissingMandatoryValue):
         missing = error.full_key or "a value"
         return f"{missing} is not set and has no default; add {missing}=... to the command"

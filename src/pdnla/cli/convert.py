@@ -13,7 +13,9 @@ app = typer.Typer()
 
 @app.command()
 def convert(
-    published: Annotated[Path, typer.Argument(help="The authors' checkpoint (.pt), or a checkpoint of pdnla-train.")],
+    published: Annotated[
+        Path, typer.Argument(readable=False, help="The authors' checkpoint (.pt), or a checkpoint of pdnla-train.")
+    ],
     out: Annotated[Path, typer.Argument(help="The file to write, ending in .safetensors.")],
     half: Annotated[bool, typer.Option("--half", help="Round the weights to half precision: half the size.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,

@@ -26,11 +26,11 @@ class BackboneName(str, enum.Enum):
 
 @app.command()
 def pairs(
-    targets: Annotated[Path, typer.Argument(metavar="FOLDER", help="Pictures to find references for.")],
+    targets: Annotated[Path, typer.Argument(metavar="FOLDER", readable=False, help="Pictures to find references for.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The pairs file to write (CSV).")],
     references: Annotated[
         Path | None,
-        typer.Option(help="Folder of the references. Default: FOLDER itself.", show_default=False),
+        typer.Option(readable=False, help="Folder of the references. Default: FOLDER itself.", show_default=False),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="References for each target.")] = 1,
     least: Annotated[float, typer.Option(help="Leave out pairs whose cosine similarity is below this.")] = 0.0,
@@ -57,8 +57,8 @@ def pairs(
         raise UserError(f"{out}: exists already; add --overwrite to replace it")
     if out.is_dir() or not out.parent.is_dir():
         raise UserError(f"{out}: cannot be a pairs file; name a file in a folder that exists")
-    if not least < most:
-        raise UserError(f"--least {least} must be under --most {most}")
+    if not -1 <= least < most:
+        raise UserError(f"--least {least} must be at least -1, as cosines are, and under --most {most}")
     left_out: list[str] = []
     target_paths = list_images(targets, left_out.append)
     reference_paths = target_paths if references is None else list_images(references, left_out.append)
@@ -88,7 +88,7 @@ def pairs(
         )
     write_choices(out, choices)
     matched = len({choice.target for choice in choices})
-    echo(f"{out}: {len(choices)} pairs for {matched} of {len(target_paths)} pictures")
+    echo(f"{out}: {matched} of {len(target_paths)} pictures have references, {len(choices)} pairs in all")
     return SOME_FAILED if left_out else 0
 
 

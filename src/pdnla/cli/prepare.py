@@ -22,7 +22,9 @@ def main() -> None:
 
 @app.command()
 def prepare(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Photographs; the class of each is its folder.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", readable=False, help="Photographs; the class of each is its folder.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards.")],
     shard_size: Annotated[
         int, typer.Option(min=1, help="Megabytes of photographs in a shard, before --size is applied.")
