@@ -113,10 +113,10 @@ def _plain(text: str) -> str:
 
 
 def markdown() -> str:
-    """Return the sentences as Markdown, a list below each heading."""
+    """Return the sentences as Markdown below their headings, each a heading too: the search finds headings first."""
     lines = []
     for area, sentences in collect().items():
-        lines += [f"### {area}", "", *(f"- <code>{sentence}</code>" for sentence in sentences), ""]
+        lines += [f"### {area}", "", *(f"#### <code>{sentence}</code>\n" for sentence in sentences), ""]
     return "\n".join(lines)
 
 
