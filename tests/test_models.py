@@ -219,7 +219,7 @@ def test_what_differs_is_said_in_one_sentence(tmp_path: Path) -> None:
             "pdnla_informed",
             {"backbone": "efficientnet_lite0", "channel": 8, "side": 448, "share": 0.75, "learned": True},
         ),
-        ("pdnla_tiny", "pdnla", {"channel": 8}),
+        ("pdnla_tiny", "pdnla", {"channel": 8, "extra": 0}),
         ("semantic_warp", "semantic_warp", {}),
     ],
 )
