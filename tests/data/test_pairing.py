@@ -233,6 +233,8 @@ def test_lines_that_are_no_pairs_are_left_out_where_the_rest_can_be_done(album: 
     ]
     with pytest.raises(UserError, match="line 1: has one column"):
         read_pairs(write(file, ["a/coffee.png"]), left_out=sentences.append)
+    with pytest.raises(UserError, match="line 3: has one column"):
+        read_pairs(write(file, ["sep=,", "a/coffee.png,b/coffee.png", "a/coffee.png"]))
 
 
 # Batches

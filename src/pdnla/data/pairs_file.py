@@ -63,14 +63,11 @@ def read_pairs(
             target, reference = (_picture(file, number, folder, cell) for cell in row[:2])
             pairs.append((target, reference))
         except UserError as error:
-            if left_out is None:
-                raise
             errors.append(error)
-    if not pairs:
-        raise errors[0]
-    for sentence in map(str, errors):
-        assert left_out is not None
-        left_out(sentence)
+    for wrong in errors:
+        if left_out is None or not pairs:
+            raise wrong
+        left_out(str(wrong))
     return pairs
 
 
@@ -146,7 +143,7 @@ def _read(file: Path, folder: Path) -> _Table:
 
 
 def _decode(content: bytes) -> str:
-    """Return a file's text without a byte-order mark and a spreadsheet's ``sep=;``.
+    """Return a file's text without a byte-order mark and a spreadsheet's ``sep=;``, whose line stays and is empty.
 
     Raises:
         UnicodeError: it is not text.
@@ -158,7 +155,8 @@ def _decode(content: bytes) -> str:
     if "\0" in text:
         raise UnicodeError("it is not text")
     first, _, others = text.partition("\n")
-    return others if first.strip().lower() in {f"sep={delimiter}".strip() for delimiter in _DELIMITERS} else text
+    separators = {f"sep={delimiter}".strip() for delimiter in _DELIMITERS}
+    return f"\n{others}" if first.strip().lower() in separators else text
 
 
 def _parse(text: str, delimiter: str) -> _Table:
