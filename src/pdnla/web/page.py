@@ -516,8 +516,7 @@ def _views(still: Still, adjustment: Adjustment) -> list[Any]:
     """Return values for the comparison, the marked result and reference, the origin of the colour, and the message."""
     comparison = still.compare(adjustment)
     marked = still.mark()
-    reference = marked.reference or still.choose(still.chosen)
-    return [comparison, marked.result, reference, _where(marked), _say("")]
+    return [comparison, marked.result, marked.reference, _where(marked), _say("")]
 
 
 @contextmanager

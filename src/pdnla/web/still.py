@@ -59,15 +59,15 @@ class Marked(NamedTuple):
 
     Attributes:
         result: the result.
-        reference: the reference with this place; None if no point is marked.
-        source: this place.
+        reference: the reference with this place.
         name: the name of the reference.
+        source: this place; None if no point is marked.
     """
 
     result: Path
-    reference: Path | None = None
-    source: Source | None = None
-    name: str = ""
+    reference: Path
+    name: str
+    source: Source | None
 
 
 class Still:
@@ -239,14 +239,17 @@ class Still:
             editor = self._edited()
             self.point = point or self.point
             assert self._result is not None
-            if self.point is None:
-                return Marked(self._write(self._result))
-            with self.studio.turn():
-                source = editor.source(*self.point)
-            self._seen = self._used[source.number]
-            reference = self._write(_marked(self._seen.picture.rgb(), (source.x, source.y)))
-            result = self._write(_marked(self._result, self.point))
-            return Marked(result, reference, source, self._seen.candidate.upload.name)
+            result, source = self._result, None
+            if self.point is not None:
+                result = _marked(result, self.point)
+                with self.studio.turn():
+                    source = editor.source(*self.point)
+                self._seen = self._used[source.number]
+            assert self._seen is not None
+            reference = self._seen.picture.rgb()
+            if source is not None:
+                reference = _marked(reference, (source.x, source.y))
+            return Marked(self._write(result), self._write(reference), self._seen.candidate.upload.name, source)
 
     def correct(self, reference: tuple[float, float], reach: float = REACH) -> None:
         """Let the region around the marked point take its colours from around a point of the reference that is shown.
