@@ -11,6 +11,11 @@ class UserError(Exception):
     """
 
 
+def refused_path(error: OSError) -> str:
+    """Return the sentence for a path that the system refuses; ``error`` has its name."""
+    return f"{error.filename}: {error.strerror or type(error).__name__}; check the path and its permissions"
+
+
 class DiskFullError(UserError):
     """The disk is full, so further files cannot be written either."""
 

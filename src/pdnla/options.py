@@ -9,6 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from pdnla.errors import UserError
 
+WORKING_SIDES = (16, 8192)
+"""Smallest and largest option ``size``: side of the square that the network works on, in pixels."""
+
 
 class Rule(NamedTuple):
     """A requirement on a value, as the end of a sentence, and its test; ``a | b`` accepts either."""

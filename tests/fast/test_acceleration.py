@@ -356,7 +356,7 @@ CHILDREN = children_of_each_class()
 
 
 @pytest.fixture(scope="module")
-def published() -> tuple[PDNLA, Tensor, Tensor, Tensor]:
+def unchanged() -> tuple[PDNLA, Tensor, Tensor, Tensor]:
     """A network in which no bias is 0, pictures, and its result."""
     torch.manual_seed(4)
     net = PDNLA(4).double()
@@ -370,15 +370,15 @@ def published() -> tuple[PDNLA, Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("change", [a_subclass, a_hook])
 @pytest.mark.parametrize("path", CHILDREN.values(), ids=CHILDREN)
 def test_no_change_of_a_child_is_bypassed(
-    path: str, change: Callable[[nn.Module], None], published: tuple[PDNLA, Tensor, Tensor, Tensor]
+    path: str, change: Callable[[nn.Module], None], unchanged: tuple[PDNLA, Tensor, Tensor, Tensor]
 ) -> None:
-    net, target, reference, unchanged = published
+    net, target, reference, result = unchanged
     plain = copy.deepcopy(net)
     change(plain.get_submodule(path))
     fast = accelerate(copy.deepcopy(plain))
     with torch.inference_mode():
         expected = plain(target, reference).out
-        assert (unchanged - expected).abs().max() > 1e-6 * expected.abs().max(), "it is a change"
+        assert (result - expected).abs().max() > 1e-6 * expected.abs().max(), "it is a change"
         for other in (fast, for_inference(plain, DOUBLE)):
             assert (other(target, reference).out - expected).abs().max() < 1e-11 * expected.abs().max()
     assert (fast(target, reference).out - expected).abs().max() < 1e-11 * expected.abs().max()  # as in training

@@ -19,11 +19,11 @@ from pdnla.images.io import check_writable_suffix
 from pdnla.inference.album import ColouringSettings, colour_album
 from pdnla.inference.planning import Album, Task, is_pairs_file, plan_album
 from pdnla.inference.results import write_failures
+from pdnla.options import WORKING_SIDES
 from pdnla.pretrained import BUNDLED, card, check_weights, find_weights
 from pdnla.processes import Rank, launched_rank, leave_together
 
 COMMAND = "pdnla-colorize"
-_SIDES = (16, 8192)  # of the network's input, in pixels
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -392,8 +392,9 @@ def working_side(size: str) -> int | str:
     """Return ``--size`` as a number, or ``native``."""
     if size == "native":
         return size
-    if not size.isdecimal() or not _SIDES[0] <= int(size) <= _SIDES[1]:
-        raise UserError(f"--size {size}: must be native or a number from {_SIDES[0]} to {_SIDES[1]}")
+    least, most = WORKING_SIDES
+    if not size.isdecimal() or not least <= int(size) <= most:
+        raise UserError(f"--size {size}: must be native or a number from {least} to {most}")
     return int(size)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pdnla.cli.progress import discard_output, echo
-from pdnla.errors import UserError
+from pdnla.errors import UserError, refused_path
 
 SOME_FAILED = 1
 BAD_USAGE = 2
@@ -41,8 +41,7 @@ def run(command: str, function: Callable[[], int | None]) -> NoReturn:
     except OSError as error:
         if error.filename is None:
             raise
-        reason = error.strerror or type(error).__name__
-        status = _print_error(command, f"{error.filename}: {reason}; check the path and its permissions")
+        status = _print_error(command, refused_path(error))
     except Exception as error:
         # Typer's usage errors are those of click, or of the copy of click inside newer versions of typer.
         message = getattr(error, "format_message", None)

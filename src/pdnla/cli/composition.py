@@ -24,7 +24,7 @@ from omegaconf.errors import (
 
 from pdnla.cli.command import run
 from pdnla.configuration import config_folder
-from pdnla.errors import UserError
+from pdnla.errors import UserError, refused_path
 from pdnla.options import walk
 
 PLUGINS = {
@@ -106,7 +106,7 @@ def _explain_surroundings(error: BaseException, outermost: bool) -> str | None:
     if isinstance(error, OSError) and error.filename and outermost:
         return f"{error.filename}: {error.strerror}; choose another place, or give the rights to it"
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, OSError) and error.__cause__.filename:
-        return f"{error.__cause__.filename}: {error.__cause__.strerror}; check the path and its permissions"
+        return refused_path(error.__cause__)
     if isinstance(error, MissingMandatoryValue):
         missing = error.full_key or "a value"
         return f"{missing} is not set and has no default; add {missing}=... to the command"

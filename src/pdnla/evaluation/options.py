@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pdnla.options import NULL, TEXT, Rule, integer, list_of, number, one_of
+from pdnla.options import NULL, TEXT, WORKING_SIDES, Rule, integer, list_of, number, one_of
 
 _COUNT = integer(1) | NULL
 _SIDE = integer(16)
@@ -17,7 +17,7 @@ OPTIONS: dict[str, Rule] = {
     "weights": TEXT | list_of(TEXT) | _BY_NAME | NULL,
     "weights.*": _ELEMENT,
     "baselines": list_of(TEXT),
-    "size": integer(16, 8192) | one_of("native"),
+    "size": integer(*WORKING_SIDES) | one_of("native"),
     "device": TEXT,
     "precision": one_of("auto", "float32", "bfloat16"),
     "devices": integer(1),

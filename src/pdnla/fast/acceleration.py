@@ -149,10 +149,8 @@ def _fits(module: nn.Module, fast: type[nn.Module]) -> bool:
 
 def _has_hooks(module: nn.Module) -> bool:
     """Return whether calling a module does more than its ``forward``."""
-    return any(
-        vars(module)[f"_{kind}"]
-        for kind in ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
-    )
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return any(hooks)
 
 
 def _is_subclass(module: nn.Module) -> bool:
