@@ -18,6 +18,7 @@ from pdnla.data.hard_pairs import HardPairs
 from pdnla.data.held_out import without_held_out
 from pdnla.data.kept_pairs import keep, pair_file
 from pdnla.errors import UserError
+from pdnla.fast import accelerate
 from pdnla.images import color
 from pdnla.images.io import list_images
 from pdnla.memory import keep_freed_memory
@@ -56,7 +57,7 @@ def main() -> None:
     own = getattr(load_network(options.weights), "correspondence", None)
     if not isinstance(own, Correspondence):
         raise UserError(f"--weights {options.weights}: has no correspondence; name pdnla_informed or semantic_warp")
-    matched = {side: Correspondence(load_backbone(), side, own.metric) for side in SIDES}
+    matched = {side: accelerate(Correspondence(load_backbone(), side, own.metric)) for side in SIDES}
 
     def carry(target: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         return matched[288](target, reference).chroma

@@ -13,7 +13,7 @@ from pdnla.backbones import Backbone, load_backbone
 from pdnla.evaluation.metrics import chroma_error
 from pdnla.images import color
 from pdnla.network import SemanticPDNLA, SemanticWarp
-from pdnla.network.correspondence import Correspondence, Metric, join_spots, largest, smooth_outliers
+from pdnla.network.correspondence import Correspondence, Metric, join_spots, smooth_outliers
 
 SIDE = 160
 
@@ -131,18 +131,6 @@ def test_any_shape_and_autocast_work(correspondence: Correspondence, chelsea: Te
 
 
 # What stands alone gives way
-
-
-@pytest.mark.parametrize("columns", [3, 4, 31, 32, 33, 100, 3136])
-def test_the_largest_values_are_those_of_topk(columns: int) -> None:
-    x = torch.randn(50, columns, generator=torch.Generator().manual_seed(columns))
-    count = min(4, columns)
-    values, places = largest(x, count)
-    expected = x.topk(count, dim=1)
-    assert torch.equal(values, expected.values)
-    assert torch.equal(places, expected.indices)
-    nothing = torch.full((2, columns), -torch.inf)
-    assert largest(nothing, count)[1].max() < columns
 
 
 def test_a_stray_spot_gives_way_and_an_edge_stays() -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
+from pdnla.fast.correspondence import FastCorrespondence
 from pdnla.fast.decoder import FastDecoder
 from pdnla.fast.encoder import FastEdges, FastEncoder, FastInformedEncoder
 from pdnla.fast.fusion import (
@@ -26,6 +27,7 @@ from pdnla.fast.refiner import (
     FastMerge,
     FastRefiner,
 )
+from pdnla.network.correspondence import Correspondence
 from pdnla.network.decoder import Decoder
 from pdnla.network.encoder import Edges, Encoder
 from pdnla.network.fusion import (
@@ -64,6 +66,7 @@ TWINS: dict[type[nn.Module], type[nn.Module]] = {
     Merge: FastMerge,
     Refiner: FastRefiner,
     GatedRefiner: FastGatedRefiner,
+    Correspondence: FastCorrespondence,
     PDNLA: FastPDNLA,
     SemanticPDNLA: FastSemanticPDNLA,
     InformedPDNLA: FastInformedPDNLA,

@@ -186,7 +186,6 @@ def match_spots(attention: SpotAttention, code: ReferenceSpots, grids: Sequence[
     window = code.spots.shape[2]
     weights = attention.weights
     colours = code.spots[0, ..., -2:][attention.cells].flatten(1, 2)
-    cosines = attention.cosines.repeat_interleave(window, dim=1).unsqueeze(-1)
     best = weights.argmax(dim=-1)
     cell, spot = attention.cells.gather(1, best // window), best % window
     side = round(window**0.5)
@@ -199,7 +198,7 @@ def match_spots(attention: SpotAttention, code: ReferenceSpots, grids: Sequence[
     rows = (cell // width) * _PER_CELL + spot // side - margin
     columns = (cell % width) * _PER_CELL + spot % side - margin
     places = torch.stack([(columns + 0.5) / (width * _PER_CELL), (rows + 0.5) / (height * _PER_CELL)], dim=-1)
-    return MatchedSpots(weights @ colours, (weights @ cosines).clamp(0, 1), places.clamp(0, 1), numbers)
+    return MatchedSpots(weights @ colours, (weights @ attention.spot_cosines).clamp(0, 1), places.clamp(0, 1), numbers)
 
 
 def spot_at(point: tuple[float, float], height: int, width: int) -> tuple[int, int]:

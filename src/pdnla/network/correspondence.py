@@ -8,7 +8,7 @@ makes features similar where colours are.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import kornia.color
@@ -32,25 +32,24 @@ RANK = 64
 """Rank of the learned metric's matrix."""
 TEMPERATURE, PENALTY = 160.0, 0.3
 """Factors of the coarse attention's logits, and of a difference of L*/100 in them."""
+CANDIDATES, SHARPNESS = 4, 40.0
+"""Number of cells in the fine attention, and the factor of squared distances in its logits."""
+DISAGREEMENT = 20.0
+"""Standard deviation of the candidates' a*b* at which confidence falls to 1/e."""
 _MULTIPLE = 32  # the frozen network's largest stride
 _LEVELS = (0.5, 1.0, 1.0, 1.0)  # weights of the features, fine to coarse
-_SHARPNESS = 40.0  # of the fine attention
-_CANDIDATES = 4  # cells in the fine attention
-_GROUP = 8  # columns among which only the largest value is compared with those of other groups
 _MARGIN = 1  # further spots around a candidate cell
 _TEXTURE = 0.3  # weight of the finest features relative to luminance, in the fine matching
 _SHADES = [0, *range(1, 2 * len(WINDOWS), 2)]  # of a spot's appearance, the luminances
 _CONTRASTS = [*range(2, 2 * len(WINDOWS) + 1, 2)]  # and their standard deviations
 _TRUST = (0.28, 0.38)  # mean best cosine of unrelated pictures, and of sufficiently similar ones
 _SAMPLE = 4  # with a learned metric, every fourth cell tells whether a reference is suitable
-_DISAGREEMENT = 20.0  # standard deviation of the candidates' a*b* at which confidence falls to 1/e
 _LEAST = 1e-3  # least confidence of a spot, so that no window has the weight 0
 _SMOOTHING = 15  # side of the windows that smooth outliers, in spots
 _STRAY = 12.0  # distance in a*b* from a window's fit at which a spot's weight is 0.6
 _KEPT = 6.0  # and at which a confident spot keeps 0.6 of the distance
 _ROUNDS = 3
 _EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
-_CELLS = 256  # processed at a time, which bounds the memory
 
 
 class Carried(NamedTuple):
@@ -134,11 +133,19 @@ class SpotAttention(NamedTuple):
         cells: numbers of the candidate cells in the reference, best first, ``(M, K)``.
         weights: ``(M, spots, K * window)`` with the sum 1; a window is a cell's spots and those around it, by rows.
         cosines: those of the candidate cells, ``(M, K)``.
+        best: the best cosine with any cell of the reference, ``(M,)``.
     """
 
     cells: Tensor
     weights: Tensor
     cosines: Tensor
+    best: Tensor
+
+    @property
+    def spot_cosines(self) -> Tensor:
+        """The cosine of the candidate cell of each spot that has a weight, ``(M, K * window, 1)``."""
+        window = self.weights.shape[-1] // self.cosines.shape[-1]
+        return self.cosines.repeat_interleave(window, dim=1).unsqueeze(-1)
 
 
 class Correspondence(nn.Module):
@@ -200,11 +207,11 @@ class Correspondence(nn.Module):
             chroma, cosines = [], []
             for row in range(len(target)):
                 own = ReferenceSpots(*(part[row if len(part) > 1 else 0] for part in code))
-                places, cosine = self._carry(cells[row], shades[row], queries[row], own)
+                places, best = self.carry(cells[row], shades[row], queries[row], own)
                 if self.metric is not None:  # the backbone's own features tell how suitable a reference is
-                    cosine = _best_cosines(plain[row, ::_SAMPLE], own.plain).mean()
+                    best = best_cosines(plain[row, ::_SAMPLE], own.plain)
                 chroma.append(places)
-                cosines.append(cosine)
+                cosines.append(best.mean())
             strange, familiar = _TRUST
             trust = ((torch.stack(cosines) - strange) / (familiar - strange)).clamp(0, 1).view(-1, 1, 1, 1)
             carried = torch.stack(chroma).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
@@ -215,44 +222,45 @@ class Correspondence(nn.Module):
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
             return Carried(guided_filter(full, carried[:, :2], 5, _EDGE), carried[:, 2:]), tuple(maps)
 
-    def _carry(
-        self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots
-    ) -> tuple[Tensor, Tensor]:
-        """Return a*, b* and confidence of each cell's spots, ``(N, spots, 3)``, and the mean best cosine."""
-        chroma = reference.spots[..., -2:]
-        values = torch.cat([chroma, chroma.square().sum(dim=-1, keepdim=True)], dim=-1)
-        results, best_cosines = [], []
-        for attention, best in self._attend(cells, shades, queries, reference):
-            alike = attention.cosines.repeat_interleave(chroma.shape[1], dim=1).unsqueeze(-1)
-            chosen = torch.cat([values[attention.cells].flatten(1, 2), alike], dim=-1)
-            mean, squares, alike = (attention.weights @ chosen).split([2, 1, 1], dim=-1)
-            spread = (squares - mean.square().sum(dim=-1, keepdim=True)).clamp(min=0).sqrt()
-            confidence = alike.clamp(0, 1) * torch.exp(-spread / _DISAGREEMENT)
-            results.append(torch.cat([mean, confidence], dim=-1))
-            best_cosines.append(best)
-        return torch.cat(results), torch.cat(best_cosines).mean()
+    def carry(self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots) -> tuple[Tensor, Tensor]:
+        """Transfer one reference's colours to cells of one picture.
 
-    @staticmethod
-    def _attend(
-        cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots, log_prior: Tensor | None = None
-    ) -> Iterator[tuple[SpotAttention, Tensor]]:
-        """Yield the attention of each part of a picture's cells, and their best cosines, ``(M,)``."""
-        appearance = reference.spots[..., :-2]
-        squared = appearance.square().sum(dim=-1)
-        for part in _parts(len(cells)):
-            cosines = cells[part] @ reference.features.T
-            distance = (shades[part, None] - reference.lightness[None]).abs_()
-            logits = torch.add(cosines, distance, alpha=-PENALTY).mul_(TEMPERATURE)
-            if log_prior is not None:
-                logits += log_prior
-            values, chosen = largest(logits, min(_CANDIDATES, logits.shape[1]))
-            # The softmax over the spots is the same with the coarse attention's logits as with its logarithm, and
-            # without the part of the squared distance that belongs to the own spot alone.
-            prior = values - values[:, :1]
-            products = queries[part] @ appearance[chosen].flatten(1, 2).transpose(1, 2)
-            scores = (prior.unsqueeze(-1) - _SHARPNESS * squared[chosen]).flatten(1).unsqueeze(1)
-            weights = scores.add(products, alpha=2 * _SHARPNESS).softmax(dim=-1)
-            yield SpotAttention(chosen, weights, cosines.gather(1, chosen)), cosines.amax(dim=1)
+        Args:
+            cells: unit feature vectors, ``(N, D)``.
+            shades: L*/100 of each cell, ``(N,)``.
+            queries: appearance of each cell's spots, ``(N, spots, C)``.
+            reference: the code of one reference, without the dimension of the batch.
+
+        Returns:
+            a*, b* and confidence of each cell's spots, ``(N, spots, 3)``, and each cell's best cosine, ``(N,)``.
+        """
+        attention = self.attend(cells, shades, queries, reference)
+        chroma = reference.spots[attention.cells][..., -2:].flatten(1, 2)
+        mean = attention.weights @ chroma
+        variance = attention.weights @ chroma.square().sum(dim=-1, keepdim=True) - mean.square().sum(-1, keepdim=True)
+        similarity = attention.weights @ attention.spot_cosines
+        disagreement = torch.exp(-variance.clamp(min=0).sqrt() / DISAGREEMENT)
+        return torch.cat([mean, similarity.clamp(0, 1) * disagreement], dim=-1), attention.best
+
+    def attend(
+        self,
+        cells: Tensor,
+        shades: Tensor,
+        queries: Tensor,
+        reference: ReferenceSpots,
+        log_prior: Tensor | None = None,
+    ) -> SpotAttention:
+        """Return the attention of cells over one reference; see :meth:`carry` and :meth:`attention`."""
+        cosines = cells @ reference.features.T
+        logits = TEMPERATURE * (cosines - PENALTY * (shades[:, None] - reference.lightness).abs())
+        if log_prior is not None:
+            logits = logits + log_prior
+        coarse, chosen = logits.log_softmax(dim=1).topk(min(CANDIDATES, logits.shape[1]), dim=1)
+        appearance = reference.spots[chosen][..., :-2]
+        distances = torch.cdist(queries, appearance.flatten(1, 2))
+        prior = coarse.repeat_interleave(appearance.shape[2], dim=1).unsqueeze(1)  # of a cell, for each of its spots
+        weights = torch.softmax(-SHARPNESS * distances**2 + prior, dim=-1)
+        return SpotAttention(chosen, weights, cosines.gather(1, chosen), cosines.amax(dim=1))
 
     @torch.no_grad()
     def view(self, picture: Tensor) -> View:
@@ -306,8 +314,7 @@ class Correspondence(nn.Module):
             shades = F.avg_pool2d(compared, CELL).flatten()[cells]
             queries = self._queries(compared, view.finest)[0, cells]
             own = ReferenceSpots(*(part[0] for part in reference))
-            parts = [part for part, _ in self._attend(view.cells[0, cells], shades, queries, own, log_prior)]
-            return SpotAttention(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+            return self.attend(view.cells[0, cells], shades, queries, own, log_prior)
 
     def _compared(self, cells: Tensor) -> Tensor:
         """Return the features whose cosines are compared."""
@@ -370,29 +377,12 @@ def likeness(target: Tensor, reference: Tensor) -> float:
         target: the target's cells, ``(N, D)``, from :meth:`Correspondence.view`.
         reference: the reference's, ``(M, D)``.
     """
-    return float(_best_cosines(target, reference).mean())
+    return float(best_cosines(target, reference).mean())
 
 
-def _best_cosines(target: Tensor, reference: Tensor) -> Tensor:
+def best_cosines(target: Tensor, reference: Tensor) -> Tensor:
     """Return the cosine of each cell of a target, ``(N, D)``, with the most similar one of a reference, ``(M, D)``."""
-    return torch.cat([(target[part] @ reference.T).amax(dim=1) for part in _parts(len(target))])
-
-
-def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the largest values of each row, ``(N, M)``, in descending order, and their columns, faster than ``topk``.
-
-    Columns form groups. The largest values are in as many groups, those with the largest maxima.
-    """
-    rows, columns = x.shape
-    groups = -(-columns // _GROUP)
-    if groups <= count:
-        values, places = x.topk(count, dim=1)
-        return values, places
-    x = F.pad(x, (0, groups * _GROUP - columns), value=-math.inf).view(rows, _GROUP, groups)
-    chosen = x.amax(dim=1).topk(count, dim=1, sorted=False).indices
-    values, places = x.gather(2, chosen.unsqueeze(1).expand(-1, _GROUP, -1)).flatten(1).topk(count, dim=1)
-    found = places // count * groups + chosen.gather(1, places % count)
-    return values, found.clamp(max=columns - 1)  # which matters where all else in a row is -inf too
+    return (target @ reference.T).amax(dim=1)
 
 
 def join_spots(references: Sequence[ReferenceSpots]) -> ReferenceSpots:
@@ -516,8 +506,3 @@ def match_exposure(lightness: Tensor, new: Tensor, own: Tensor | None = None) ->
 def _gain(exposure: Tensor, new: Tensor) -> Tensor:
     """Return the factor that brings the standard deviation of ``exposure`` to that of ``new``, ``(B,)``."""
     return (new[:, 1] / exposure[:, 1].clamp(min=1e-3)).clamp(0.5, 2)
-
-
-def _parts(length: int) -> Iterator[slice]:
-    for start in range(0, length, _CELLS):
-        yield slice(start, start + _CELLS)
