@@ -1,5 +1,6 @@
 """The registry: a network is made again from its name and its constructor's arguments, and from nothing else."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -9,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from pdnla import PDNLA, UserError, load_network, models
 from pdnla.backbones import load_backbone
+from pdnla.configuration import config_folder
 from pdnla.fast import accelerate, for_inference
 from pdnla.models import Description, build, describe, differences, register
 from pdnla.network import Colorization, InformedPDNLA, SemanticPDNLA, SemanticWarp
@@ -56,7 +60,7 @@ def test_every_model_of_the_package_is_described_and_made_again(tmp_path: Path) 
             "channel": 4,
             "side": 64,
             "share": 0.5,
-            "learned": False,
+            "learned": True,
         },
         SemanticWarp(backbone, learned=True): {"backbone": "efficientnet_lite0", "learned": True},
         SemanticWarp(backbone): {"backbone": "efficientnet_lite0", "learned": False},
@@ -82,6 +86,30 @@ def test_a_subclass_keeps_its_own_arguments(tmp_path: Path) -> None:
     loaded = load_network(tmp_path / "w.safetensors")
     assert isinstance(loaded, FourOrders)
     assert (loaded.orders, loaded.scales, loaded.others) == (4, (2.0, 1.0), {"seed": 7})
+
+
+def test_a_file_from_before_an_argument_holds_the_network_that_it_described() -> None:
+    @register("gained", former={"orders": 3})
+    class Gained(PDNLA):
+        def __init__(self, channel: int = 4, orders: int = 5) -> None:
+            super().__init__(channel)
+            self.orders = orders
+
+    def made(**arguments: int) -> object:
+        return build(Description("gained", arguments)).orders
+
+    assert (Gained().orders, made(channel=4), made(orders=5), made(orders=4)) == (5, 3, 5, 4)
+    informed = build(Description("pdnla_informed", {"channel": 4}))
+    assert (informed.share, informed.correspondence.metric) == (1, None)
+
+
+def test_a_models_configuration_and_its_class_have_the_same_defaults() -> None:
+    folder = config_folder() / "model"
+    for name in ("pdnla", "pdnla_semantic", "pdnla_informed"):
+        config = OmegaConf.load(folder / f"{name}.yaml")
+        parameters = inspect.signature(get_class(config._target_)).parameters
+        chosen = {key: config[key] for key in config if key not in ("_target_", "backbone")}
+        assert {key: parameters[key].default for key in chosen} == chosen
 
 
 def test_a_copy_is_described_as_what_it_is_of() -> None:

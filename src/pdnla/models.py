@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -50,11 +51,13 @@ class Model(NamedTuple):
         name: its name in files.
         cls: its class.
         unexportable: why it cannot be exported to other runtimes; empty if it can.
+        former: values of arguments in files from before the constructor had them.
     """
 
     name: str
     cls: type[nn.Module]
     unexportable: str = ""
+    former: Mapping[str, Any] = MappingProxyType({})
 
 
 class Description(NamedTuple):
@@ -77,7 +80,9 @@ class Description(NamedTuple):
 _models: dict[str, Model] = {}
 
 
-def register(name: str, *, unexportable: str = "") -> Callable[[Class], Class]:
+def register(
+    name: str, *, unexportable: str = "", former: Mapping[str, Any] = MappingProxyType({})
+) -> Callable[[Class], Class]:
     """Return a decorator that registers a class as a model.
 
     The constructor's arguments are written to files as JSON: numbers, strings, booleans, None, and lists and mappings
@@ -86,6 +91,8 @@ def register(name: str, *, unexportable: str = "") -> Callable[[Class], Class]:
     Args:
         name: the model's name in files.
         unexportable: why it cannot be exported to other runtimes, as the end of a sentence; empty if it can.
+        former: for arguments that the constructor has got since files were written, the values that describe the
+            networks in those files; the constructor's defaults are then free to be others.
 
     Raises:
         ValueError: another class has the name.
@@ -100,7 +107,7 @@ def register(name: str, *, unexportable: str = "") -> Callable[[Class], Class]:
             )
         keeps_construction(cls)
         _share(cls)
-        _models[name] = Model(name, cls, unexportable)
+        _models[name] = Model(name, cls, unexportable, former)
         return cls
 
     return add
@@ -126,7 +133,7 @@ def _share(cls: type[nn.Module]) -> None:
 
 register("pdnla")(PDNLA)
 register("pdnla_semantic", unexportable=_SIZE_BOUND)(SemanticPDNLA)
-register("pdnla_informed", unexportable=_SIZE_BOUND)(InformedPDNLA)
+register("pdnla_informed", unexportable=_SIZE_BOUND, former={"share": 1.0, "learned": False})(InformedPDNLA)
 register("semantic_warp", unexportable=_SIZE_BOUND)(SemanticWarp)
 
 
@@ -200,13 +207,14 @@ def build(description: Description, memory: int | None = None) -> nn.Module:
     Raises:
         UserError: there is no such model, or it cannot be made with these arguments.
     """
-    cls = find_model(description.model, description.module).cls
+    model = find_model(description.model, description.module)
+    cls = model.cls
     parameters = inspect.signature(cls).parameters
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = [] if open_ended else sorted(description.arguments.keys() - parameters.keys())
     if unknown:
         raise UserError(f"the model {description.model} takes no {', '.join(map(_shown, unknown))} here; upgrade it")
-    arguments = dict(description.arguments)
+    arguments = {**model.former, **description.arguments}
     if BACKBONE in parameters:
         name = arguments.get(BACKBONE, BACKBONES[0])
         if name not in BACKBONES:

@@ -76,7 +76,7 @@ def test_strangers_agree_less(backbone: nn.Module) -> None:
 def test_it_begins_near_the_carried_over_picture(backbone: nn.Module) -> None:
     torch.manual_seed(0)
     target, reference = grey(picture(64, 64)), picture(64, 64, 1)
-    network = InformedPDNLA(backbone, channel=4, side=64).eval()
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False).eval()
     with torch.no_grad():
         mid, out = network(target, reference)
         carried = SemanticWarp(backbone)
@@ -88,7 +88,7 @@ def test_it_begins_near_the_carried_over_picture(backbone: nn.Module) -> None:
 def test_it_gives_the_same_by_a_code_by_a_guide_and_for_inference(backbone: nn.Module) -> None:
     torch.manual_seed(1)
     target, reference = grey(picture(64, 96)), picture(64, 64, 1)
-    network = InformedPDNLA(backbone, channel=4, side=64).eval()
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False).eval()
     nn.init.normal_(network.refiner.to_rgb.weight)
     nn.init.normal_(network.refiner.gate.weight)
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_it_gives_the_same_by_a_code_by_a_guide_and_for_inference(backbone: nn.M
 def test_large_pictures_come_back_at_their_size_and_in_their_luminance(backbone: nn.Module) -> None:
     torch.manual_seed(2)
     target = grey(picture(320, 288))
-    network = InformedPDNLA(backbone, channel=4, side=64).eval()
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False).eval()
     with torch.no_grad():
         out = network(target, picture(272, 304, 1)).out
     assert out.shape == target.shape
@@ -115,7 +115,7 @@ def test_large_pictures_come_back_at_their_size_and_in_their_luminance(backbone:
 
 def test_every_part_learns(backbone: nn.Module) -> None:
     torch.manual_seed(3)
-    network = InformedPDNLA(backbone, channel=4, side=64)
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False)
     nn.init.normal_(network.refiner.to_rgb.weight)
     nn.init.normal_(network.refiner.gate.weight)
     mid, out = network(grey(picture(64, 64)), picture(64, 64, 1))
@@ -134,7 +134,7 @@ def test_the_fast_network_has_the_plain_ones_results_gradients_and_names(
 ) -> None:
     torch.manual_seed(4)
     target, reference = grey(picture(320, 288)), picture(64, 96, 1)
-    plain = InformedPDNLA(backbone, channel=4, side=64)
+    plain = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False)
     nn.init.normal_(plain.refiner.to_rgb.weight)
     nn.init.normal_(plain.refiner.gate.weight)
     plain = plain.double()
@@ -160,7 +160,7 @@ def test_the_fast_network_has_the_plain_ones_results_gradients_and_names(
 def test_in_bfloat16_its_copy_for_inference_differs_by_rounding(backbone: nn.Module) -> None:
     torch.manual_seed(5)
     target, reference = grey(picture(64, 96)), picture(64, 64, 1)
-    network = InformedPDNLA(backbone, channel=4, side=64).eval()
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False).eval()
     with torch.no_grad():
         out = network(target, reference).out
         with torch.autocast("cpu", torch.bfloat16):
@@ -173,7 +173,7 @@ def test_a_share_is_the_weight_of_its_chroma_and_correspondence_has_the_rest(
     side: int, learned: bool, backbone: nn.Module
 ) -> None:
     torch.manual_seed(0)
-    whole = InformedPDNLA(backbone, channel=4, side=64, learned=learned).eval()
+    whole = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=learned).eval()
     for parameter in whole.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
     half = InformedPDNLA(backbone, channel=4, side=64, share=0.5, learned=learned).eval()
@@ -191,7 +191,7 @@ def test_a_share_is_the_weight_of_its_chroma_and_correspondence_has_the_rest(
 
 def test_confidence_is_that_of_correspondence_and_gradients_reach_through_a_share(backbone: nn.Module) -> None:
     torch.manual_seed(0)
-    network = InformedPDNLA(backbone, channel=4, side=64, share=0.5)
+    network = InformedPDNLA(backbone, channel=4, side=64, share=0.5, learned=False)
     target, reference = grey(picture(64, 64)), picture(64, 64, 1)
     carried = network.correspondence(target, reference)
     torch.testing.assert_close(

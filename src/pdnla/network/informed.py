@@ -137,7 +137,7 @@ class InformedPDNLA(PDNLA):
     """
 
     def __init__(
-        self, backbone: nn.Module, channel: int = 8, side: int = SIDE, share: float = 1.0, learned: bool = False
+        self, backbone: nn.Module, channel: int = 8, side: int = SIDE, share: float = 0.75, learned: bool = True
     ) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"share {share}: must be over 0 and at most 1")
