@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdnla.errors import UserError
-from pdnla.evaluation.protocols import Case, grey, spread
+from pdnla.evaluation.protocols import Case, luminance_of, spread
 from pdnla.images.io import read_image
 
 
@@ -95,7 +95,9 @@ class Faces:
         """
         pair = self.pairs[index]
         truth = read_image(self.path(pair.target)).rgb()
-        case = Case(f"{pair.target} after {pair.reference}", grey(truth), read_image(self.path(pair.reference)), truth)
+        case = Case(
+            f"{pair.target} after {pair.reference}", luminance_of(truth), read_image(self.path(pair.reference)), truth
+        )
         return dataclasses.replace(case, regions={"skin": oval(truth.size, pair.centre)})
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from pdnla.backbones import load_backbone
 from pdnla.errors import UserError
 from pdnla.evaluation.baselines import BASELINES, Baseline
-from pdnla.evaluation.protocols import TRUTH, Case, grey
+from pdnla.evaluation.protocols import TRUTH, Case, luminance_of
 from pdnla.images.io import Picture, read_image
 from pdnla.inference.colorizer import Colorizer
 
@@ -94,7 +94,7 @@ def _readable(paths: Sequence[Path]) -> Iterator[Picture]:
             picture = read_image(path)
         except UserError:
             continue
-        yield grey(picture.colour) if picture.colour.mode == "RGB" else Picture(picture.colour)
+        yield luminance_of(picture.colour) if picture.colour.mode == "RGB" else Picture(picture.colour)
 
 
 def film_name(method: str) -> str:

@@ -115,7 +115,7 @@ class WarpedPairs:
         if picture.colour.mode != "RGB" or is_grey(picture.colour):
             raise UserError(f"{path}: is grey, its colours are not known")
         truth = centre_crop(picture.colour, self.size)
-        return Case(str(path.relative_to(self.root)), grey(truth), Picture(self._warped(truth, number)), truth)
+        return Case(str(path.relative_to(self.root)), luminance_of(truth), Picture(self._warped(truth, number)), truth)
 
     def _warped(self, picture: Image.Image, number: int) -> Image.Image:
         """Mirror and warp a picture with the displacements of photograph ``number``."""
@@ -368,10 +368,10 @@ class Clips:
         )
         if picture.colour.mode != "RGB" or is_grey(picture.colour):
             return case
-        return dataclasses.replace(case, target=grey(picture.colour), truth=picture.colour)
+        return dataclasses.replace(case, target=luminance_of(picture.colour), truth=picture.colour)
 
 
-def grey(rgb: Image.Image) -> Picture:
+def luminance_of(rgb: Image.Image) -> Picture:
     """Return the grey picture with the L* of an RGB one, rounded to 8 bits as files are."""
     import torch
 
