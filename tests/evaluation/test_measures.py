@@ -30,10 +30,12 @@ from pdnla.evaluation.measures import (
 )
 from pdnla.evaluation.metrics import (
     chroma_error_over_grey,
+    ciede2000,
     colour_distribution_change,
     flicker,
     luminance_error,
     opposite_hue,
+    placement_error,
     psnr,
     ssim,
 )
@@ -96,6 +98,20 @@ def test_psnr_and_ssim_are_those_of_torchmetrics() -> None:
 
 def test_luminance_error_is_the_mean_distance_of_lightness() -> None:
     assert float(luminance_error(picture(53.0, 20.0, 5.0), picture(50.0, 0.0, 0.0))) == pytest.approx(3, abs=1e-3)
+
+
+def test_placement_leaves_out_a_cast_and_keeps_wrong_places() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(8, generator=generator) * 30 - 15 for _ in range(2))
+    truth = picture(50.0, a, b)
+    cast = picture(50.0, 0.5 * a + 0.1 * b + 6, 0.6 * b - 4)
+    assert float(ciede2000(cast, truth)) > 5
+    assert float(placement_error(cast, truth)) == pytest.approx(0, abs=0.01)
+    uniform = picture(50.0, 9.0, -9.0)
+    assert float(placement_error(uniform, truth)) == pytest.approx(
+        float(ciede2000(picture(50.0, float(a.mean()), float(b.mean())), truth)), abs=0.01
+    )
+    assert float(placement_error(picture(50.0, a.roll(1), b.roll(1)), truth)) > 3
 
 
 def test_chroma_error_over_greys_is_one_for_grey_and_two_for_the_opposite() -> None:

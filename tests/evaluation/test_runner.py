@@ -23,6 +23,7 @@ PAIRED = {
     "psnr",
     "ssim",
     "ciede2000",
+    "placement_error",
     "chroma_error",
     "chroma_error_over_grey",
     "opposite_hue",

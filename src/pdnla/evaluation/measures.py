@@ -122,6 +122,15 @@ MEASURES: dict[str, Measure] = {
             where=LOGGED,
         ),
         Measure(
+            "placement_error",
+            "placement",
+            "down",
+            2,
+            "truth",
+            f"{_PICTURES}:placement_error",
+            "CIEDE2000 after the affine map of a*b* that fits the truth best: not the light counts, but the places",
+        ),
+        Measure(
             "chroma_error",
             "chroma error",
             "down",

@@ -45,8 +45,28 @@ def opposite_hue(result: Tensor, truth: Tensor) -> Tensor:
 
 def ciede2000(result: Tensor, truth: Tensor) -> Tensor:
     """Return the mean colour difference CIEDE2000, ``(B,)``, of sRGB pictures in [0, 1], ``(B, 3, H, W)``."""
-    labs = (rgb_to_lab(image).movedim(1, -1).cpu().double().numpy() for image in (result, truth))
-    return torch.from_numpy(np.asarray(deltaE_ciede2000(*labs)).mean(axis=(1, 2))).to(result)
+    return _mean_difference(rgb_to_lab(result), rgb_to_lab(truth))
+
+
+def placement_error(result: Tensor, truth: Tensor) -> Tensor:
+    """Return CIEDE2000 after the affine map of a*b* that fits the truth best, ``(B,)``, of sRGB in [0, 1].
+
+    The map, found by least squares for each picture, removes what another light or another print changes in the whole
+    picture, which no grey picture shows. What remains are colours in wrong places. A uniform result gets the truth's
+    mean chroma.
+    """
+    lab, true_lab = (rgb_to_lab(image).double() for image in (result, truth))
+    chroma, true_chroma = (x[:, 1:].flatten(2).transpose(1, 2) for x in (lab, true_lab))
+    design = torch.cat([chroma, torch.ones_like(chroma[..., :1])], dim=-1)
+    mapping = torch.linalg.pinv(design.mT @ design, hermitian=True) @ (design.mT @ true_chroma)
+    fitted = (design @ mapping).mT.unflatten(2, lab.shape[2:])
+    return _mean_difference(torch.cat([lab[:, :1], fitted], dim=1), true_lab).to(result)
+
+
+def _mean_difference(lab: Tensor, other: Tensor) -> Tensor:
+    """Return the mean CIEDE2000, ``(B,)``, of pictures in CIELAB, ``(B, 3, H, W)``."""
+    labs = (image.movedim(1, -1).cpu().double().numpy() for image in (lab, other))
+    return torch.from_numpy(np.asarray(deltaE_ciede2000(*labs)).mean(axis=(1, 2))).to(lab)
 
 
 def psnr(result: Tensor, truth: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Suite:
                 EvenlySpaced(_pairs(views, "views", size), counts.get("views")),
                 "Other views",
                 "The reference is another photograph of the same place; the target's own colours are known.",
-                ("ciede2000", "chroma_error_over_grey", "opposite_hue"),
+                ("ciede2000", "placement_error", "chroma_error_over_grey", "opposite_hue"),
             )
         if faces is not None:
             self.parts["faces"] = Part(
