@@ -35,10 +35,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 from unittest.mock import patch
 
 import torch
@@ -118,7 +118,8 @@ class PublishedBranch(ModalBranch):
         queries, own, pool = positions(self.query(g)), positions(g), PyramidAveragePooling()
         mixed = []
         for source, key, value in zip(pooled, self.keys, self.values, strict=True):
-            keys, values = (pool(nn.functional.conv2d(source, m.weight[..., None, None])) for m in (key, value))
+            weights = cast(nn.Linear, key).weight, cast(nn.Linear, value).weight
+            keys, values = (pool(nn.functional.conv2d(source, weight[..., None, None])) for weight in weights)
             mixed.append(self.mix(torch.cat([own, self.attention(queries, keys, values)], dim=-1)))
         return as_map(torch.tanh(self.fuse(torch.cat(mixed, dim=-1))) + own, *g.shape[2:])
 
@@ -231,7 +232,7 @@ class Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         self.seconds: list[float] = []
-        self.memory: list[float] = []
+        self.peak = self.imports = 0.0
 
     def turn(self, counted: bool) -> None:
         """Do the job once."""
@@ -241,7 +242,7 @@ class Worker:
         answer = self.process.stdout.readline()
         if not answer:
             raise SystemExit(f"the process of {self.variant} ended with status {self.process.wait()}")
-        took, *self.memory = json.loads(answer)
+        took, self.peak, self.imports = json.loads(answer)
         if counted:
             self.seconds.append(took)
 
@@ -250,8 +251,8 @@ class Worker:
         ratios = None
         if other is not None:
             quotients = [here / there for here, there in zip(self.seconds, other.seconds, strict=True)]
-            ratios = statistics.median(quotients), self.memory[0] / other.memory[0]
-        return Figures(statistics.median(self.seconds), *self.memory, ratios=ratios)
+            ratios = statistics.median(quotients), self.peak / other.peak
+        return Figures(statistics.median(self.seconds), self.peak, self.imports, ratios)
 
 
 Files = Mapping[tuple[str, Path | None], Path]
@@ -416,7 +417,7 @@ class Clock(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.within = False
 
     def timed(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -83,7 +83,7 @@ def saved(content: Any, old: bool = False) -> bytes:
 
 # --- damages that leave the container sound
 
-ODD = (
+ODD: tuple[Any, ...] = (
     None,
     True,
     -1,
@@ -198,7 +198,8 @@ def odd_pickle(data: bytearray, chance: random.Random) -> bytearray:
         case 7:
             content["global_step"] = chance.choice(ODD)
         case 8:
-            content = chance.choice(([content], {}, {"model": content}, state, "x", 7))
+            others: tuple[Any, ...] = ([content], {}, {"model": content}, state, "x", 7)
+            content = chance.choice(others)
     return bytearray(saved(content, old=data[:2] != b"PK"))
 
 

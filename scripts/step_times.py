@@ -75,7 +75,7 @@ def main() -> None:
 
     def forward() -> tuple[Tensor, Tensor]:
         with precision():
-            return tuple(x.float() for x in net(target, reference))  # type: ignore[return-value]
+            return tuple(x.float() for x in net(target, reference))
 
     def both() -> None:
         sum(x.square().mean() for x in forward()).backward()  # type: ignore[union-attr]
