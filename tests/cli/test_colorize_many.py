@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fork_server import python
 from PIL import Image
 from processes import Run, start
 from skimage import data
@@ -124,7 +125,7 @@ def test_each_launched_process_does_its_share_and_lists_its_failures(
 @pytest.mark.slow
 def test_torchrun_lets_all_processes_finish_though_one_has_failures(frames: Path, tmp_path: Path) -> None:
     (frames / "0.png").write_text("no picture")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "-m", "pdnla.cli.colorize", *SMALL, "frames", "cat.png", "-o", "out"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
