@@ -2,16 +2,18 @@
 
 import argparse
 import json
+import multiprocessing.spawn
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fork_server import python
 from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -73,6 +75,16 @@ def golden_images(golden: dict[str, Any]) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fork the processes that the test's own starts, from one that has imported torch."""
+    monkeypatch.setattr(sys, "executable", python())
+    before = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable(python())
+    yield
+    multiprocessing.set_executable(before)
+
+
+@pytest.fixture
 def run_campaign(tmp_path: Path) -> Callable[..., tuple[int, dict[str, int]]]:
     """Return a function that runs a script of damaged files in a process without other threads.
 
@@ -88,7 +100,7 @@ def run_campaign(tmp_path: Path) -> Callable[..., tuple[int, dict[str, int]]]:
     def run(script: str, *arguments: str, fault: str = "") -> tuple[int, dict[str, int]]:
         code = f"import sys, {script}\n{fault}\nsys.exit({script}.main())"
         patience = ("--seconds", "240")  # how busy the machine is must not decide a test
-        command = [sys.executable, "-c", code, "--keep", str(tmp_path / "bad"), *patience, *arguments]
+        command = [python(), "-c", code, "--keep", str(tmp_path / "bad"), *patience, *arguments]
         done = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, check=False)
         lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
         assert lines, done.stderr

@@ -44,6 +44,7 @@ def test_a_fault_in_reading_is_seen_and_kept(run_campaign: Run, tmp_path: Path) 
     assert len(list((tmp_path / "bad").glob("bad_*"))) == 3
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_an_album_of_damaged_pictures_is_coloured_as_far_as_it_can_be(tmp_path: Path) -> None:
     wrong, printed = colour_album(12, 2, tmp_path)

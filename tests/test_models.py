@@ -3,13 +3,13 @@
 import inspect
 import json
 import subprocess
-import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fork_server import python
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -191,7 +191,7 @@ def test_what_is_not_registered_is_not_imported_and_the_sentence_says_what_to_im
     )
     monkeypatch.chdir(tmp_path)
     save = "import my_models; from pdnla.weights import save_weights as save; save(my_models.Mine(gain=2), 'w.st', '')"
-    subprocess.run([sys.executable, "-c", save], check=True)
+    subprocess.run([python(), "-c", save], check=True)
     Path("imported").unlink()
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UserError, match="the model mine is not known here; import my_models, which registers it"):

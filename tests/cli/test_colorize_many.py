@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fork_server import python
 from PIL import Image
 from processes import Run, start
 from skimage import data
@@ -123,13 +124,14 @@ def test_each_launched_process_does_its_share_and_lists_its_failures(
 
 @pytest.mark.slow
 def test_torchrun_lets_all_processes_finish_though_one_has_failures(frames: Path, tmp_path: Path) -> None:
-    (frames / "0.png").write_text("no picture")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for task in plan_album(frames, tmp_path / "cat.png", tmp_path / "out").share(0, 2).tasks:
+        Path(task.target).write_text("no picture")  # so that this process ends long before the other
+    launcher = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "-m", "pdnla.cli.colorize", *SMALL, "frames", "cat.png", "-o", "out"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert len(pixels(tmp_path / "out")) == 7, done.stderr
-    assert "process 0 of 2: 3 coloured, 0 skipped, 1 failed" in done.stdout
+    assert len(pixels(tmp_path / "out")) == 4, done.stderr
+    assert "process 0 of 2: 0 coloured, 0 skipped, 4 failed" in done.stdout
     assert "process 1 of 2: 4 coloured, 0 skipped, 0 failed" in done.stdout
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import Command, Done, run_here
+from fork_server import python
 from PIL import Image
 
 from pdnla.cli import progress
@@ -61,7 +62,7 @@ def test_names_are_printed_escaped_whatever_the_encoding(encoding: str, tmp_path
     grey(b"album/caf\xe9.png", "album/日本 → é.png", "album/[x]a[/x].png", "album/two\nlines.png")
     (tmp_path / os.fsdecode(b"album/broken\xff.png")).write_bytes(b"x")
     done = subprocess.run(
-        [sys.executable, "-m", "pdnla.cli.colorize", *SMALL, "album", "r.png"],
+        [python(), "-m", "pdnla.cli.colorize", *SMALL, "album", "r.png"],
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"},
     )
@@ -268,7 +269,7 @@ def test_a_name_that_ends_in_a_slash_is_a_new_folder(command: Command) -> None:
 def test_a_reader_that_leaves_ends_the_printing_and_not_the_work(tmp_path: Path) -> None:
     os.chdir(tmp_path)
     grey(*(f"album/{number}.png" for number in range(8)))
-    line = " ".join([sys.executable, "-m", "pdnla.cli.colorize", *SMALL, "album", "r.png"])
+    line = " ".join([python(), "-m", "pdnla.cli.colorize", *SMALL, "album", "r.png"])
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {line} | head -1"],
         capture_output=True,

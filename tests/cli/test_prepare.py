@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fork_server import python
 from PIL import Image
 
 from pdnla.cli.prepare import main
@@ -88,7 +89,7 @@ def test_several_processes_write_the_same_bytes_as_one(
     arguments = [str(folder), str(tmp_path / "two"), "--shard-size", "1", "--workers", "2"]
     start = tmp_path / "start.py"
     start.write_text(START)
-    subprocess.run([sys.executable, str(start), *arguments], check=True, capture_output=True)
+    subprocess.run([python(), str(start), *arguments], check=True, capture_output=True)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
@@ -118,7 +119,7 @@ def test_a_run_killed_at_once_leaves_nothing_that_training_would_take(
     start, out = tmp_path / "start.py", tmp_path / "out"
     start.write_text(START)
     arguments = [str(folder), str(out), "--shard-size", "1", "--workers", "2"]
-    running = subprocess.Popen([sys.executable, str(start), *arguments], stdout=subprocess.PIPE, text=True)
+    running = subprocess.Popen([python(), str(start), *arguments], stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None
     for line in running.stdout:
         if line.startswith("wrote 1/"):

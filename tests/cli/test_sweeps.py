@@ -3,13 +3,13 @@
 import csv
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from fork_server import python
 from hydra.core.config_store import ConfigStore
 from processes import start
 
@@ -118,8 +118,7 @@ def test_runs_of_several_models_share_the_folder_of_their_sweep(tmp_path: Path, 
 def test_joblib_runs_a_sweep_in_two_workers(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    # Not forked: joblib's workers end with an interpreter.
-    command = [str(Path(sys.executable).with_name("pdnla-train")), "-m", *FAST, *parallel, "optim.lr=1e-3,x"]
+    command = [python(), "-m", "pdnla.cli.train", "-m", *FAST, *parallel, "optim.lr=1e-3,x"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr

@@ -3,7 +3,6 @@
 import csv
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fork_server import python
 from PIL import Image, ImageFilter
 from skimage import data
 
@@ -127,7 +127,7 @@ def test_one_of_several_processes_describes_and_the_others_wait(album: Path, cac
     paths = sorted(album.rglob("*.png"))
     program = "import sys; from pathlib import Path; from pdnla.data.retrieval import build_index\n"
     program += "build_index([Path(p) for p in sys.argv[1:]], progress=lambda done, total: print('described', total))"
-    command = [sys.executable, "-c", program, *map(str, paths)]
+    command = [python(), "-c", program, *map(str, paths)]
     environment = {**os.environ, "PDNLA_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
     output = sorted(process.communicate(timeout=120)[0] for process in processes)

@@ -126,6 +126,7 @@ def test_clips_are_coloured_as_film_too_beside_single_frames_and_plain_flow(tmp_
     assert len(once.left_out) == 1
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_the_figures_are_the_same_twice_and_in_two_processes(
     warped_pairs: WarpedPairs, clip: Path, settings: Settings, tmp_path: Path, evaluated: Any
@@ -154,6 +155,7 @@ def test_published_results_are_measured_as_ours(album: Path, settings: Settings,
     assert own["colourfulness_ratio"] == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.slow
 def test_what_fails_is_one_sentence_from_any_process(

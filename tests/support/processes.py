@@ -1,42 +1,28 @@
-"""Commands in processes of their own, forked from one that has imported what they need.
-
-Importing torch and Lightning takes longer than most of these tests. Where there is no fork (Windows), each process
-imports them itself. A process leaves as multiprocessing's do: what an interpreter does at its very end is not done.
-"""
+"""Commands in processes of their own, forked from one that has imported what they need (:mod:`fork_server`)."""
 
 import atexit
 import functools
-import importlib
-import multiprocessing
 import os
-import runpy
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
-_FORKS = "forkserver" in multiprocessing.get_all_start_methods()
-_CONTEXT: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
-_IMPORTED = [
-    "torch._dynamo",
-    "pdnla.cli.train",
-    "pdnla.cli.colorize",
-    "pdnla.training.run",
-    "pdnla.inference.colorizer",
-]
+from fork_server import FORKS, Forked, fork
+
 _SECONDS = 300.0
-_STARTED: list[Any] = []
+_STARTED: list["Run"] = []
 
 
 @atexit.register
 def _end() -> None:
-    """Kill what a failed test left, for which multiprocessing would wait."""
-    for process in _STARTED:
-        process.kill()
+    """Kill what a failed test left."""
+    for run in _STARTED:
+        if FORKS and run.status is None:
+            run.send(signal.SIGKILL)
 
 
 class Run:
@@ -46,14 +32,14 @@ class Run:
         pid: of its process, which leads a group of its own.
     """
 
-    def __init__(self, process: Any, log: Path) -> None:
+    def __init__(self, process: "Forked | subprocess.Popen[bytes]", log: Path) -> None:
         self._process, self._log = process, log
         self.pid: int = process.pid
 
     @property
     def status(self) -> int | None:
         """Its exit status, minus the number of the signal that killed it, or None while it runs."""
-        return self._process.exitcode
+        return self._process.poll()
 
     @property
     def output(self) -> str:
@@ -74,8 +60,10 @@ class Run:
 
     def finish(self, status: int = 0, seconds: float = _SECONDS) -> str:
         """Wait for its end, with this exit status, and return what it printed."""
-        self._process.join(seconds)
-        assert self.status is not None, f"still runs after {seconds} seconds: {self.output[-3000:]}"
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still runs after {seconds} seconds: {self.output[-3000:]}") from None
         assert self.status == status, self.output[-3000:]
         return self.output
 
@@ -89,36 +77,23 @@ def start(command: str | Path, arguments: Sequence[object], folder: Path | None 
         folder: the working directory; this process's own by default.
         environment: variables to set.
     """
-    log = str(Path(_logs().name) / f"{len(_STARTED)}.txt")
-    Path(log).touch()
-    given = (str(command), [str(argument) for argument in arguments], str(folder or Path.cwd()), environment, log)
-    with patch.dict(os.environ, OMP_NUM_THREADS="1"):  # which OpenMP reads when it is loaded
-        if _FORKS:
-            _CONTEXT.set_forkserver_preload(_IMPORTED)
-        process = _CONTEXT.Process(target=_run, args=given)
-        process.start()
-    _STARTED.append(process)
-    return Run(process, Path(log))
+    log = Path(_logs().name) / f"{len(_STARTED)}.txt"
+    name = str(command)
+    script = name if name.endswith(".py") else str(Path(sys.executable).with_name(name))
+    given = [script, *(str(argument) for argument in arguments)]
+    variables = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
+    with log.open("ab") as output:
+        if FORKS:
+            process: Forked | subprocess.Popen[bytes] = fork(
+                given, variables, str(folder or Path.cwd()), output.fileno()
+            )
+        else:
+            line = [sys.executable, *given] if script == name else given
+            process = subprocess.Popen(line, cwd=folder, env=variables, stdout=output, stderr=output)
+    _STARTED.append(Run(process, log))
+    return _STARTED[-1]
 
 
 @functools.cache
 def _logs() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="output-")
-
-
-def _run(command: str, arguments: list[str], folder: str, environment: dict[str, str], log: str) -> None:
-    """Be the command."""
-    if hasattr(os, "setsid"):
-        os.setsid()
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
-    os.environ.update(environment, OMP_NUM_THREADS="1")
-    os.chdir(folder)
-    script = command.endswith(".py")
-    sys.argv = [command if script else str(Path(sys.executable).with_name(command)), *arguments]
-    if script:
-        runpy.run_path(command, run_name="__main__")
-    else:
-        importlib.import_module(f"pdnla.cli.{command.removeprefix('pdnla-')}").main()

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pdnla.errors import UserError
-from pdnla.film.planes import Plane
 from pdnla.images.io import Picture, list_images, read_image
+
+if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
+    from pdnla.film.planes import Plane
 
 _CONTAINERS = (
     *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "m2v", "vob", "ts", "m2ts", "mts"),
@@ -48,7 +50,7 @@ class Frame:
     number: int
     picture: Picture
     time: int
-    luma: Plane | None = None
+    luma: "Plane | None" = None
     path: Path | None = None
 
 
