@@ -81,11 +81,11 @@ class Run:
 
 
 def start(command: str | Path, arguments: Sequence[object], folder: Path | None = None, **environment: str) -> Run:
-    """Start a command such as ``pdnla-train``, or a Python script, on one thread of the CPU.
+    """Start a command such as ``pdnla-train``, a Python script, or ``python -m``, on one thread of the CPU.
 
     Args:
-        command: the command's name, or the script's path.
-        arguments: its command line.
+        command: the command's name, the script's path, or python.
+        arguments: its command line; that of python begins with -m and a module.
         folder: the working directory; this process's own by default.
         environment: variables to set.
     """
@@ -114,11 +114,17 @@ def _run(command: str, arguments: list[str], folder: str, environment: dict[str,
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     os.environ.update(environment, OMP_NUM_THREADS="1")
     os.chdir(folder)
-    script = command.endswith(".py")
-    sys.argv = [command if script else str(Path(sys.executable).with_name(command)), *arguments]
-    if script:
+    sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.argv = [command if command.endswith(".py") else str(Path(sys.executable).with_name(command)), *arguments]
+    if command.endswith(".py"):
+        sys.path.insert(0, str(Path(command).parent.resolve()))
         runpy.run_path(command, run_name="__main__")
+    elif command == "python":
+        del sys.argv[:2]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
-        importlib.import_module(f"pdnla.cli.{command.removeprefix('pdnla-')}").main()
+        name = command.removeprefix("pdnla-")
+        importlib.import_module(f"pdnla.cli.{'evaluate' if name == 'eval' else name}").main()
