@@ -381,6 +381,7 @@ def test_a_refused_upload_says_why_and_another_one_is_taken(
     visitor.wait_text("still-message", "broken.jpg: is truncated or damaged")
     visitor.page.click("#still-colour")
     visitor.wait_text("still-message", "there is no grey picture; choose one first")
+    assert visitor.page.locator(".toast-body").count() == 0, "it is said once"
     assert visitor.page.locator("#still-target button[aria-label=Clear]").count() == 0, "it is not listed as taken"
     assert colourfulness(visitor.colour(pictures / "rocket_grey.png", pictures / "rocket.png")) > 3
 

@@ -330,7 +330,7 @@ class _Handlers:
                 yield [gr.skip(), gr.skip(), *self._pick(session.still)]
             except UserError as error:
                 refused = [None, gr.Image(visible=_HIDDEN)] if session.still.target is None else [gr.skip()] * 2
-                yield [*refused, *_offers(session.still, _tell(error))]
+                yield [*refused, *_offers(session.still, str(error))]
 
     def take_references(self, paths: list[str] | None, request: gr.Request) -> Iterator[list[Any]]:
         with self._session(request) as session:
@@ -339,13 +339,13 @@ class _Handlers:
                 yield _offers(session.still, _comparing(session.still))
                 yield self._pick(session.still)
             except UserError as error:
-                yield _offers(session.still, _tell(error))
+                yield _offers(session.still, str(error))
 
     def take_folder(self, paths: list[str] | None, request: gr.Request) -> Iterator[list[Any]]:
         try:
             pictures = pictures_in(paths or [])
         except UserError as error:
-            yield [*[gr.skip()] * 4, _say(_tell(error)), gr.skip()]
+            yield [*[gr.skip()] * 4, _say(str(error)), gr.skip()]
             return
         for offered in self.take_references(pictures, request):
             yield [pictures, *offered]
@@ -365,7 +365,7 @@ class _Handlers:
 
     def colour(self, saturation: float, strength: float, together: bool, request: gr.Request) -> Iterator[list[Any]]:
         yield [*[gr.skip()] * 4, _say("Colouring."), *[gr.skip()] * 2]
-        with self._session(request) as session, _refusing(4, more=2) as answers:
+        with self._session(request) as session, _refusing(4, more=2, corner=False) as answers:
             session.still.colour(together)
             views = _views(session.still, _adjustment(saturation, strength))
             answers[:] = [*views, gr.Button(visible=_visible(session.still.reduced)), _column(shown=True)]
@@ -419,7 +419,7 @@ class _Handlers:
         try:
             return [pictures_in(paths or []), ""]
         except UserError as error:
-            return [gr.skip(), _tell(error)]
+            return [gr.skip(), str(error)]
 
     def album(
         self, targets: list[str] | None, references: list[str] | None, request: gr.Request
@@ -435,7 +435,7 @@ class _Handlers:
                         if session.closed.is_set():
                             return
             except UserError as error:
-                yield [_tell(error), gr.skip(), gr.skip(), gr.skip()]
+                yield [str(error), gr.skip(), gr.skip(), gr.skip()]
             finally:
                 session.stop_album.set()
 
@@ -449,7 +449,7 @@ class _Handlers:
             except Stopped:
                 return ["Stopped.", *nothing]
             except UserError as error:
-                return [_tell(error), *nothing]
+                return [str(error), *nothing]
             names = [f"{number}: {one}" for number, one in enumerate(session.film.references, 1)]
             sentences = [*(f"left out: {sentence}" for sentence in left_out), *shots.remarks]
             report = "\n".join([f"{len(shots.rows)} shots found.", *sentences])
@@ -474,7 +474,8 @@ class _Handlers:
             except Stopped:
                 yield ["Stopped.", gr.skip(), gr.skip()]
             except UserError as error:
-                yield [_tell(error), gr.skip(), gr.skip()]
+                _warn(error)
+                yield [str(error), gr.skip(), gr.skip()]
 
     def stop_album(self, request: gr.Request) -> Any:
         with self._session(request) as session:
@@ -520,18 +521,21 @@ def _views(still: Still, adjustment: Adjustment) -> list[Any]:
 
 
 @contextmanager
-def _refusing(count: int, more: int = 0) -> Iterator[list[Any]]:
+def _refusing(count: int, more: int = 0, corner: bool = True) -> Iterator[list[Any]]:
     """Yield a list for the values that a handler returns; after a UserError, only the message changes.
 
     Args:
         count: number of values before the message.
         more: number of values after it.
+        corner: show the error in the corner of the page too, because the message may be out of sight.
     """
     answers: list[Any] = []
     try:
         yield answers
     except UserError as error:
-        answers[:] = [*[gr.skip()] * count, _say(_tell(error)), *[gr.skip()] * more]
+        if corner:
+            _warn(error)
+        answers[:] = [*[gr.skip()] * count, _say(str(error)), *[gr.skip()] * more]
 
 
 def _where(marked: Marked) -> str:
@@ -612,10 +616,9 @@ def _say(sentence: str) -> gr.Textbox:
     return gr.Textbox(sentence, visible=_visible(sentence), lines=max(1, sentence.count("\n") + 1))
 
 
-def _tell(error: UserError) -> str:
-    """Show an error message in the corner of the page, and return it."""
+def _warn(error: UserError) -> None:
+    """Show an error message in the corner of the page."""
     gr.Warning(html.escape(str(error)), duration=_SECONDS, title="This does not work")
-    return str(error)
 
 
 def _progress(what: str) -> Callable[[int, int], None]:
