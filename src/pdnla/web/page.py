@@ -121,6 +121,17 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
     colour = gr.Button("Colour", variant="primary", elem_id="still-colour")
     message = gr.Textbox(show_label=False, container=False, interactive=False, visible=_HIDDEN, elem_id="still-message")
     with _column(shown=False) as results:
+        used = gr.Gallery(
+            label="Coloured with",
+            height="auto",
+            allow_preview=False,
+            object_fit="contain",
+            interactive=False,
+            buttons=[],
+            visible=_HIDDEN,
+            elem_id="still-used",
+            elem_classes="gallery",
+        )
         comparison = gr.ImageSlider(
             label="Before and after",
             show_label=False,
@@ -173,7 +184,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
         event(handlers.take_references, references, offered, **choosing)
     folder.upload(handlers.take_folder, folder, [references, *offered], **choosing)
     candidates.select(handlers.choose, None, [reference, where, message], api_visibility="private")
-    colour.click(handlers.colour, [*sliders, together], [*views, full, results], api_visibility="private")
+    colour.click(handlers.colour, [*sliders, together], [*views, full, results, used], api_visibility="private")
     for slider in sliders:
         slider.input(
             handlers.adjust,
@@ -360,15 +371,17 @@ class _Handlers:
             shown = still.choose(int(event.index))
             name = still.candidates[still.chosen].upload.name
             where = _HINT if still.point is None else f"Click the right place in {name} to correct the marked point."
-            answers[:] = [shown, where, _say("")]
+            answers[:] = [_named(shown, name), where, _say("")]
         return answers
 
     def colour(self, saturation: float, strength: float, together: bool, request: gr.Request) -> Iterator[list[Any]]:
-        yield [*[gr.skip()] * 4, _say("Colouring."), *[gr.skip()] * 2]
-        with self._session(request) as session, _refusing(4, more=2, corner=False) as answers:
+        yield [*[gr.skip()] * 4, _say("Colouring."), *[gr.skip()] * 3]
+        with self._session(request) as session, _refusing(4, more=3, corner=False) as answers:
             session.still.colour(together)
             views = _views(session.still, _adjustment(saturation, strength))
-            answers[:] = [*views, gr.Button(visible=_visible(session.still.reduced)), _column(shown=True)]
+            full = gr.Button(visible=_visible(session.still.reduced))
+            used = session.still.used()
+            answers[:] = [*views, full, _column(shown=True), gr.Gallery(used or None, visible=_visible(used))]
         yield answers
 
     def adjust(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
@@ -390,7 +403,7 @@ class _Handlers:
     def mark(self, event: gr.SelectData, request: gr.Request) -> list[Any]:
         with self._session(request) as session, _refusing(3) as answers:
             marked = session.still.mark(_point(event, session.still.result_size))
-            answers[:] = [marked.result, marked.reference, _where(marked), _say("")]
+            answers[:] = [marked.result, _named(marked.reference, marked.name), _where(marked), _say("")]
         return answers
 
     def correct(
@@ -504,9 +517,11 @@ def _offers(still: Still, sentence: str) -> list[Any]:
         visible=_visible(thumbnails),
         selected_index=0 if thumbnails else None,
     )
-    reference = still.choose(still.chosen) if thumbnails else None
+    reference = gr.Image(None)
+    if thumbnails:
+        reference = _named(still.choose(still.chosen), still.candidates[still.chosen].upload.name)
     together = gr.Checkbox(visible=_visible(len(thumbnails) > 1))
-    return [gallery, together, gr.Image(reference), _say(sentence), _column(shown=still.editor is not None)]
+    return [gallery, together, reference, _say(sentence), _column(shown=still.editor is not None)]
 
 
 def _comparing(still: Still) -> str:
@@ -517,7 +532,7 @@ def _views(still: Still, adjustment: Adjustment) -> list[Any]:
     """Return values for the comparison, the marked result and reference, the origin of the colour, and the message."""
     comparison = still.compare(adjustment)
     marked = still.mark()
-    return [comparison, marked.result, marked.reference, _where(marked), _say("")]
+    return [comparison, marked.result, _named(marked.reference, marked.name), _where(marked), _say("")]
 
 
 @contextmanager
@@ -536,6 +551,11 @@ def _refusing(count: int, more: int = 0, corner: bool = True) -> Iterator[list[A
         if corner:
             _warn(error)
         answers[:] = [*[gr.skip()] * count, _say(str(error)), *[gr.skip()] * more]
+
+
+def _named(reference: Path, name: str) -> gr.Image:
+    """Return the reference that is shown beside the result, under its name."""
+    return gr.Image(reference, label=f"Reference: {name}")
 
 
 def _where(marked: Marked) -> str:
