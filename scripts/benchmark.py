@@ -586,19 +586,19 @@ def measure_film(options: argparse.Namespace, folder: Path) -> tuple[dict[str, A
     measured: dict[str, Any] = {}
     for shots in (1, 2):
         film = folder / f"{shots}.mp4"
-        write_film(film, [data.coffee(), data.astronaut()][:shots])
+        write_film(film, [data.coffee(), data.astronaut()][:shots], options.frames)
         seconds = []
         for turn in range(options.rounds + 1):
-            report(f"film of {shots * FILM_FRAMES} frames, round {turn} of {options.rounds}")
+            report(f"film of {shots * options.frames} frames, round {turn} of {options.rounds}")
             start = time.perf_counter()
             colour_film(plan_film(film, guides, str(folder / "out.mp4")), colorizer, {}, False, Silent())
             if turn:
                 seconds.append(time.perf_counter() - start)
-        measured[str(shots)] = shots * FILM_FRAMES / statistics.median(seconds)
+        measured[str(shots)] = shots * options.frames / statistics.median(seconds)
     lines = [
         "**Film**, 480×270 H.264 in and out, default weights, two references, frames/s",
         "",
-        f"| one shot, {FILM_FRAMES} frames | two shots, {2 * FILM_FRAMES} frames |",
+        f"| one shot, {options.frames} frames | two shots, {2 * options.frames} frames |",
         "| --- | --- |",
         f"| {measured['1']:.2f} | {measured['2']:.2f} |",
         "",
@@ -606,10 +606,7 @@ def measure_film(options: argparse.Namespace, folder: Path) -> tuple[dict[str, A
     return measured, lines
 
 
-FILM_FRAMES = 48
-
-
-def write_film(path: Path, scenes: Sequence[Any]) -> None:
+def write_film(path: Path, scenes: Sequence[Any], frames: int) -> None:
     """Write grey shots of a camera that moves over photographs."""
     import av
 
@@ -618,7 +615,7 @@ def write_film(path: Path, scenes: Sequence[Any]) -> None:
         stream.width, stream.height, stream.pix_fmt = 480, 270, "yuv420p"
         for scene in scenes:
             photograph = Image.fromarray(scene).convert("L")
-            for number in range(FILM_FRAMES):
+            for number in range(frames):
                 view = photograph.resize((480, 270), box=(number, number / 2, number + 400, number / 2 + 225))
                 container.mux(stream.encode(av.VideoFrame.from_image(view.convert("RGB"))))
         container.mux(stream.encode())
@@ -673,6 +670,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=numbers, default=[256, 512, 1024, 2048])
     parser.add_argument("--channels", type=numbers, default=[8, 16, 32])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=48, help="of a shot of the film")
     parser.add_argument(
         "--variants",
         type=lambda text: text.split(","),

@@ -2,18 +2,19 @@
 
 The grey target is the left picture of a stereo pair, the reference the right one, so the truth is known. The published
 network's weights, ``pdnla_tiny``, are trained on the reference for three minutes and come closer to the truth, which
-they do not see.
+they do not see. Arguments are further options of this training, such as ``trainer.max_steps=50``.
 """
 
-import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import skimage
 import torch
 from PIL import Image
 
 from pdnla import Colorizer
+from pdnla.cli.train import main as pdnla_train
 from pdnla.data.modules import BUILTIN_VALIDATION
 from pdnla.data.photographs import centre_crop
 from pdnla.evaluation.metrics import chroma_error
@@ -37,6 +38,16 @@ def side_by_side(pictures: list[Image.Image]) -> Image.Image:
     return strip
 
 
+def train(*options: str) -> None:
+    """Run pdnla-train in this process, which has imported torch already."""
+    with patch.object(sys, "argv", ["pdnla-train", *options]):
+        try:
+            pdnla_train()
+        except SystemExit as left:
+            if left.code:
+                raise
+
+
 def main() -> None:
     photographs = Path(skimage.__file__).parent / "data"
     truth, reference = (centre_crop(Image.open(photographs / name).convert("RGB"), SIDE) for name in BUILTIN_VALIDATION)
@@ -57,8 +68,7 @@ def main() -> None:
 
     colour(Colorizer("pdnla_tiny", size=TRAINED_SIDE), "pdnla_tiny")
     run = FOLDER / "run"
-    train = [str(Path(sys.executable).with_name("pdnla-train")), "experiment=demo", f"hydra.run.dir={run}"]
-    subprocess.run(train, check=True)
+    train("experiment=demo", f"hydra.run.dir={run}", *sys.argv[1:])
     colour(
         Colorizer(run / "last.ckpt", size=TRAINED_SIDE), "pdnla_tiny after three minutes of training on the reference"
     )

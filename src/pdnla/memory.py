@@ -14,9 +14,22 @@ def keep_freed_memory() -> None:
     step. The setting holds for the whole process: commands call this function, and programs that colour many pictures
     on a CPU may call it. Other allocators are not changed.
     """
-    if platform.libc_ver()[0] != "glibc":
+    libc = _glibc()
+    if libc is None:
         return
-    libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, -1)  # never: a training step frees more than the largest threshold
     libc.mallopt(_M_TOP_PAD, 2**27)
+
+
+def return_freed_memory() -> None:
+    """Let glibc return all freed memory to the system, after work that others may not repeat for long.
+
+    It takes less than a tenth of a second for a picture of 4000×4000 pixels. Other allocators are not changed.
+    """
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -156,6 +156,19 @@ def test_a_search_in_which_every_run_failed_ends_with_the_table(
     assert len(rows(tmp_path)) == 2
 
 
+@pytest.mark.slow
+def test_a_search_without_any_validation_says_what_it_lacks(
+    tmp_path: Path, train: Train, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = ["hparams_search=optuna", "hydra.sweeper.n_trials=1", "trainer.val_check_interval=1000"]
+    assert train(["-m", *FAST, *search]) == 1
+    output = capfd.readouterr()
+    assert "Traceback" not in output.out + output.err
+    assert "none was validated; trainer.val_check_interval must be at most the number of steps" in output.out
+    assert [row["status"] for row in rows(tmp_path)] == ["done"]
+
+
 @pytest.mark.parametrize(
     ("group", "choice"), [("launcher", "hydra/launcher=joblib"), ("sweeper", "hparams_search=optuna")]
 )

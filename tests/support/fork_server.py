@@ -244,7 +244,9 @@ def _be(arguments: list[str], environment: dict[str, str], working: str, files: 
         os.chdir(working)
         sys.executable = str(folder / "python")
         multiprocessing.set_executable(sys.executable)
-        _open_streams(environment.get("PYTHONIOENCODING", ""), "-u" in arguments)
+        unbuffered = "-u" in arguments or "PYTHONUNBUFFERED" in environment
+        _open_streams(environment.get("PYTHONIOENCODING", ""), unbuffered)
+        sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
         _interpret(arguments)
         status = 0
     except SystemExit as left:
@@ -272,7 +274,7 @@ def _open_streams(coding: str, unbuffered: bool) -> None:
     sys.stdin = open(0, errors=errors or None, **options)  # noqa: SIM115
     sys.stdout = open(1, "w", errors=errors or None, **options)  # noqa: SIM115
     sys.stderr = open(2, "w", errors="backslashreplace", **options)  # noqa: SIM115
-    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty(), write_through=unbuffered)
+    sys.stdout.reconfigure(line_buffering=unbuffered or sys.stdout.isatty())
     sys.stderr.reconfigure(line_buffering=True)
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 

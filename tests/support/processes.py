@@ -69,26 +69,27 @@ class Run:
 
 
 def start(command: str | Path, arguments: Sequence[object], folder: Path | None = None, **environment: str) -> Run:
-    """Start a command such as ``pdnla-train``, or a Python script, on one thread of the CPU.
+    """Start a command such as ``pdnla-train``, a Python script, or ``python -m``, on one thread of the CPU.
 
     Args:
-        command: the command's name, or the script's path.
-        arguments: its command line.
+        command: the command's name, the script's path, or python.
+        arguments: its command line; that of python begins with -m and a module.
         folder: the working directory; this process's own by default.
         environment: variables to set.
     """
     log = Path(_logs().name) / f"{len(_STARTED)}.txt"
     name = str(command)
-    script = name if name.endswith(".py") else str(Path(sys.executable).with_name(name))
-    given = [script, *(str(argument) for argument in arguments)]
-    variables = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
+    interpreted = name == "python" or name.endswith(".py")
+    program = [] if name == "python" else [name if interpreted else str(Path(sys.executable).with_name(name))]
+    given = [*program, *(str(argument) for argument in arguments)]
+    variables = {**os.environ, **environment, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with log.open("ab") as output:
         if FORKS:
             process: Forked | subprocess.Popen[bytes] = fork(
                 given, variables, str(folder or Path.cwd()), output.fileno()
             )
         else:
-            line = [sys.executable, *given] if script == name else given
+            line = [sys.executable, *given] if interpreted else given
             process = subprocess.Popen(line, cwd=folder, env=variables, stdout=output, stderr=output)
     _STARTED.append(Run(process, log))
     return _STARTED[-1]

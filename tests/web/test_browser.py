@@ -144,6 +144,10 @@ def test_a_picture_is_coloured_compared_adjusted_corrected_undone_and_saved(
     coloured = visitor.colour(pictures / "described.jpg", pictures / "mirrored.jpg", pictures / "coffee.png")
     assert "mirrored.jpg · 0." in page.inner_text("#still-candidates")
     assert colourfulness(coloured) > 10
+    visitor.wait("document.querySelectorAll('#still-used button img').length === 1")
+    assert "mirrored.jpg · 0." in page.inner_text("#still-used"), (
+        "beside the result is the reference that it is made with"
+    )
     visitor.wait("document.querySelectorAll('#still-compare img').length === 2")
     assert colourfulness(visitor.shown("still-compare", 0)) == 0
     assert colourfulness(visitor.shown("still-compare", 1)) > 10
@@ -164,6 +168,7 @@ def test_a_picture_is_coloured_compared_adjusted_corrected_undone_and_saved(
     visitor.wait("document.querySelector('#still-candidates button.selected img') !== null")
     other = np.asarray(Image.open(pictures / "coffee.png")).shape[:2]
     until(lambda: visitor.shown("still-reference").shape[:2] == other)
+    assert "Reference: coffee.png" in page.inner_text("#still-reference")
     corrected = visitor.changed("still-result", lambda: visitor.click_image("still-reference", 0.5, 0.85))
     visitor.wait_text("still-where", "Corrected: this colour comes from the marked place in coffee.png")
     difference = np.abs(corrected - marked).sum(axis=-1) > 40
@@ -219,7 +224,7 @@ def test_what_has_no_content_yet_is_not_shown(visit: Callable[[], Visitor], pict
     page = visit().page
     shown = {"Still": ("colour", "target", "references"), "Album": ("start", "targets"), "Film": ("find", "target")}
     not_shown = {
-        "Still": ("candidates", "together", "message", "compare", "saturation", "save", "result", "undo"),
+        "Still": ("candidates", "together", "message", "used", "compare", "saturation", "save", "result", "undo"),
         "Album": ("archive", "failed", "coloured"),
         "Film": ("frames", "shots", "start", "file"),
     }
@@ -381,6 +386,7 @@ def test_a_refused_upload_says_why_and_another_one_is_taken(
     visitor.wait_text("still-message", "broken.jpg: is truncated or damaged")
     visitor.page.click("#still-colour")
     visitor.wait_text("still-message", "there is no grey picture; choose one first")
+    assert visitor.page.locator(".toast-body").count() == 0, "it is said once"
     assert visitor.page.locator("#still-target button[aria-label=Clear]").count() == 0, "it is not listed as taken"
     assert colourfulness(visitor.colour(pictures / "rocket_grey.png", pictures / "rocket.png")) > 3
 

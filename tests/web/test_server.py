@@ -1,6 +1,7 @@
 """The server: who reaches the page, what of it there is, what is refused, and that it asks nothing of others."""
 
 import os
+import platform
 import re
 import shutil
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import start
 
 from pdnla.errors import UserError
 from pdnla.inference.editing import Adjustment
@@ -179,6 +181,35 @@ def test_work_for_a_page_that_was_closed_ends_quietly_and_leaves_nothing(
         assert not session.folder.exists()
         session.still.compare(Adjustment())
     assert not session.folder.exists()
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+
+from pdnla.memory import keep_freed_memory
+from pdnla.web.sessions import Session
+from pdnla.web.studio import Studio
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+keep_freed_memory()
+with Session(Studio(None), Path("one"), Path()):
+    pictures = [bytes(100_000) for _ in range(3000)]
+    above_them = bytes(100_000)
+    del pictures
+    before = resident()
+sys.exit(0 if resident() < before - 250 else 1)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are not changed")
+def test_after_a_request_the_memory_of_large_pictures_goes_back_to_the_system(tmp_path: Path) -> None:
+    (tmp_path / "holding.py").write_text(HOLDING)
+    start(str(tmp_path / "holding.py"), [], tmp_path).finish()
 
 
 def test_pictures_of_a_folder_are_chosen_by_their_names() -> None:

@@ -131,7 +131,13 @@ def main() -> None:
         failed = [result for result in results if result.failed]
         if isinstance(failure, UserError) and results:
             log.error("the sweep ended early: %s", failure)
-        elif failure and (not results or len(failed) < len(results)):  # a search whose runs all failed has no best run
+        elif isinstance(failure, ValueError) and results and all(result.objective is None for result in results):
+            if len(failed) < len(results):
+                log.error(
+                    "the search has no best run, because none was validated; trainer.val_check_interval must be at most"
+                    " the number of steps"
+                )
+        elif failure:
             raise failure
         return status or (SOME_FAILED if failed else 0)
 

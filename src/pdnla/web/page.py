@@ -121,6 +121,17 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
     colour = gr.Button("Colour", variant="primary", elem_id="still-colour")
     message = gr.Textbox(show_label=False, container=False, interactive=False, visible=_HIDDEN, elem_id="still-message")
     with _column(shown=False) as results:
+        used = gr.Gallery(
+            label="Coloured with",
+            height="auto",
+            allow_preview=False,
+            object_fit="contain",
+            interactive=False,
+            buttons=[],
+            visible=_HIDDEN,
+            elem_id="still-used",
+            elem_classes="gallery",
+        )
         comparison = gr.ImageSlider(
             label="Before and after",
             show_label=False,
@@ -173,7 +184,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
         event(handlers.take_references, references, offered, **choosing)
     folder.upload(handlers.take_folder, folder, [references, *offered], **choosing)
     candidates.select(handlers.choose, None, [reference, where, message], api_visibility="private")
-    colour.click(handlers.colour, [*sliders, together], [*views, full, results], api_visibility="private")
+    colour.click(handlers.colour, [*sliders, together], [*views, full, results, used], api_visibility="private")
     for slider in sliders:
         slider.input(
             handlers.adjust,
@@ -330,7 +341,7 @@ class _Handlers:
                 yield [gr.skip(), gr.skip(), *self._pick(session.still)]
             except UserError as error:
                 refused = [None, gr.Image(visible=_HIDDEN)] if session.still.target is None else [gr.skip()] * 2
-                yield [*refused, *_offers(session.still, _tell(error))]
+                yield [*refused, *_offers(session.still, str(error))]
 
     def take_references(self, paths: list[str] | None, request: gr.Request) -> Iterator[list[Any]]:
         with self._session(request) as session:
@@ -339,13 +350,13 @@ class _Handlers:
                 yield _offers(session.still, _comparing(session.still))
                 yield self._pick(session.still)
             except UserError as error:
-                yield _offers(session.still, _tell(error))
+                yield _offers(session.still, str(error))
 
     def take_folder(self, paths: list[str] | None, request: gr.Request) -> Iterator[list[Any]]:
         try:
             pictures = pictures_in(paths or [])
         except UserError as error:
-            yield [*[gr.skip()] * 4, _say(_tell(error)), gr.skip()]
+            yield [*[gr.skip()] * 4, _say(str(error)), gr.skip()]
             return
         for offered in self.take_references(pictures, request):
             yield [pictures, *offered]
@@ -360,15 +371,17 @@ class _Handlers:
             shown = still.choose(int(event.index))
             name = still.candidates[still.chosen].upload.name
             where = _HINT if still.point is None else f"Click the right place in {name} to correct the marked point."
-            answers[:] = [shown, where, _say("")]
+            answers[:] = [_named(shown, name), where, _say("")]
         return answers
 
     def colour(self, saturation: float, strength: float, together: bool, request: gr.Request) -> Iterator[list[Any]]:
-        yield [*[gr.skip()] * 4, _say("Colouring."), *[gr.skip()] * 2]
-        with self._session(request) as session, _refusing(4, more=2) as answers:
+        yield [*[gr.skip()] * 4, _say("Colouring."), *[gr.skip()] * 3]
+        with self._session(request) as session, _refusing(4, more=3, corner=False) as answers:
             session.still.colour(together)
             views = _views(session.still, _adjustment(saturation, strength))
-            answers[:] = [*views, gr.Button(visible=_visible(session.still.reduced)), _column(shown=True)]
+            full = gr.Button(visible=_visible(session.still.reduced))
+            used = session.still.used()
+            answers[:] = [*views, full, _column(shown=True), gr.Gallery(used or None, visible=_visible(used))]
         yield answers
 
     def adjust(self, saturation: float, strength: float, request: gr.Request) -> list[Any]:
@@ -390,7 +403,7 @@ class _Handlers:
     def mark(self, event: gr.SelectData, request: gr.Request) -> list[Any]:
         with self._session(request) as session, _refusing(3) as answers:
             marked = session.still.mark(_point(event, session.still.result_size))
-            answers[:] = [marked.result, marked.reference, _where(marked), _say("")]
+            answers[:] = [marked.result, _named(marked.reference, marked.name), _where(marked), _say("")]
         return answers
 
     def correct(
@@ -419,7 +432,7 @@ class _Handlers:
         try:
             return [pictures_in(paths or []), ""]
         except UserError as error:
-            return [gr.skip(), _tell(error)]
+            return [gr.skip(), str(error)]
 
     def album(
         self, targets: list[str] | None, references: list[str] | None, request: gr.Request
@@ -435,7 +448,7 @@ class _Handlers:
                         if session.closed.is_set():
                             return
             except UserError as error:
-                yield [_tell(error), gr.skip(), gr.skip(), gr.skip()]
+                yield [str(error), gr.skip(), gr.skip(), gr.skip()]
             finally:
                 session.stop_album.set()
 
@@ -449,7 +462,7 @@ class _Handlers:
             except Stopped:
                 return ["Stopped.", *nothing]
             except UserError as error:
-                return [_tell(error), *nothing]
+                return [str(error), *nothing]
             names = [f"{number}: {one}" for number, one in enumerate(session.film.references, 1)]
             sentences = [*(f"left out: {sentence}" for sentence in left_out), *shots.remarks]
             report = "\n".join([f"{len(shots.rows)} shots found.", *sentences])
@@ -474,7 +487,8 @@ class _Handlers:
             except Stopped:
                 yield ["Stopped.", gr.skip(), gr.skip()]
             except UserError as error:
-                yield [_tell(error), gr.skip(), gr.skip()]
+                _warn(error)
+                yield [str(error), gr.skip(), gr.skip()]
 
     def stop_album(self, request: gr.Request) -> Any:
         with self._session(request) as session:
@@ -503,9 +517,11 @@ def _offers(still: Still, sentence: str) -> list[Any]:
         visible=_visible(thumbnails),
         selected_index=0 if thumbnails else None,
     )
-    reference = still.choose(still.chosen) if thumbnails else None
+    reference = gr.Image(None)
+    if thumbnails:
+        reference = _named(still.choose(still.chosen), still.candidates[still.chosen].upload.name)
     together = gr.Checkbox(visible=_visible(len(thumbnails) > 1))
-    return [gallery, together, gr.Image(reference), _say(sentence), _column(shown=still.editor is not None)]
+    return [gallery, together, reference, _say(sentence), _column(shown=still.editor is not None)]
 
 
 def _comparing(still: Still) -> str:
@@ -516,22 +532,30 @@ def _views(still: Still, adjustment: Adjustment) -> list[Any]:
     """Return values for the comparison, the marked result and reference, the origin of the colour, and the message."""
     comparison = still.compare(adjustment)
     marked = still.mark()
-    return [comparison, marked.result, marked.reference, _where(marked), _say("")]
+    return [comparison, marked.result, _named(marked.reference, marked.name), _where(marked), _say("")]
 
 
 @contextmanager
-def _refusing(count: int, more: int = 0) -> Iterator[list[Any]]:
+def _refusing(count: int, more: int = 0, corner: bool = True) -> Iterator[list[Any]]:
     """Yield a list for the values that a handler returns; after a UserError, only the message changes.
 
     Args:
         count: number of values before the message.
         more: number of values after it.
+        corner: show the error in the corner of the page too, because the message may be out of sight.
     """
     answers: list[Any] = []
     try:
         yield answers
     except UserError as error:
-        answers[:] = [*[gr.skip()] * count, _say(_tell(error)), *[gr.skip()] * more]
+        if corner:
+            _warn(error)
+        answers[:] = [*[gr.skip()] * count, _say(str(error)), *[gr.skip()] * more]
+
+
+def _named(reference: Path, name: str) -> gr.Image:
+    """Return the reference that is shown beside the result, under its name."""
+    return gr.Image(reference, label=f"Reference: {name}")
 
 
 def _where(marked: Marked) -> str:
@@ -612,10 +636,9 @@ def _say(sentence: str) -> gr.Textbox:
     return gr.Textbox(sentence, visible=_visible(sentence), lines=max(1, sentence.count("\n") + 1))
 
 
-def _tell(error: UserError) -> str:
-    """Show an error message in the corner of the page, and return it."""
+def _warn(error: UserError) -> None:
+    """Show an error message in the corner of the page."""
     gr.Warning(html.escape(str(error)), duration=_SECONDS, title="This does not work")
-    return str(error)
 
 
 def _progress(what: str) -> Callable[[int, int], None]:

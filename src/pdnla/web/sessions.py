@@ -10,6 +10,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from pdnla.errors import UserError
+from pdnla.memory import return_freed_memory
 from pdnla.web.film import FilmDesk
 from pdnla.web.still import Still
 from pdnla.web.studio import Studio
@@ -19,7 +20,9 @@ MOST, MOST_PIXELS = 32, 400_000_000
 
 
 class Session:
-    """One open page. Handlers use it in a block, at whose end its files are removed if the page was closed meanwhile.
+    """One open page. Handlers use it in a block, at whose end the memory of large pictures goes back to the system.
+
+    If the page was closed meanwhile, its files are removed then.
 
     Args:
         studio: the shared network.
@@ -44,6 +47,7 @@ class Session:
     ) -> None:
         if self.closed.is_set():
             self._remove()
+        return_freed_memory()
 
     def claim_uploads(self, paths: list[str] | str | None) -> list[Path]:
         """Return the paths of uploaded files, and let the session remove them at its end.

@@ -174,13 +174,24 @@ class Still:
     def thumbnails(self) -> list[tuple[Path, str]]:
         """Return pictures of the candidates, with captions."""
         with self._lock:
-            thumbnails = []
-            for candidate, picture in self._offered:
-                small = picture.rgb()
-                small.thumbnail((_THUMBNAIL, _THUMBNAIL))
-                score = "" if candidate.score is None else f" · {candidate.score:.2f}"
-                thumbnails.append((self._write(small), f"{candidate.upload}{score}"))
-            return thumbnails
+            return [self._thumbnail(offered) for offered in self._offered]
+
+    def used(self) -> list[tuple[Path, str]]:
+        """Return pictures of the references that the result is made with, with captions; none if only one was offered.
+
+        Colours of corrections may come from others.
+        """
+        with self._lock:
+            if len(self._used) < 2:
+                return []
+            main = self._edited().main
+            return [self._thumbnail(offered) for offered in (self._used if main is None else [self._used[main]])]
+
+    def _thumbnail(self, offered: Offered) -> tuple[Path, str]:
+        small = offered.picture.rgb()
+        small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        score = offered.candidate.score
+        return self._write(small), f"{offered.candidate.upload}{'' if score is None else f' · {score:.2f}'}"
 
     def choose(self, number: int) -> Path:
         """Choose one of the candidates, for colouring and for corrections, and return a file that shows it.
