@@ -14,7 +14,7 @@ from PIL import Image
 
 from pdnla import UserError
 from pdnla.evaluation.measures import MEASURES, Measure
-from pdnla.evaluation.methods import BASELINE_NAMES, check_baselines, name_weights
+from pdnla.evaluation.methods import BASELINE_NAMES, check_baselines, load_methods, name_weights
 from pdnla.evaluation.protocols import Case, Clips, GivenPairs, Protocol, WarpedPairs
 from pdnla.evaluation.results import Evaluation, kept
 from pdnla.evaluation.runner import Settings, evaluate
@@ -232,6 +232,11 @@ def test_weights_are_called_by_their_files() -> None:
     assert name_weights({"mine": "a.ckpt"}) == {"mine": "a.ckpt"}
     with pytest.raises(UserError, match="two files have the same name and folder"):
         name_weights(["a/last.ckpt", "a/last.safetensors"])
+    assert name_weights("semantic_warp") == {"semantic_warp": "semantic_warp"}
+    methods = load_methods(name_weights("semantic_warp"), ["grey", "semantic_warp"], 64, torch.device("cpu"), "float32")
+    assert list(methods) == ["semantic_warp", "grey"]
+    with pytest.raises(UserError, match="semantic_warp is the name of another method"):
+        name_weights("runs/semantic_warp.ckpt")
     with pytest.raises(UserError, match="truth is the name of another method"):
         name_weights("truth.ckpt")
     with pytest.raises(UserError, match="baselines: nearest is not known; choose from grey, mean_chroma"):

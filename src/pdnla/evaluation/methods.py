@@ -16,7 +16,10 @@ from pdnla.evaluation.protocols import TRUTH, Case, luminance_of
 from pdnla.images.io import Picture, read_image
 from pdnla.inference.colorizer import Colorizer
 
-BASELINE_NAMES = (*BASELINES, "semantic_warp")
+WARP = "semantic_warp"
+"""Name of semantic correspondence, both as a baseline and as weights of the package."""
+
+BASELINE_NAMES = (*BASELINES, WARP)
 BASELINE_SIZE = 256
 """Input size of baselines that compare single pixels; larger ones would take minutes."""
 
@@ -129,12 +132,14 @@ def load_methods(
     """
     methods = {name: Colorizer(path, device, precision, size) for name, path in weights.items()}
     for name in baselines:
-        network, side = _baseline(name), size if name == "semantic_warp" else BASELINE_SIZE
+        if name in methods:  # the same, named as weights
+            continue
+        network, side = _baseline(name), size if name == WARP else BASELINE_SIZE
         methods[name] = Colorizer(network, device, "float32", side)
     results: dict[str, Method | FlowMethod] = {}
     for name, colorizer in methods.items():
         results[name] = Method(colorizer)
-        if film and (name in weights or name == "semantic_warp"):
+        if film and (name in weights or name == WARP):
             results[film_name(name)] = FilmMethod(copy.copy(colorizer))  # with references of its own
     if film:
         results[FLOW] = FlowMethod()
@@ -142,7 +147,7 @@ def load_methods(
 
 
 def _baseline(name: str) -> nn.Module:
-    if name == "semantic_warp":
+    if name == WARP:
         from pdnla.network.semantic import SemanticWarp
 
         return SemanticWarp(load_backbone())
@@ -181,6 +186,6 @@ def name_weights(weights: str | Sequence[str] | Mapping[str, str] | None) -> dic
             raise UserError("weights: two files have the same name and folder; give weights={one: FILE, other: FILE}")
         named = dict(zip(names, paths, strict=True))
     for name in named:
-        if name in (*BASELINE_NAMES, FLOW, TRUTH):
+        if name in (*BASELINE_NAMES, FLOW, TRUTH) and not name == named[name] == WARP:
             raise UserError(f"weights: {name} is the name of another method; give weights={{mine: {named[name]}}}")
     return named
