@@ -52,7 +52,7 @@ def main() -> None:
     keep_freed_memory()
     part, parts = options.part
     paths = sorted(path for root in options.roots for path in without_held_out(list_images(root), root))
-    validation = paths[::EVERY]
+    validation = paths[:: max(1, min(EVERY, len(paths) - 1))]  # of few photographs, two
     training = sorted(set(paths) - set(validation))
     own = getattr(load_network(options.weights), "correspondence", None)
     if not isinstance(own, Correspondence):

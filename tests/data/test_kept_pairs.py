@@ -178,7 +178,6 @@ def test_the_command_keeps_pairs_matched_with_a_metric_and_goes_on(
     torch.nn.init.normal_(network.correspondence.metric.up, std=0.5)
     save_weights(network, tmp_path / "metric.safetensors", "a test")
     monkeypatch.setattr(keep_pairs, "SIDES", {64: 1.0, 288: 0.0})
-    monkeypatch.setattr(keep_pairs, "EVERY", 3)
 
     def run(folder: str, *more: str) -> KeptCrop:
         counts = ["--count", "1", "--validation", "1", *more]
