@@ -50,6 +50,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pdnla import PDNLA
 from pdnla.devices import compiled
+from pdnla.errors import UserError
 from pdnla.fast import accelerate, for_inference, native
 from pdnla.fast.encoder import FastEdges
 from pdnla.memory import keep_freed_memory
@@ -342,27 +343,41 @@ def table(title: str, figures: dict[str, Figures], images: int) -> list[str]:
 
 
 def measure_network(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    variants = [v for v in (*EAGER, *COMPILED, *EXPORTED) if selected(v, options.variants)]
-    files = export_all(variants, folder, options.against)
+    variants = {
+        (channel, size): variants_of(channel, size, options.variants)
+        for channel in options.channels
+        for size in options.sizes
+        if channel == MAIN_CHANNEL or size == MAIN_SIZE
+    }
+    if not any(variants.values()):
+        raise UserError(
+            f"network: no variant is selected; name others with --variants. Compiled and exported ones are measured"
+            f" with --channels {MAIN_CHANNEL} --sizes {MAIN_SIZE} only"
+        )
+    exported = dict.fromkeys(variant for some in variants.values() for variant in some)
+    files = export_all(list(exported), folder, options.against)
     measured: dict[str, Any] = {"runs": []}
     lines: list[str] = []
-    for channel in options.channels:
-        for size in options.sizes:
-            main = (channel, size) == (MAIN_CHANNEL, MAIN_SIZE)
-            if not main and channel != MAIN_CHANNEL and size != MAIN_SIZE:
-                continue
-            some = [v for v in variants if (main or v in EAGER) and not (as_written(v) and size > BIGGEST_PLAIN)]
-            rounds = options.rounds if size <= MAIN_SIZE else 1
-            figures = take_turns("colouring", some, channel, size, rounds, files, options.against)
-            measured["runs"].append({"channel": channel, "size": size, "figures": as_json(figures)})
-            lines += table(f"One {size}×{size} picture, channel {channel}", figures, 1)
-            if main:
-                report("counting operations, measuring the machine's best convolution")
-                counted = operations(channel, size)
-                rates = {n: best_rate(dtype) for n, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
-                measured |= {"operations": counted, "best_convolution": rates}
-                lines += limit(counted, rates, figures)
+    for (channel, size), some in variants.items():
+        if not some:
+            continue
+        rounds = options.rounds if size <= MAIN_SIZE else 1
+        figures = take_turns("colouring", some, channel, size, rounds, files, options.against)
+        measured["runs"].append({"channel": channel, "size": size, "figures": as_json(figures)})
+        lines += table(f"One {size}×{size} picture, channel {channel}", figures, 1)
+        if (channel, size) == (MAIN_CHANNEL, MAIN_SIZE):
+            report("counting operations, measuring the machine's best convolution")
+            counted = operations(channel, size)
+            rates = {n: best_rate(dtype) for n, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
+            measured |= {"operations": counted, "best_convolution": rates}
+            lines += limit(counted, rates, figures)
     return measured, lines
+
+
+def variants_of(channel: int, size: int, parts: Sequence[str]) -> list[str]:
+    """Return the selected variants that are measured at a width and a size."""
+    all_of_them = (*EAGER, *COMPILED, *EXPORTED) if (channel, size) == (MAIN_CHANNEL, MAIN_SIZE) else EAGER
+    return [v for v in all_of_them if selected(v, parts) and not (as_written(v) and size > BIGGEST_PLAIN)]
 
 
 def limit(counted: dict[str, float], rates: dict[str, float], figures: dict[str, Figures]) -> list[str]:
@@ -675,7 +690,7 @@ def main() -> None:
         "--variants",
         type=lambda text: text.split(","),
         default=[],
-        help="parts of their names; eager: those neither compiled nor exported",
+        help="parts of their names; eager: the package's, neither compiled nor exported",
     )
     parser.add_argument("--against", type=Path, help="another checkout, whose variants are measured in the same turns")
     parser.add_argument("--out", type=Path, help="a folder for performance.json and performance.md")
@@ -693,7 +708,10 @@ def main() -> None:
     lines = [machine, ""]
     for part in options.only or PARTS:
         with temporary_folder() as folder:
-            measured[part], own = PARTS[part](options, folder)
+            try:
+                measured[part], own = PARTS[part](options, folder)
+            except UserError as error:
+                parser.error(str(error))
         lines += own
         if options.out:  # after each part: the next may take half an hour, and be stopped
             options.out.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fork_server import python
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,3 +34,13 @@ def test_variants_take_turns_with_those_of_another_checkout(tmp_path: Path) -> N
     assert [name for name, measured in figures.items() if measured["ratios"]] == ["pdnla float32", "pdnla bfloat16"]
     assert all(len(measured["ratios"]) == 2 for name, measured in figures.items() if name.startswith("pdnla"))
     assert (tmp_path / "performance.md").read_text().count("| pdnla float32 |") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the benchmark needs POSIX's figures of memory")
+def test_variants_of_another_width_are_refused_before_anything_is_exported() -> None:
+    options = ["--only", "network", "--sizes", "512", "--channels", "8", "--variants", "onnx"]
+    command = [python(), "scripts/benchmark.py", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith("are measured with --channels 32 --sizes 512 only\n")
+    assert "exporting" not in done.stderr
