@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import runpy
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -40,7 +41,7 @@ _IMPORTED = [
 _LENGTH = 8  # of the number before a request
 
 # Written in full, because the interpreter starts sooner without the modules of this file.
-_STAND_IN = """#!{python} -IS
+_STAND_IN = """
 import array, json, os, signal, socket, sys
 files = []
 for file in range(256):
@@ -156,7 +157,11 @@ def _lease() -> socket.socket:
         address = folder / "server"
         address.unlink(missing_ok=True)
         stand_in = folder / "python"
-        stand_in.write_text(_STAND_IN.format(python=sys.executable, address=str(address), length=_LENGTH))
+        program = folder / "python.py"
+        program.write_text(_STAND_IN.format(address=str(address), length=_LENGTH))
+        # A first line with the interpreter's own path could be too long for the system, or have a space.
+        line = shlex.join([sys.executable, "-IS", str(program)])
+        stand_in.write_text(f'#!/bin/sh\nexec {line} "$@"\n')
         stand_in.chmod(0o700)
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(address))
