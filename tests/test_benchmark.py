@@ -37,6 +37,7 @@ def test_variants_take_turns_with_those_of_another_checkout(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the benchmark needs POSIX's figures of memory")
+@pytest.mark.slow
 def test_variants_of_another_width_are_refused_before_anything_is_exported() -> None:
     options = ["--only", "network", "--sizes", "512", "--channels", "8", "--variants", "onnx"]
     command = [python(), "scripts/benchmark.py", *options]

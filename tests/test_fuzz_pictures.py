@@ -17,6 +17,7 @@ from pdnla.images.io import read_image
 Run = Callable[..., tuple[int, dict[str, int]]]
 
 
+@pytest.mark.slow
 def test_a_short_campaign_finds_nothing(run_campaign: Run) -> None:
     status, outcomes = run_campaign("fuzz_pictures", "--files", "60", "--seed", "1")
     assert status == 0, outcomes

@@ -105,6 +105,7 @@ def test_names_that_bytes_and_line_ends_are_in_are_picked_for_and_listed(command
     assert command("album", "-o", os.fsdecode(b"album/caf\xe9.csv"), "--references", "many", main=pairs).status == 0
 
 
+@pytest.mark.slow
 def test_long_names_are_written_and_a_result_that_cannot_be_is_reported(command: Command) -> None:
     long = "a" * 246
     grey(f"album/{long}.png", "album/b.png", f"{long}.png")
