@@ -242,8 +242,9 @@ def page_of(command: str) -> str:
 
 def rule(command: str) -> list[str]:
     """Return what make runs for a command, where its environment is installed."""
-    dry = ["make", "--dry-run", "--old-file=.venv/.installed", *shlex.split(command)[1:]]
-    done = subprocess.run(dry, cwd=PROJECT, capture_output=True, text=True, check=True)
+    dry = ["make", "--dry-run", "--no-print-directory", "--old-file=.venv/.installed", *shlex.split(command)[1:]]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(dry, cwd=PROJECT, env=outside, capture_output=True, text=True, check=True)
     return [line.removeprefix(".venv/bin/") for line in done.stdout.splitlines()]
 
 

@@ -11,6 +11,7 @@ import pytest
 import skimage.data
 import torch
 import yaml
+from skimage.color import deltaE_ciede2000, rgb2lab
 from torch import Tensor
 
 from pdnla import UserError
@@ -42,6 +43,7 @@ from pdnla.evaluation.metrics import (
 from pdnla.evaluation.perceptual import perceptual_distance
 from pdnla.evaluation.scoring import Scorer
 from pdnla.images import color
+from pdnla.images.color import grey
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -106,12 +108,22 @@ def test_placement_leaves_out_a_cast_and_keeps_wrong_places() -> None:
     truth = picture(50.0, a, b)
     cast = picture(50.0, 0.5 * a + 0.1 * b + 6, 0.6 * b - 4)
     assert float(ciede2000(cast, truth)) > 5
-    assert float(placement_error(cast, truth)) == pytest.approx(0, abs=0.01)
+    assert float(placement_error(cast, truth)) == pytest.approx(0, abs=0.05)
     uniform = picture(50.0, 9.0, -9.0)
     assert float(placement_error(uniform, truth)) == pytest.approx(
         float(ciede2000(picture(50.0, float(a.mean()), float(b.mean())), truth)), abs=0.01
     )
     assert float(placement_error(picture(50.0, a.roll(1), b.roll(1)), truth)) > 3
+
+
+def test_placement_of_a_grey_picture_is_that_of_the_truths_mean_chroma() -> None:
+    photograph = torch.from_numpy(skimage.data.coffee()[::4, ::4].copy()).movedim(-1, 0)[None].float() / 255
+    lab = rgb2lab(photograph[0].movedim(0, -1).numpy())
+    uniform = lab.copy()
+    uniform[..., 1:] = lab[..., 1:].mean(axis=(0, 1))
+    expected = deltaE_ciede2000(uniform, lab).mean()
+    for plain in (grey(photograph), (grey(photograph) * 255).round() / 255):
+        assert float(placement_error(plain, photograph)) == pytest.approx(expected, abs=0.01)
 
 
 def test_chroma_error_over_greys_is_one_for_grey_and_two_for_the_opposite() -> None:

@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-FORKS = hasattr(os, "fork") and hasattr(socket, "AF_UNIX")
+FORKS = sys.platform == "linux" and len(tempfile.gettempdir()) < 40  # macOS cannot fork what has imported torch
 _IMPORTED = [
     "torch._dynamo",
     "pdnla.training.run",

@@ -18,6 +18,8 @@ STILL = 1.0
 """Largest change of the target's L* between two frames at pixels where flicker is measured; it is not visible."""
 
 
+_ROUNDING = 0.1  # standard deviation of a* and b*
+
 DISTANCES = (1, 2, 4)
 """Frames between those whose histograms are compared."""
 
@@ -53,13 +55,16 @@ def placement_error(result: Tensor, truth: Tensor) -> Tensor:
 
     The map, found by least squares for each picture, removes what another light or another print changes in the whole
     picture, which no grey picture shows. What remains are colours in wrong places. A uniform result gets the truth's
-    mean chroma.
+    mean chroma: deviations of less than :data:`_ROUNDING`, which are rounding, hardly count.
     """
     lab, true_lab = (rgb_to_lab(image).double() for image in (result, truth))
-    chroma, true_chroma = (x[:, 1:].flatten(2).transpose(1, 2) for x in (lab, true_lab))
-    design = torch.cat([chroma, torch.ones_like(chroma[..., :1])], dim=-1)
-    mapping = torch.linalg.pinv(design.mT @ design, hermitian=True) @ (design.mT @ true_chroma)
-    fitted = (design @ mapping).mT.unflatten(2, lab.shape[2:])
+    (chroma, _), (true_chroma, mean) = (
+        (x - x.mean(dim=1, keepdim=True), x.mean(dim=1, keepdim=True))
+        for x in (image[:, 1:].flatten(2).transpose(1, 2) for image in (lab, true_lab))
+    )
+    noise = chroma.shape[1] * _ROUNDING**2 * torch.eye(2, dtype=chroma.dtype, device=chroma.device)
+    slope = torch.linalg.solve(chroma.mT @ chroma + noise, chroma.mT @ true_chroma)
+    fitted = (chroma @ slope + mean).mT.unflatten(2, lab.shape[2:])
     return _mean_difference(torch.cat([lab[:, :1], fitted], dim=1), true_lab).to(result)
 
 

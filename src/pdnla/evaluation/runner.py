@@ -356,7 +356,7 @@ def _conclude(share: Share, settings: Settings) -> Evaluation:
     baselines = [name for baseline in settings.baselines for name in (baseline, film_name(baseline))]
     others = dict.fromkeys([*baselines, FLOW], "baseline") | {TRUTH: "truth"}
     published = {name: "published" for name in names if name not in own | others}
-    methods = {name: kind for name, kind in (own | published | others).items() if name in names}
+    methods = {name: kind for name, kind in (published | others | own).items() if name in names}
     summary: dict[str, Figures] = {}
     for name in methods:
         summary[name] = summarise([record.figures[name] for record in share.records if name in record.figures])

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from pdnla.backbones import load_backbone
 from pdnla.errors import UserError
+from pdnla.fast import accelerate
 from pdnla.images.io import Picture, picture_from_pil
 from pdnla.images.sixteen_bits import Pixels
 from pdnla.inference.chroma_upscaling import ChromaPlane
@@ -246,7 +247,7 @@ class Editor:
     @functools.cached_property
     def _correspondence(self) -> Correspondence:
         own = getattr(self._colorizer.network, "correspondence", None)
-        return Correspondence(load_backbone(), self._side, getattr(own, "metric", None))
+        return accelerate(Correspondence(load_backbone(), self._side, getattr(own, "metric", None)))
 
     @functools.cached_property
     def _view(self) -> View:

@@ -517,7 +517,7 @@ def _offers(still: Still, sentence: str) -> list[Any]:
         visible=_visible(thumbnails),
         selected_index=0 if thumbnails else None,
     )
-    reference = gr.Image(None)
+    reference = gr.Image(None, label="Reference")
     if thumbnails:
         reference = _named(still.choose(still.chosen), still.candidates[still.chosen].upload.name)
     together = gr.Checkbox(visible=_visible(len(thumbnails) > 1))
