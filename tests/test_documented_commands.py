@@ -313,8 +313,9 @@ class Reader:
         run = start(program, arguments, folder, **variables)
         if re.sub(r"^([A-Z_]+=\S* )+", "", command).startswith(SERVES):
             run.wait_until(lambda: "http://" in run.output)
-            run.send(signal.SIGINT, group=True)
-            return run.finish(130 if program in ENTRIES else 0)
+            own = program in ENTRIES
+            run.send(signal.SIGINT if own else signal.SIGKILL, group=True)  # others may end as they like
+            return run.finish(130 if own else -signal.SIGKILL)
         return run.finish()
 
     def filled(self, command: str) -> str:
