@@ -184,6 +184,7 @@ def test_work_for_a_page_that_was_closed_ends_quietly_and_leaves_nothing(
 
 
 HOLDING = """
+import os
 import sys
 from pathlib import Path
 
