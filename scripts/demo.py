@@ -7,12 +7,12 @@ they do not see. Arguments are further options of this training, such as ``train
 
 import sys
 from pathlib import Path
-from unittest.mock import patch
 
 import skimage
 import torch
 from PIL import Image
 
+from in_process import run_command
 from pdnla import Colorizer
 from pdnla.cli.train import main as pdnla_train
 from pdnla.data.modules import BUILTIN_VALIDATION
@@ -38,16 +38,6 @@ def side_by_side(pictures: list[Image.Image]) -> Image.Image:
     return strip
 
 
-def train(*options: str) -> None:
-    """Run pdnla-train in this process, which has imported torch already."""
-    with patch.object(sys, "argv", ["pdnla-train", *options]):
-        try:
-            pdnla_train()
-        except SystemExit as left:
-            if left.code:
-                raise
-
-
 def main() -> None:
     photographs = Path(skimage.__file__).parent / "data"
     truth, reference = (centre_crop(Image.open(photographs / name).convert("RGB"), SIDE) for name in BUILTIN_VALIDATION)
@@ -68,7 +58,7 @@ def main() -> None:
 
     colour(Colorizer("pdnla_tiny", size=TRAINED_SIDE), "pdnla_tiny")
     run = FOLDER / "run"
-    train("experiment=demo", f"hydra.run.dir={run}", *sys.argv[1:])
+    run_command("pdnla-train", pdnla_train, "experiment=demo", f"hydra.run.dir={run}", *sys.argv[1:])
     colour(
         Colorizer(run / "last.ckpt", size=TRAINED_SIDE), "pdnla_tiny after three minutes of training on the reference"
     )

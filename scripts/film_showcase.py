@@ -8,16 +8,15 @@ its own. Needs the extra ``pdnla[film]``.
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import skimage
 from PIL import Image, ImageOps
 
+from in_process import run_command
 from pdnla.cli.colorize import main as pdnla_colorize
 from pdnla.data.modules import BUILTIN_VALIDATION
 from pdnla.evaluation.protocols import warped
@@ -55,17 +54,12 @@ def main() -> None:
         frames = [frame.convert("L") for scene in (left, astronaut) for frame in shot(scene, length)]
         for number, frame in enumerate(frames):
             frame.save(folder / "frames" / f"{number:03d}.png")
-        paths = [str(folder / name) for name in ("frames", "references", "coloured")]
-        with patch.object(sys, "argv", ["pdnla-colorize", *paths[:2], "--film", "-o", paths[2]]):
-            try:
-                pdnla_colorize()
-            except SystemExit as left:
-                if left.code:
-                    raise
+        grey, references, coloured = (str(folder / name) for name in ("frames", "references", "coloured"))
+        run_command("pdnla-colorize", pdnla_colorize, grey, references, "--film", "-o", coloured)
         strip = Image.new("RGB", (len(shown) * (SIZE[0] + GAP) - GAP, 2 * SIZE[1] + GAP), "white")
         for column, number in enumerate(shown):
-            coloured = Image.open(folder / "coloured" / f"{number:03d}.png")
-            for row, picture in enumerate((frames[number], coloured)):
+            result = Image.open(folder / "coloured" / f"{number:03d}.png")
+            for row, picture in enumerate((frames[number], result)):
                 strip.paste(picture.convert("RGB"), (column * (SIZE[0] + GAP), row * (SIZE[1] + GAP)))
     write_image(options.file, strip)
 
