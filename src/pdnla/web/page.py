@@ -102,17 +102,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
             gr.Markdown(
                 _about_references(studio, "One or more; the most similar ones are offered."), elem_classes="about"
             )
-            candidates = gr.Gallery(
-                label="References",
-                height="auto",
-                allow_preview=False,
-                object_fit="contain",
-                interactive=False,
-                buttons=[],
-                visible=_HIDDEN,
-                elem_id="still-candidates",
-                elem_classes="gallery",
-            )
+            candidates = _thumbnails("References", elem_id="still-candidates")
             together = gr.Checkbox(
                 label="Use all of them: each part takes its colours from the reference that matches it best",
                 visible=_HIDDEN,
@@ -121,17 +111,7 @@ def _still_tab(studio: Studio, handlers: "_Handlers") -> None:
     colour = gr.Button("Colour", variant="primary", elem_id="still-colour")
     message = gr.Textbox(show_label=False, container=False, interactive=False, visible=_HIDDEN, elem_id="still-message")
     with _column(shown=False) as results:
-        used = gr.Gallery(
-            label="Coloured with",
-            height="auto",
-            allow_preview=False,
-            object_fit="contain",
-            interactive=False,
-            buttons=[],
-            visible=_HIDDEN,
-            elem_id="still-used",
-            elem_classes="gallery",
-        )
+        used = _thumbnails("Coloured with", elem_id="still-used")
         comparison = gr.ImageSlider(
             label="Before and after",
             show_label=False,
@@ -303,6 +283,21 @@ def _about_references(studio: Studio, sentence: str) -> str:
         return sentence
     name = html.escape(studio.folder.name).translate({ord(mark): f"\\{mark}" for mark in "\\`*_[]$"})
     return f'{sentence} If you choose none, those in the folder "{name}" on this machine are used.'
+
+
+def _thumbnails(label: str, elem_id: str) -> gr.Gallery:
+    """Return a gallery of references, hidden until it has some."""
+    return gr.Gallery(
+        label=label,
+        height="auto",
+        allow_preview=False,
+        object_fit="contain",
+        interactive=False,
+        buttons=[],
+        visible=_HIDDEN,
+        elem_id=elem_id,
+        elem_classes="gallery",
+    )
 
 
 def _percent(smallest: int, largest: int, value: float, **options: Any) -> gr.Slider:
