@@ -30,6 +30,7 @@ from pdnla.training.sweeps import Result
 log = logging.getLogger(__name__)
 
 SOME_FAILED = 1
+_NO_BEST_RUN = "No trials are completed"  # how Optuna says it, in a ValueError
 
 
 def train(config: DictConfig) -> float | None:
@@ -131,14 +132,13 @@ def main() -> None:
         failed = [result for result in results if result.failed]
         if isinstance(failure, UserError) and results:
             log.error("the sweep ended early: %s", failure)
-        elif isinstance(failure, ValueError) and results and all(result.objective is None for result in results):
-            if len(failed) < len(results):
-                log.error(
-                    "the search has no best run, because none was validated; trainer.val_check_interval must be at most"
-                    " the number of steps"
-                )
-        elif failure:
-            raise failure
+        elif failure and (not results or len(failed) < len(results)):  # a search whose runs all failed has no best run
+            if _NO_BEST_RUN not in str(failure) or any(result.objective is not None for result in results):
+                raise failure
+            log.error(
+                "the search has no best run, because none was validated; trainer.val_check_interval must be at most the"
+                " number of steps"
+            )
         return status or (SOME_FAILED if failed else 0)
 
     def train_all() -> int:
