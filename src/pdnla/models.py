@@ -91,8 +91,8 @@ def register(
     Args:
         name: the model's name in files.
         unexportable: why it cannot be exported to other runtimes, as the end of a sentence; empty if it can.
-        former: for arguments that the constructor has got since files were written, the values that describe the
-            networks in those files; the constructor's defaults are then free to be others.
+        former: values of the arguments that were added to the constructor after files had been written. They describe
+            the networks in those files, so that the constructor's defaults can be others.
 
     Raises:
         ValueError: another class has the name.

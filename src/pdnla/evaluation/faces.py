@@ -95,9 +95,8 @@ class Faces:
         """
         pair = self.pairs[index]
         truth = read_image(self.path(pair.target)).rgb()
-        case = Case(
-            f"{pair.target} after {pair.reference}", luminance_of(truth), read_image(self.path(pair.reference)), truth
-        )
+        reference = read_image(self.path(pair.reference))
+        case = Case(f"{pair.target} after {pair.reference}", luminance_of(truth), reference, truth)
         return dataclasses.replace(case, regions={"skin": oval(truth.size, pair.centre)})
 
 

@@ -186,6 +186,6 @@ def name_weights(weights: str | Sequence[str] | Mapping[str, str] | None) -> dic
             raise UserError("weights: two files have the same name and folder; give weights={one: FILE, other: FILE}")
         named = dict(zip(names, paths, strict=True))
     for name in named:
-        if name in (*BASELINE_NAMES, FLOW, TRUTH) and not name == named[name] == WARP:
+        if name in (*BASELINE_NAMES, FLOW, TRUTH) and (name, named[name]) != (WARP, WARP):
             raise UserError(f"weights: {name} is the name of another method; give weights={{mine: {named[name]}}}")
     return named

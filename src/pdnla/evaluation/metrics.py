@@ -17,11 +17,10 @@ VISIBLE_CHROMA = 8.0
 STILL = 1.0
 """Largest change of the target's L* between two frames at pixels where flicker is measured; it is not visible."""
 
-
-_ROUNDING = 0.1  # standard deviation of a* and b*
-
 DISTANCES = (1, 2, 4)
 """Frames between those whose histograms are compared."""
+
+_ROUNDING = 0.1  # standard deviation of a* and b* below which a picture counts as uniform
 
 
 def chroma_error(result: Tensor, truth: Tensor) -> Tensor:
@@ -58,10 +57,9 @@ def placement_error(result: Tensor, truth: Tensor) -> Tensor:
     mean chroma: deviations of less than :data:`_ROUNDING`, which are rounding, hardly count.
     """
     lab, true_lab = (rgb_to_lab(image).double() for image in (result, truth))
-    (chroma, _), (true_chroma, mean) = (
-        (x - x.mean(dim=1, keepdim=True), x.mean(dim=1, keepdim=True))
-        for x in (image[:, 1:].flatten(2).transpose(1, 2) for image in (lab, true_lab))
-    )
+    chroma, true_chroma = (image[:, 1:].flatten(2).mT for image in (lab, true_lab))
+    mean = true_chroma.mean(dim=1, keepdim=True)
+    chroma, true_chroma = chroma - chroma.mean(dim=1, keepdim=True), true_chroma - mean
     noise = chroma.shape[1] * _ROUNDING**2 * torch.eye(2, dtype=chroma.dtype, device=chroma.device)
     slope = torch.linalg.solve(chroma.mT @ chroma + noise, chroma.mT @ true_chroma)
     fitted = (chroma @ slope + mean).mT.unflatten(2, lab.shape[2:])
