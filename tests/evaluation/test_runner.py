@@ -51,6 +51,7 @@ def test_every_method_has_every_measure_and_what_cannot_be_used_is_named(evaluat
     actual: Evaluation = evaluated.evaluation
     assert evaluated.progress == [1, 2, 3, 4, 5]
     assert actual.methods == {"net": "weights", "grey": "baseline", "luminance_rank": "baseline", "truth": "truth"}
+    assert list(actual.methods) == ["net", "grey", "luminance_rank", "truth"]
     assert [record.name for record in actual.records] == ["astronaut.png", "chelsea.png", "coffee.png"]
     assert len(actual.left_out) == 2
     assert "broken.png: is not an image" in actual.left_out[0]
@@ -70,6 +71,14 @@ def test_pictures_are_kept_small_for_the_report(evaluated: Any) -> None:
     assert len(paths) == len(records) * (2 + 4)
     assert records[0].columns == ("target", "reference", "net", "grey", "luminance_rank", "truth")
     assert all(max(Image.open(path).size) == 16 for path in paths)
+
+
+def test_weights_with_the_name_of_a_baseline_are_listed_first_as_weights(
+    clip: Path, settings: Settings, tmp_path: Path
+) -> None:
+    named = settings._replace(weights={"semantic_warp": "semantic_warp"}, baselines=("grey", "semantic_warp"), size=32)
+    once = run(Clips(clip, count=3), named, tmp_path)
+    assert list(once.methods.items())[:2] == [("semantic_warp", "weights"), ("grey", "baseline")]
 
 
 @pytest.fixture(scope="module")

@@ -356,7 +356,8 @@ def _conclude(share: Share, settings: Settings) -> Evaluation:
     baselines = [name for baseline in settings.baselines for name in (baseline, film_name(baseline))]
     others = dict.fromkeys([*baselines, FLOW], "baseline") | {TRUTH: "truth"}
     published = {name: "published" for name in names if name not in own | others}
-    methods = {name: kind for name, kind in (published | others | own).items() if name in names}
+    kinds = own | published | others | own  # own first, and own where a baseline has the same name
+    methods = {name: kind for name, kind in kinds.items() if name in names}
     summary: dict[str, Figures] = {}
     for name in methods:
         summary[name] = summarise([record.figures[name] for record in share.records if name in record.figures])
