@@ -1,6 +1,7 @@
 """Films as a whole: kill and resume, folders of frames, shots, references that are frames, the page for review."""
 
 import csv
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -211,6 +212,24 @@ def test_each_shot_takes_the_references_that_it_resembles(command: Command) -> N
     tints = hue(decode(Path("out2.mkv")).rgb)
     assert max(tints[:12]) < -15
     assert min(tints[12:]) > 15
+
+
+def test_key_frames_that_are_coloured_ahead_have_the_references_of_their_shot(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coloured_scenes()
+    frame_input = colouring.frame_input
+
+    def slowly(*arguments: Any) -> torch.Tensor:
+        time.sleep(0.02)
+        return frame_input(*arguments)
+
+    monkeypatch.setattr(colouring, "frame_input", slowly)
+    Path("shots.csv").write_text("start,end,reference\n0,11,refs/red.png\n12,25,refs/blue.png\n")
+    assert command("film.mkv", "refs", "-o", "out.mkv", "--shots", "shots.csv").status == 0
+    tints = hue(decode(Path("out.mkv")).rgb)
+    assert min(tints[:12]) > 100
+    assert max(tints[12:]) < -50
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ Until the result is complete, the folder ``RESULT.parts`` next to it holds the s
 the colours from which the next one continues. A film that is coloured in several runs is the same as in one.
 """
 
+import copy
 import itertools
 import json
 import logging
@@ -50,7 +51,7 @@ from pdnla.film.video import (
 from pdnla.images import color
 from pdnla.images.greys import read_reference, usable_references
 from pdnla.images.io import Picture, read_image, read_metadata, write_image
-from pdnla.inference.background import BackgroundWriter
+from pdnla.inference.background import BackgroundWriter, read_ahead
 from pdnla.inference.chroma_upscaling import ChromaPlane
 from pdnla.inference.colorizer import Colorizer, paint, paint_16_bits
 from pdnla.inference.planning import result_names
@@ -63,6 +64,7 @@ _Item = TypeVar("_Item")
 SEGMENT = 240
 """Smallest number of frames of a segment, the work that a kill can lose."""
 _PREFETCHED = 12  # frames decoded ahead
+_AHEAD = 2  # threads that compute key frames' own colours on a CPU; more were no faster
 _SHOWN = 768  # longest side of a shot's frame for the review
 
 
@@ -535,35 +537,87 @@ class _Step(NamedTuple):
     memory: Memory
 
 
+class _Inputs(NamedTuple):
+    """The frames of a step, with a colorizer that has the references of their shot."""
+
+    begin: int
+    shot: Shot
+    frames: list[Frame]
+    colorizer: Colorizer
+
+
+class _Prepared(NamedTuple):
+    """The frames of a step before they are coloured.
+
+    Attributes:
+        begin: number of the first frame.
+        shot: their shot.
+        frames: the frames.
+        lightness: L* of each, ``(1, 1, h, w)``.
+        owns: functions that return the own colours of each; those of the last are already computed.
+    """
+
+    begin: int
+    shot: Shot
+    frames: list[Frame]
+    lightness: list[Tensor]
+    owns: list[Callable[[], Own]]
+
+
 def _colour_steps(
     work: Work, prepared: PreparedFilm, colorizer: Colorizer, start: int, memory: Memory | None
 ) -> Iterator[_Step]:
-    """Colour the frames from number ``start`` on, where the state is ``memory``, and yield them in steps."""
-    film, source, given = work.film, work.source, prepared.scan.frames
-    shots = [choice.shot for choice in prepared.choices]
-    frames = prefetch(source.frames(start, prepared.scan.times))
-    stabiliser = Stabiliser(lambda place: owns[place]())
+    """Colour the frames from number ``start`` on, where the state is ``memory``, and yield them in steps.
+
+    The last frame of a step always becomes a key frame, whose own colours depend on no other frame. On a CPU, they are
+    computed ahead in threads, while this one transfers colours along motion, which uses a single core.
+    """
+    prepare = partial(_prepare_step, film=work.film, aspect=work.source.aspect, given=prepared.scan.frames)
+    inputs = _step_inputs(work, prepared, colorizer, start)
+    ahead: Iterable[_Prepared] = (
+        read_ahead(prepare, inputs, lambda step: 1, _AHEAD, threads=_AHEAD, most=_AHEAD + 1)
+        if colorizer.device.type == "cpu"
+        else map(prepare, inputs)
+    )
+    stabiliser = Stabiliser(lambda place: step.owns[place]())
     stabiliser.memory = memory
+    for step in ahead:
+        if step.begin == step.shot.start:
+            stabiliser.cut()
+        chroma = stabiliser.colour([motion_grey(light) for light in step.lightness])
+        assert stabiliser.memory is not None
+        frames = list(zip(step.frames, step.lightness, chroma, strict=True))
+        yield _Step(step.begin + len(step.frames), frames, stabiliser.memory)
+
+
+def _step_inputs(work: Work, prepared: PreparedFilm, colorizer: Colorizer, start: int) -> Iterator[_Inputs]:
+    """Yield the decoded frames of each step from frame number ``start`` on."""
+    shots = [choice.shot for choice in prepared.choices]
+    frames = prefetch(work.source.frames(start, prepared.scan.times))
     last: Shot | None = None
-    for begin, end in steps(shots, list(given), STEP, start):
+    for begin, end in steps(shots, list(prepared.scan.frames), STEP, start):
         block = list(itertools.islice(frames, end - begin))
         if len(block) < end - begin:
-            raise UserError(f"{film.target}: has changed since it was scanned; run the command again")
+            raise UserError(f"{work.film.target}: has changed since it was scanned; run the command again")
         shot = next(shot for shot in shots if shot.start <= begin < shot.end)
         if shot is not last:
             prepared.references.use(shot.references)
-            last = shot
-        if begin == shot.start:
-            stabiliser.cut()
-        inputs = [frame_input(frame.picture, film.size, source.aspect).to(colorizer.device) for frame in block]
-        owns = [
-            partial(_given, given[frame.number], x) if frame.number in given else partial(own_colours, colorizer, x)
-            for frame, x in zip(block, inputs, strict=True)
-        ]
-        lightness = [color.lightness(x) for x in inputs]
-        chroma = stabiliser.colour([motion_grey(light) for light in lightness])
-        assert stabiliser.memory is not None
-        yield _Step(end, list(zip(block, lightness, chroma, strict=True)), stabiliser.memory)
+            own, last = copy.copy(colorizer), shot  # steps before keep the references of their shot
+        yield _Inputs(begin, shot, block, own)
+
+
+@torch.inference_mode()
+def _prepare_step(step: _Inputs, film: Film, aspect: Fraction, given: dict[int, Path]) -> _Prepared:
+    """Prepare the frames of a step, and compute the own colours of the last."""
+    inputs = [frame_input(frame.picture, film.size, aspect).to(step.colorizer.device) for frame in step.frames]
+    owns = [
+        partial(_given, given[frame.number], x) if frame.number in given else partial(own_colours, step.colorizer, x)
+        for frame, x in zip(step.frames, inputs, strict=True)
+    ]
+    key = owns[-1]()
+    return _Prepared(
+        step.begin, step.shot, step.frames, [color.lightness(x) for x in inputs], [*owns[:-1], lambda: key]
+    )
 
 
 def _given(path: Path, like: Tensor) -> Own:
