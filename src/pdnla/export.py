@@ -289,7 +289,14 @@ def compare(network: nn.Module, other: Exported) -> Parity:
 
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a traced network as ONNX, with metadata."""
+    """Write a traced network as ONNX, with metadata.
+
+    Constants are folded and equal nodes merged. The exporter's own optimisation also tries onnxscript's rewrite rules,
+    which gain nothing in these graphs and take as long as all else.
+    """
+    from onnx_ir.passes.common import CommonSubexpressionEliminationPass
+    from onnxscript import optimizer
+
     with _quiet():
         written: Any = torch.onnx.export(
             program,
@@ -299,7 +306,11 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Mapp
             output_names=OUTPUTS,
             external_data=False,
             verbose=False,
+            optimize=False,
         )
+        optimizer.fold_constants(written.model)
+        optimizer.remove_unused_nodes(written.model)
+        CommonSubexpressionEliminationPass()(written.model)
     written.model.metadata_props.update(metadata)
     written.model.producer_name = "pdnla"
     written.save(str(path), external_data=False)
