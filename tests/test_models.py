@@ -101,6 +101,9 @@ def test_a_file_from_before_an_argument_holds_the_network_that_it_described() ->
     assert (Gained().orders, made(channel=4), made(orders=5), made(orders=4)) == (5, 3, 5, 4)
     informed = build(Description("pdnla_informed", {"channel": 4}))
     assert (informed.share, informed.correspondence.metric) == (1, None)
+    assert differences(Description("gained", {"channel": 4}), Description("gained", {"channel": 4, "orders": 5})) == (
+        "has orders 3 and the model 5; set model.orders=3"
+    )
 
 
 def test_a_models_configuration_and_its_class_have_the_same_defaults() -> None:

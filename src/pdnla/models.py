@@ -267,13 +267,15 @@ def read_description(content: object) -> Description:
 def differences(stored: Description, network: Description) -> str:
     """Return the differences between a file's network and the present one, and the options that remove them.
 
-    The text is the end of a sentence, and empty if nothing differs. Only arguments that the file holds are compared.
+    The text is the end of a sentence, and empty if nothing differs. Only arguments that the file holds, or that have
+    ``former`` values, are compared.
     """
     if stored.model != network.model:
         return f"holds {_shown(stored.model)} and the model is {network.model}; choose the same with model=..."
+    former = _models[network.model].former if network.model in _models else {}
     different = {
         name: value
-        for name, value in stored.arguments.items()
+        for name, value in {**former, **stored.arguments}.items()
         if name not in network.arguments or network.arguments[name] != value
     }
     if not different:
