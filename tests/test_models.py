@@ -61,6 +61,7 @@ def test_every_model_of_the_package_is_described_and_made_again(tmp_path: Path) 
             "side": 64,
             "share": 0.5,
             "learned": True,
+            "same_share": 0.0,
         },
         SemanticWarp(backbone, learned=True): {"backbone": "efficientnet_lite0", "learned": True},
         SemanticWarp(backbone): {"backbone": "efficientnet_lite0", "learned": False},
@@ -100,7 +101,7 @@ def test_a_file_from_before_an_argument_holds_the_network_that_it_described() ->
 
     assert (Gained().orders, made(channel=4), made(orders=5), made(orders=4)) == (5, 3, 5, 4)
     informed = build(Description("pdnla_informed", {"channel": 4}))
-    assert (informed.share, informed.correspondence.metric) == (1, None)
+    assert (informed.share, informed.same_share, informed.correspondence.metric) == (1, 1, None)
     assert differences(Description("gained", {"channel": 4}), Description("gained", {"channel": 4, "orders": 5})) == (
         "has orders 3 and the model 5; set model.orders=3"
     )
@@ -248,7 +249,14 @@ def test_what_differs_is_said_in_one_sentence(tmp_path: Path) -> None:
         (
             "default",
             "pdnla_informed",
-            {"backbone": "efficientnet_lite0", "channel": 8, "side": 448, "share": 0.75, "learned": True},
+            {
+                "backbone": "efficientnet_lite0",
+                "channel": 8,
+                "side": 448,
+                "share": 0.75,
+                "learned": True,
+                "same_share": 0.0,
+            },
         ),
         ("pdnla_tiny", "pdnla", {"channel": 8, "extra": 0}),
         ("semantic_warp", "semantic_warp", {}),

@@ -133,7 +133,9 @@ def _share(cls: type[nn.Module]) -> None:
 
 register("pdnla")(PDNLA)
 register("pdnla_semantic", unexportable=_SIZE_BOUND)(SemanticPDNLA)
-register("pdnla_informed", unexportable=_SIZE_BOUND, former={"share": 1.0, "learned": False})(InformedPDNLA)
+register("pdnla_informed", unexportable=_SIZE_BOUND, former={"share": 1.0, "learned": False, "same_share": None})(
+    InformedPDNLA
+)
 register("semantic_warp", unexportable=_SIZE_BOUND)(SemanticWarp)
 
 

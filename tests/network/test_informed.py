@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from skimage import data
 from torch import Tensor, nn
 
 from pdnla.fast import accelerate, for_inference
@@ -76,7 +77,7 @@ def test_strangers_agree_less(backbone: nn.Module) -> None:
 def test_it_begins_near_the_carried_over_picture(backbone: nn.Module) -> None:
     torch.manual_seed(0)
     target, reference = grey(picture(64, 64)), picture(64, 64, 1)
-    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False).eval()
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None).eval()
     with torch.no_grad():
         mid, out = network(target, reference)
         carried = SemanticWarp(backbone)
@@ -88,7 +89,7 @@ def test_it_begins_near_the_carried_over_picture(backbone: nn.Module) -> None:
 def test_it_gives_the_same_by_a_code_by_a_guide_and_for_inference(backbone: nn.Module) -> None:
     torch.manual_seed(1)
     target, reference = grey(picture(64, 96)), picture(64, 64, 1)
-    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False).eval()
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None).eval()
     nn.init.normal_(network.refiner.to_rgb.weight)
     nn.init.normal_(network.refiner.gate.weight)
     with torch.no_grad():
@@ -105,7 +106,7 @@ def test_it_gives_the_same_by_a_code_by_a_guide_and_for_inference(backbone: nn.M
 def test_large_pictures_come_back_at_their_size_and_in_their_luminance(backbone: nn.Module) -> None:
     torch.manual_seed(2)
     target = grey(picture(320, 288))
-    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False).eval()
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None).eval()
     with torch.no_grad():
         out = network(target, picture(272, 304, 1)).out
     assert out.shape == target.shape
@@ -115,7 +116,7 @@ def test_large_pictures_come_back_at_their_size_and_in_their_luminance(backbone:
 
 def test_every_part_learns(backbone: nn.Module) -> None:
     torch.manual_seed(3)
-    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False)
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None)
     nn.init.normal_(network.refiner.to_rgb.weight)
     nn.init.normal_(network.refiner.gate.weight)
     mid, out = network(grey(picture(64, 64)), picture(64, 64, 1))
@@ -134,7 +135,7 @@ def test_the_fast_network_has_the_plain_ones_results_gradients_and_names(
 ) -> None:
     torch.manual_seed(4)
     target, reference = grey(picture(320, 288)), picture(64, 96, 1)
-    plain = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False)
+    plain = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None)
     nn.init.normal_(plain.refiner.to_rgb.weight)
     nn.init.normal_(plain.refiner.gate.weight)
     plain = plain.double()
@@ -160,7 +161,7 @@ def test_the_fast_network_has_the_plain_ones_results_gradients_and_names(
 def test_in_bfloat16_its_copy_for_inference_differs_by_rounding(backbone: nn.Module) -> None:
     torch.manual_seed(5)
     target, reference = grey(picture(64, 96)), picture(64, 64, 1)
-    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False).eval()
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None).eval()
     with torch.no_grad():
         out = network(target, reference).out
         with torch.autocast("cpu", torch.bfloat16):
@@ -173,10 +174,10 @@ def test_a_share_is_the_weight_of_its_chroma_and_correspondence_has_the_rest(
     side: int, learned: bool, backbone: nn.Module
 ) -> None:
     torch.manual_seed(0)
-    whole = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=learned).eval()
+    whole = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=learned, same_share=None).eval()
     for parameter in whole.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
-    half = InformedPDNLA(backbone, channel=4, side=64, share=0.5, learned=learned).eval()
+    half = InformedPDNLA(backbone, channel=4, side=64, share=0.5, learned=learned, same_share=None).eval()
     half.load_state_dict(whole.state_dict())
     target, reference = grey(picture(side, side)), picture(64, 64, 1)
     with torch.no_grad():
@@ -191,7 +192,7 @@ def test_a_share_is_the_weight_of_its_chroma_and_correspondence_has_the_rest(
 
 def test_confidence_is_that_of_correspondence_and_gradients_reach_through_a_share(backbone: nn.Module) -> None:
     torch.manual_seed(0)
-    network = InformedPDNLA(backbone, channel=4, side=64, share=0.5, learned=False)
+    network = InformedPDNLA(backbone, channel=4, side=64, share=0.5, learned=False).train()
     target, reference = grey(picture(64, 64)), picture(64, 64, 1)
     carried = network.correspondence(target, reference)
     torch.testing.assert_close(
@@ -202,10 +203,60 @@ def test_confidence_is_that_of_correspondence_and_gradients_reach_through_a_shar
     assert network.refiner.to_rgb.weight.grad.abs().sum() > 0
 
 
+def photographs() -> list[Tensor]:
+    return [
+        torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        for image in (data.astronaut()[:256, 128:384], data.coffee()[:256, :256])
+    ]
+
+
+def test_colours_of_the_same_picture_are_correspondences_and_those_of_another_are_mixed(backbone: nn.Module) -> None:
+    torch.manual_seed(0)
+    network = InformedPDNLA(backbone, channel=4, side=256, share=0.5, learned=False).eval()
+    former = InformedPDNLA(backbone, channel=4, side=256, share=0.5, learned=False, same_share=None).eval()
+    former.load_state_dict(network.state_dict())
+    own, other = photographs()
+    target = grey(own)
+    with torch.no_grad():
+        for reference in (own, other):
+            code = network.encode_reference(reference)
+            mixed, always = network.chroma(target, code), former.chroma(target, code)
+            carried = network.correspondence(target, reference).chroma
+            assert (always - carried).abs().mean() > 0.1
+            torch.testing.assert_close(mixed, carried if reference is own else always, rtol=1e-4, atol=1e-3)
+        code = network.encode_reference(own)
+        both = network.chroma(torch.cat([target, grey(other)]), code)  # each picture of a batch has its own weight
+        torch.testing.assert_close(both[:1], network.chroma(target, code), rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(both[1:], former.chroma(grey(other), code), rtol=1e-4, atol=1e-2)
+        assert (network.train().chroma(target, code) - both[:1]).abs().mean() > 0.1
+
+
+def test_the_fast_network_is_not_run_where_its_chroma_has_no_weight(
+    backbone: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = InformedPDNLA(backbone, channel=4, side=256, share=0.5, learned=False).eval()
+    fast = for_inference(network, torch.float32)
+    runs: list[int] = []
+    decode = fast.decoder.forward
+    monkeypatch.setattr(fast.decoder, "forward", lambda *given: runs.append(1) or decode(*given))
+    own, other = photographs()
+    with torch.inference_mode():
+        for reference in (own, other):
+            wanted = network.carried(grey(own), network.encode_reference(reference))
+            actual = fast.carried(grey(own), fast.encode_reference(reference))
+            torch.testing.assert_close(actual.chroma, wanted.chroma, rtol=1e-3, atol=1e-2)
+            torch.testing.assert_close(actual.confidence, wanted.confidence, rtol=1e-3, atol=1e-3)
+            assert len(runs) == (reference is other)
+
+
 @pytest.mark.parametrize("share", [0.0, 1.5, float("nan")])
 def test_a_share_out_of_range_is_refused(share: float, backbone: nn.Module) -> None:
     with pytest.raises(ValueError, match="over 0 and at most 1"):
         InformedPDNLA(backbone, channel=4, share=share)
+    if share:
+        with pytest.raises(ValueError, match="must be from 0 to 1"):
+            InformedPDNLA(backbone, channel=4, same_share=share)
 
 
 def test_a_learned_metric_changes_the_matching_and_not_the_second_opinion(backbone: nn.Module) -> None:

@@ -28,6 +28,7 @@ def check(option: str, value: Any) -> None:
         ("model.share", 0, "model.share=0: must be a number above 0 and at most 1"),
         ("model.share", 1.5, "model.share=1.5: must be a number above 0 and at most 1"),
         ("model.share", True, "model.share=true: must be a number above 0 and at most 1"),
+        ("model.same_share", -0.1, "model.same_share=-0.1: must be a number from 0 to 1, or null"),
         ("model.learned", "x", "model.learned=x: must be true or false"),
         ("seed", -1, "seed=-1: must be a whole number from 0 to 4294967295"),
         ("seed", 2**32, "seed=4294967296: must be a whole number from 0 to 4294967295"),

@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from pdnla.fast.decoder import FastDecoder
 from pdnla.fast.fusion import ReferenceAttention
 from pdnla.fast.layers import Bypasses
+from pdnla.network.correspondence import Carried
 from pdnla.network.decoder import ReferenceCode
-from pdnla.network.informed import InformedPDNLA
+from pdnla.network.informed import InformedInputs, InformedPDNLA
 from pdnla.network.pdnla import PDNLA, Colorization, check_picture
 from pdnla.network.semantic import SemanticPDNLA
 
@@ -40,4 +42,12 @@ class FastSemanticPDNLA(FastPDNLA, SemanticPDNLA):
 
 
 class FastInformedPDNLA(InformedPDNLA):
-    """InformedPDNLA as it is written: it colours at a size at which no reference is large, and its parts are fast."""
+    """InformedPDNLA whose network is not run where its chroma has no weight.
+
+    It colours at a size at which no reference is large, so that it needs no other :meth:`forward`.
+    """
+
+    def _carried(self, target: Tensor, inputs: InformedInputs) -> Carried:
+        if torch.compiler.is_compiling() or bool(self._share(inputs.guide).any()):
+            return super()._carried(target, inputs)
+        return inputs.carried

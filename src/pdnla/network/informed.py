@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import kornia.color
 import torch
@@ -24,6 +25,9 @@ INNER = 256
 """Larger pictures are coloured at about this many pixels squared; chroma has little detail that luminance lacks."""
 REFERENCE = 64
 """E_c gets references at this many pixels squared; correspondence finds the places in them."""
+SAME = (0.68, 0.78)
+"""Mean agreement of the second opinion's round trips up to which a reference shows something else, such as another
+photograph of the same place, and from which it shows the same, such as a frame of the same film."""
 _TOLERANCE = 1.25  # sides that are multiples of 16 make up a number of pixels only nearly
 _BELIEF = 2.0  # before training, log odds that transferred colours are right
 _EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
@@ -114,6 +118,22 @@ class GatedRefiner(Refiner):
         return result
 
 
+class InformedInputs(NamedTuple):
+    """What :class:`InformedPDNLA` colours a picture with.
+
+    Attributes:
+        target: the grey picture at the size of colouring, ``(B, 3, h, w)`` in [-1, 1].
+        code: the encoded reference.
+        guide: the guide, at the size of colouring.
+        carried: the transferred colours at the target's own size.
+    """
+
+    target: Tensor
+    code: ReferenceCode
+    guide: Guide
+    carried: Carried
+
+
 @keeps_construction
 class InformedPDNLA(PDNLA):
     """PDNLA that starts from semantic correspondence and gets the target's content.
@@ -130,22 +150,33 @@ class InformedPDNLA(PDNLA):
         side: see :class:`~pdnla.network.correspondence.Correspondence`.
         share: weight of the network's chroma in the result; correspondence's chroma has the weight ``1 - share``. Where
             both are wrong in different ways, their mean is nearer to the truth than either.
+        same_share: the same for a reference that shows the same as the target (:data:`SAME`), from which
+            correspondence is more exact; None: ``share``. In training, which has warped copies as references, ``share``
+            applies to all.
         learned: whether correspondence has a learned :class:`~pdnla.network.correspondence.Metric`.
 
     Raises:
-        ValueError: the share is not over 0 and at most 1.
+        ValueError: the share is not over 0 and at most 1, or ``same_share`` not from 0 to 1.
     """
 
     def __init__(
-        self, backbone: nn.Module, channel: int = 8, side: int = SIDE, share: float = 0.75, learned: bool = True
+        self,
+        backbone: nn.Module,
+        channel: int = 8,
+        side: int = SIDE,
+        share: float = 0.75,
+        learned: bool = True,
+        same_share: float | None = 0.0,
     ) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"share {share}: must be over 0 and at most 1")
+        if same_share is not None and not 0 <= same_share <= 1:
+            raise ValueError(f"same_share {same_share}: must be from 0 to 1")
         super().__init__(channel)
         self.target_encoder = InformedEncoder(2 * channel, HINTS)
         self.refiner = GatedRefiner(channel)
         self.guidance = Guidance(backbone, side, Metric() if learned else None)
-        self.share = share
+        self.share, self.same_share = share, share if same_share is None else same_share
 
     @property
     def correspondence(self) -> Correspondence:
@@ -181,13 +212,14 @@ class InformedPDNLA(PDNLA):
 
     def stages(self, target: Tensor, reference: Tensor | ReferenceCode, guide: Guide | None = None) -> Stages:
         """Run :meth:`forward` and return the results of all stages; the features have the size of colouring."""
-        stages, carried = self._coloured(target, reference, guide)
-        mid, out = stages.mid, stages.out
-        if out.shape != target.shape:
+        inputs = self._inputs(target, reference, guide)
+        stages = self._coloured(inputs)
+        mid = stages.mid
+        if mid.shape != target.shape:
             mid = painted(target, enlarged_chroma(target, mid))
-        elif self.share == 1:
+        elif self.share == self.same_share == 1:
             return stages
-        return stages._replace(mid=mid, out=painted(target, self._chroma(target, out, carried.chroma)))
+        return stages._replace(mid=mid, out=painted(target, self._mixed(target, inputs, stages.out)))
 
     def chroma(self, target: Tensor, reference: Tensor | ReferenceCode) -> Tensor:
         """Return the a* and b* of :meth:`forward`'s ``out``, ``(B, 2, H, W)``, not clipped to sRGB."""
@@ -195,36 +227,47 @@ class InformedPDNLA(PDNLA):
 
     def carried(self, target: Tensor, reference: Tensor | ReferenceCode) -> Carried:
         """Return the result of :meth:`chroma`, with the confidence of correspondence."""
-        stages, carried = self._coloured(target, reference, None)
-        return Carried(self._chroma(target, stages.out, carried.chroma), carried.confidence)
+        return self._carried(target, self._inputs(target, reference, None))
 
-    def _coloured(
-        self, target: Tensor, reference: Tensor | ReferenceCode, guide: Guide | None
-    ) -> tuple[Stages, Carried]:
-        """Return all stages' results at the size of colouring, and the transferred colours at the target's size."""
+    def _carried(self, target: Tensor, inputs: InformedInputs) -> Carried:
+        chroma = self._mixed(target, inputs, self._coloured(inputs).out)
+        return Carried(chroma, inputs.carried.confidence)
+
+    def _inputs(self, target: Tensor, reference: Tensor | ReferenceCode, guide: Guide | None) -> InformedInputs:
         check_picture(target, "target")
         if isinstance(reference, ReferenceCode):
             code = reference
         else:
             code = self.encode_reference(reference) if guide is None else self._without_spots(reference)
-        small = target
-        if guide is None:
-            if code.spots is None:
-                raise ValueError("the reference was encoded by a network without correspondence")
-            small = _shrunk(target, INNER)
-            guide, carried = self.guidance.with_carried(target, code.spots, (small.shape[-2], small.shape[-1]))
-        else:
-            carried = Carried(guide.chroma, guide.hints[:, 2:3])
-        hints, *maps = (x.to(target.dtype) for x in (guide.hints, *guide.seen))
-        features = self.target_encoder(small, hints, *maps)
-        decoded, mid = self.decoder(features, code)
-        out = self.refiner(painted(small, guide.chroma), mid, decoded)
-        return Stages(features, code.features, decoded, mid, out), carried
+        if guide is not None:
+            return InformedInputs(target, code, guide, Carried(guide.chroma, guide.hints[:, 2:3]))
+        if code.spots is None:
+            raise ValueError("the reference was encoded by a network without correspondence")
+        small = _shrunk(target, INNER)
+        return InformedInputs(
+            small, code, *self.guidance.with_carried(target, code.spots, (small.shape[-2], small.shape[-1]))
+        )
 
-    def _chroma(self, target: Tensor, out: Tensor, carried: Tensor) -> Tensor:
-        """Return the result's a* and b* at the target's size, from I_out and the transferred a* and b*."""
+    def _coloured(self, inputs: InformedInputs) -> Stages:
+        """Return all stages' results at the size of colouring."""
+        target, code, guide, _ = inputs
+        hints, *maps = (x.to(target.dtype) for x in (guide.hints, *guide.seen))
+        features = self.target_encoder(target, hints, *maps)
+        decoded, mid = self.decoder(features, code)
+        out = self.refiner(painted(target, guide.chroma), mid, decoded)
+        return Stages(features, code.features, decoded, mid, out)
+
+    def _mixed(self, target: Tensor, inputs: InformedInputs, out: Tensor) -> Tensor:
+        """Return the result's a* and b* at the target's size, of I_out and of the transferred colours."""
         chroma = enlarged_chroma(target, out) if out.shape != target.shape else _lab(out)[:, 1:]
-        return chroma if self.share == 1 else torch.lerp(carried.to(chroma.dtype), chroma, self.share)
+        return torch.lerp(inputs.carried.chroma.to(chroma.dtype), chroma, self._share(inputs.guide).to(chroma.dtype))
+
+    def _share(self, guide: Guide) -> Tensor:
+        """Return the weight of the network's chroma, ``(B, 1, 1, 1)``."""
+        same_share = self.share if self.training else self.same_share
+        agreement = at_least_float32(guide.hints[:, -1:]).mean(dim=(1, 2, 3), keepdim=True)
+        other, same = SAME
+        return self.share + (same_share - self.share) * ((agreement - other) / (same - other)).clamp(0, 1)
 
     def _without_spots(self, reference: Tensor) -> ReferenceCode:
         check_picture(reference, "reference")

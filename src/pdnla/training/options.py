@@ -47,6 +47,7 @@ OPTIONS: dict[str, Rule] = {
     "model.channel": integer(1),
     "model.side": integer(1),
     "model.share": _SHARE,
+    "model.same_share": _PART | NULL,
     "model.learned": BOOLEAN,
     "model.backbone.name": TEXT,
     # conf/optim
