@@ -72,6 +72,30 @@ def test_killed_it_goes_on_at_the_last_finished_segment(
     assert names() == ["a.png", "film.mkv", "out.mkv", "whole.mkv"]
 
 
+def test_killed_in_its_first_segment_a_folder_of_frames_goes_on_too(
+    command: Command, network: MeanColour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames_in("frames", 20)
+    still(Path("a.png"), RED)
+    with killed_at(network, 3, monkeypatch):
+        command("frames", "a.png", "--film", "-o", "out")
+    Path("out").mkdir(exist_ok=True)
+    Path("out/f0.png").touch()
+    done = command("frames", "a.png", "--film", "-o", "out")
+    assert (done.status, "coloured frames: out" in done.out) == (0, True)
+    assert len(names("out")) == 20
+    assert min(hue([np.asarray(Image.open(path)) for path in Path("out").iterdir()])) > 15
+    assert not Path("out.parts").exists()
+
+
+def test_a_film_that_does_not_count_its_frames_has_as_few_lines_of_progress(command: Command) -> None:
+    write_clip(Path("film.mkv"), pan(100))
+    done = command("film.mkv", still(Path("a.png")), "-o", "out.mkv")
+    lines = [line for line in done.out.splitlines() if line.startswith("scanning")]
+    assert 2 < len(lines) < 25
+    assert "100/100" in lines[-1]
+
+
 def test_other_settings_begin_anew(command: Command, network: MeanColour, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(colouring, "SEGMENT", 4)
     write_clip(Path("film.mkv"), pan(20))
@@ -285,6 +309,16 @@ def test_memory_holds_a_few_frames_whatever_the_length(command: Command, monkeyp
     assert command("film.mkv", still(Path("a.png")), "-o", "out.mkv").status == 0
     assert counts["written"] == 150
     assert counts["ahead"] < 60
+
+
+def test_references_that_only_the_list_of_shots_names_are_checked_before_anything_is_coloured(command: Command) -> None:
+    write_clip(Path("film.mkv"), pan(10))
+    still(Path("a.png"), RED)
+    Image.new("L", (64, 64), 90).save("grey.png")
+    Path("shots.csv").write_text("start,end,reference\n0,4,a.png\n5,9,grey.png\n")
+    done = command("film.mkv", "a.png", "-o", "out.mkv", "--shots", "shots.csv")
+    refused(done, "shots.csv, line 3: grey.png: is grey")
+    assert "colouring" not in done.out
 
 
 def test_references_are_checked_before_any_frame_is_read(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,12 @@ def test_of_a_truncated_film_what_is_there_is_coloured_and_said(command: Command
     assert 10 <= count < 20
 
 
+def test_a_film_whose_last_subtitle_outlasts_it_is_not_truncated(command: Command) -> None:
+    write_clip(Path("film.mkv"), pan(10), subtitles=True, reading=8000)
+    done = command("film.mkv", still(Path("a.png")), "-o", "out.mkv")
+    assert (done.status, done.err) == (0, "")
+
+
 def test_damage_within_a_film_costs_the_frames_it_hits(command: Command) -> None:
     write_clip(Path("film.mkv"), pan(30))
     content = bytearray(Path("film.mkv").read_bytes())

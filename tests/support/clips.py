@@ -43,9 +43,10 @@ def write_clip(
     rotation: int | None = None,
     sound: bool = False,
     subtitles: bool = False,
+    reading: int = 300,
     tags: dict[str, int] | None = None,
 ) -> Path:
-    """Write a grey clip, at 25 frames a second but for given ``times``."""
+    """Write a grey clip, at 25 frames a second but for given ``times``; subtitles last ``reading`` ms."""
     height, width = frames[0].shape if len(frames) else (64, 96)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -73,7 +74,7 @@ def write_clip(
         if voice is not None:
             write_sound(container, voice, len(frames) / 25)
         if text is not None:
-            write_subtitles(container, text, path.suffix)
+            write_subtitles(container, text, path.suffix, reading)
     return path
 
 
@@ -122,14 +123,14 @@ def write_sound(container: Any, stream: Any, seconds: float) -> None:
     container.mux(stream.encode())
 
 
-def write_subtitles(container: Any, stream: Any, suffix: str) -> None:
+def write_subtitles(container: Any, stream: Any, suffix: str, duration: int) -> None:
     for number, line in enumerate(("Guten Tag.", "Auf Wiedersehen.")):
         words = line.encode()
         packet = av.Packet(words if suffix == ".mkv" else len(words).to_bytes(2, "big") + words)
         packet.stream = stream
         packet.time_base = Fraction(1, 1000)
         packet.pts = packet.dts = 100 + 400 * number
-        packet.duration = 300
+        packet.duration = duration
         container.mux(packet)
 
 

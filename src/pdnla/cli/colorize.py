@@ -373,7 +373,7 @@ class FilmReport:
 
     def scanned(self, done: int, total: int) -> None:
         """Show how many frames were searched for cuts."""
-        self._show("scanning").update(done, total)
+        self._show("scanning").update(done, total or None)
 
     def coloured(self, done: int, total: int) -> None:
         """Show how many frames are coloured."""

@@ -148,7 +148,7 @@ class Progress:
         if not self.total or self.done == self._last_printed:
             return False
         step = -(-self.total // _LINES)
-        return self.done // step != self._last_printed // step or self.done >= self.total
+        return self.done // step != self._last_printed // step or self.done >= self.total > self._last_printed
 
     def print(self, line: str, error: bool = False) -> None:
         """Print a line in any case: above the bar, or with :func:`echo`."""

@@ -29,7 +29,7 @@ from pdnla.errors import UserError
 from pdnla.files import identity, lock, remove_stale_temporaries, replacing
 from pdnla.film.motion import Finder, Map
 from pdnla.film.planes import chroma_codes, grey_values
-from pdnla.film.planning import Film
+from pdnla.film.planning import SETTINGS, Film
 from pdnla.film.references import (
     References,
     ScoredShot,
@@ -78,7 +78,7 @@ class FilmObserver(Protocol):
         """A part of the film cannot be read; the rest is coloured."""
 
     def scanned(self, done: int, total: int) -> None:
-        """``done`` of about ``total`` frames were searched for cuts; 0 if their number is not known."""
+        """``done`` of about ``total`` frames were searched for cuts; 0 if their number is not known yet."""
 
     def coloured(self, done: int, total: int) -> None:
         """``done`` of ``total`` frames are coloured."""
@@ -180,7 +180,7 @@ class Work:
             "depth": film.depth,
             **self._about,
         }
-        if self._changed("settings.json", settings):
+        if self._changed(SETTINGS, settings):
             self._begin_again()
 
     def _begin_again(self) -> None:
@@ -247,12 +247,13 @@ class Work:
                     path = candidates[frame.number]
                     if show_same_frame(thumbnail(read_image(path)), thumbnail(frame.picture)):
                         frames[frame.number] = path
-                self.observer.scanned(len(times), max(self.source.count, len(times)))
+                self.observer.scanned(len(times), self.source.count)
                 yield frame_signature(frame.picture)
 
         cuts = list(find_cuts(signatures()))
         if not times:
             raise UserError(f"{self.film.target}: holds no frame that can be read")
+        self.observer.scanned(len(times), len(times))
         remarks: list[str] = []
         if isinstance(self.source, VideoSource):
             before = len(self.source.remarks)

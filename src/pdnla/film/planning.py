@@ -15,6 +15,10 @@ _SAME_SUFFIX = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts"
 _OTHERS = ".mkv"  # a container that holds all streams of the others
 
 
+SETTINGS = "settings.json"
+"""Name of the file in the folder of parts that exists from the first coloured frame to the last."""
+
+
 class Film(NamedTuple):
     """A film to colour.
 
@@ -50,7 +54,7 @@ class Film(NamedTuple):
     @property
     def done(self) -> bool:
         """Whether the result exists and is complete."""
-        begun = any(self.parts.glob("segment_*"))
+        begun = (self.parts / SETTINGS).exists()
         return self.out.exists() and not begun and (self.to_video or any(self.out.iterdir()))
 
     @property

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pdnla.errors import UserError
 from pdnla.files import replacing
+from pdnla.images.greys import check_reference
 from pdnla.images.io import Picture
 
 _SMALL = (64, 36)  # pixels at which frames are compared
@@ -116,7 +117,7 @@ def read_shots(path: Path, count: int, known: Sequence[Path]) -> list[Shot]:
         known: references given on the command line, which can be named without their folders.
 
     Raises:
-        UserError: it cannot be read, shots overlap or leave frames out, or a reference is missing.
+        UserError: it cannot be read, shots overlap or leave frames out, or a reference is missing or cannot be used.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -150,6 +151,11 @@ def read_shots(path: Path, count: int, known: Sequence[Path]) -> list[Shot]:
 def _find_reference(name: str, file: Path, line: int, known: Sequence[Path]) -> Path:
     for path in (Path(name), file.parent / name):
         if path.is_file():
+            if path not in known:  # those were checked
+                try:
+                    check_reference(path)
+                except UserError as error:
+                    raise UserError(f"{file}, line {line}: {error}") from error
             return path
     for path in known:
         if path.name == name or str(path) == name:

@@ -63,7 +63,7 @@ class FrameSource(Protocol):
         aspect: width of a pixel over its height.
         time_base: seconds in a unit of a time stamp.
         rate: mean frames per second.
-        count: number of frames if it is known before they are read, else 0.
+        count: about how many frames it has, if that is known before they are read, else 0.
         remarks: sentences for the user; reading the frames may add some.
     """
 

@@ -70,7 +70,7 @@ class VideoSource:
         self.path = path
         self.remarks: list[str] = []
         self.damaged = 0  # packets that could not be decoded
-        self.reached = 0.0  # seconds at which the last packet of any stream begins
+        self.reached = 0.0  # seconds at which the last packet of any stream ends
         with _opened(path) as container:
             stream = container.streams.video[0]
             context = stream.codec_context
@@ -79,8 +79,8 @@ class VideoSource:
                 raise UserError(f"{path}: holds no frame that can be decoded; copy or export it again")
             self.time_base = Fraction(stream.time_base or Fraction(1, 1000))
             self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-            self.count = stream.frames
             self.end = float((container.start_time or 0) + (container.duration or 0)) / 1e6
+            self.count = stream.frames or round(float(container.duration or 0) / 1e6 * float(self.rate))
             self.bit_rate = int(context.bit_rate or 0)
             self.rotation = int(first.rotation) % 360
             aspect = Fraction(stream.sample_aspect_ratio or context.sample_aspect_ratio or 1) or Fraction(1)
@@ -196,7 +196,8 @@ def _decoded(container: Any, stream: Any, path: Path, source: "VideoSource") -> 
         try:
             packet = next(packets)
             if packet.pts is not None:
-                source.reached = max(source.reached, float(packet.pts * packet.time_base))
+                end = packet.pts + (packet.duration or 0)
+                source.reached = max(source.reached, float(end * packet.time_base))
             if packet.stream is not stream:
                 continue
             yield from packet.decode()
