@@ -11,7 +11,7 @@ from pdnla.film.source import VIDEO_SUFFIXES, is_video
 from pdnla.images.io import list_images
 from pdnla.inference.planning import RESULT
 
-_SAME_SUFFIX = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"])
+_SAME_SUFFIX = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"])  # MPEG's own are not written
 _OTHERS = ".mkv"  # a container that holds all streams of the others
 
 
