@@ -548,19 +548,15 @@ class _Inputs(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """The frames of a step before they are coloured.
+    """A step before it is coloured.
 
     Attributes:
-        begin: number of the first frame.
-        shot: their shot.
-        frames: the frames.
+        inputs: its frames.
         lightness: L* of each, ``(1, 1, h, w)``.
         owns: functions that return the own colours of each; those of the last are already computed.
     """
 
-    begin: int
-    shot: Shot
-    frames: list[Frame]
+    inputs: _Inputs
     lightness: list[Tensor]
     owns: list[Callable[[], Own]]
 
@@ -583,12 +579,13 @@ def _colour_steps(
     stabiliser = Stabiliser(lambda place: step.owns[place]())
     stabiliser.memory = memory
     for step in ahead:
-        if step.begin == step.shot.start:
+        begin, shot, block, _ = step.inputs
+        if begin == shot.start:
             stabiliser.cut()
         chroma = stabiliser.colour([motion_grey(light) for light in step.lightness])
         assert stabiliser.memory is not None
-        frames = list(zip(step.frames, step.lightness, chroma, strict=True))
-        yield _Step(step.begin + len(step.frames), frames, stabiliser.memory)
+        frames = list(zip(block, step.lightness, chroma, strict=True))
+        yield _Step(begin + len(block), frames, stabiliser.memory)
 
 
 def _step_inputs(work: Work, prepared: PreparedFilm, colorizer: Colorizer, start: int) -> Iterator[_Inputs]:
@@ -616,9 +613,7 @@ def _prepare_step(step: _Inputs, film: Film, aspect: Fraction, given: dict[int, 
         for frame, x in zip(step.frames, inputs, strict=True)
     ]
     key = owns[-1]()
-    return _Prepared(
-        step.begin, step.shot, step.frames, [color.lightness(x) for x in inputs], [*owns[:-1], lambda: key]
-    )
+    return _Prepared(step, [color.lightness(x) for x in inputs], [*owns[:-1], lambda: key])
 
 
 def _given(path: Path, like: Tensor) -> Own:

@@ -11,12 +11,10 @@ from pdnla.film.source import VIDEO_SUFFIXES, is_video
 from pdnla.images.io import list_images
 from pdnla.inference.planning import RESULT
 
-_SAME_SUFFIX = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"])  # MPEG's own are not written
-_OTHERS = ".mkv"  # a container that holds all streams of the others
-
-
 SETTINGS = "settings.json"
 """Name of the file in the folder of parts that exists from the first coloured frame to the last."""
+_SAME_SUFFIX = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"])  # MPEG's own are not written
+_OTHERS = ".mkv"  # a container that holds all streams of the others
 
 
 class Film(NamedTuple):
@@ -54,7 +52,7 @@ class Film(NamedTuple):
     @property
     def done(self) -> bool:
         """Whether the result exists and is complete."""
-        begun = (self.parts / SETTINGS).exists()
+        begun = any(self.parts.glob("segment_*" if self.to_video else SETTINGS))
         return self.out.exists() and not begun and (self.to_video or any(self.out.iterdir()))
 
     @property

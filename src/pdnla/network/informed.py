@@ -150,10 +150,10 @@ class InformedPDNLA(PDNLA):
         side: see :class:`~pdnla.network.correspondence.Correspondence`.
         share: weight of the network's chroma in the result; correspondence's chroma has the weight ``1 - share``. Where
             both are wrong in different ways, their mean is nearer to the truth than either.
-        same_share: the same for a reference that shows the same as the target (:data:`SAME`), from which
+        learned: whether correspondence has a learned :class:`~pdnla.network.correspondence.Metric`.
+        same_share: the same as ``share`` for a reference that shows the same as the target (:data:`SAME`), from which
             correspondence is more exact; None: ``share``. In training, which has warped copies as references, ``share``
             applies to all.
-        learned: whether correspondence has a learned :class:`~pdnla.network.correspondence.Metric`.
 
     Raises:
         ValueError: the share is not over 0 and at most 1, or ``same_share`` not from 0 to 1.
