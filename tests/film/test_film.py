@@ -15,7 +15,9 @@ from commands import Command, MeanColour, refused
 from PIL import Image
 from skimage import data
 
+from pdnla.errors import UserError
 from pdnla.film import colouring
+from pdnla.film import shots as shots_module
 from pdnla.film.shots import Shot, find_cuts, frame_signature, read_shots, shots_of, write_shots
 from pdnla.images.color import rgb_to_lab
 from pdnla.images.io import Picture, read_image
@@ -191,6 +193,32 @@ def test_shots_are_written_and_read_as_people_edit_them(tmp_path: Path) -> None:
     a, b = tmp_path / "a.png", tmp_path / "b.png"
     assert read_shots(file, 52, []) == [Shot(0, 10, (a,)), Shot(10, 52, (b, a))]
     assert shots_of([], 3) == [Shot(0, 3)]
+
+
+def test_names_of_references_may_contain_what_separates_them(tmp_path: Path) -> None:
+    odd, plain = still(tmp_path / "a;b,1.png"), still(tmp_path / "a.png")
+    shots = [Shot(0, 5, (odd, plain)), Shot(5, 9, (plain, odd)), Shot(9, 10)]
+    file = tmp_path / "shots.csv"
+    write_shots(file, shots)
+    assert read_shots(file, 10, []) == shots
+    file.write_text("start;end;reference\n0;9;a.png;a;b,1.png\n", encoding="utf-8")
+    assert read_shots(file, 10, []) == [Shot(0, 10, (plain, odd))]
+    many = ";".join(["a.png"] * 300)
+    file.write_text(f"0,9,{many}\n", encoding="utf-8")
+    assert read_shots(file, 10, []) == [Shot(0, 10, (plain,) * 300)]
+    file.write_text("0,9,a.png;c;d.png\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 1: there is no reference c;"):
+        read_shots(file, 10, [])
+
+
+def test_a_reference_that_many_shots_name_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    still(tmp_path / "a.png")
+    checked: list[Any] = []
+    monkeypatch.setattr(shots_module, "check_reference", checked.append)
+    file = tmp_path / "shots.csv"
+    file.write_text("0,4,a.png\n5,9,a.png\n", encoding="utf-8")
+    assert len(read_shots(file, 10, [])) == 2
+    assert checked == [tmp_path / "a.png"]
 
 
 @pytest.mark.parametrize(

@@ -242,9 +242,9 @@ def colorize(
                 f"{target}: is a film, whose shots choose among REFERENCE...; leave out --pick-from, --keep-reference,"
                 " --devices and --batch-size"
             )
-        planned = options.apply_to(plan_film(target, reference or [], out))
+        planned = options.apply_to(plan_film(target, reference or [], out)._replace(depth=int(depth.value)))
         return _colour_film(
-            planned._replace(size=working_side(size), depth=int(depth.value)),
+            planned._replace(size=working_side(size)),
             ColouringSettings(weights, precision.value, working_side(size), compile_, accelerate, device),
             review,
             overwrite,
@@ -307,10 +307,16 @@ class FilmOptions(NamedTuple):
         for name, value in (("codec", self.codec), ("crf", self.crf)):
             if value is not None and not film.to_video:
                 raise UserError(f"--{name}: is for video files, and the result is a folder; end its name in .mp4")
+        if film.to_video and film.depth != 8:
+            raise UserError(
+                f"--depth {film.depth}: is for pictures; a video has the bits of the film, if --codec has them"
+            )
         rate = film.rate
         if self.fps is not None:
             if not film.target.is_dir():
                 raise UserError(f"--fps: {film.target} has its own time stamps, which are kept; leave --fps out")
+            if not film.to_video:
+                raise UserError("--fps: is for video files, and the result is a folder; end its name in .mp4")
             try:
                 rate = Fraction(self.fps)
             except (ValueError, ZeroDivisionError):

@@ -89,12 +89,14 @@ class Scan(NamedTuple):
 
     Attributes:
         times: time stamps of all frames.
+        end: time stamp at which the last frame ends.
         cuts: numbers of the frames that follow a cut.
         frames: references that are frames of the film, by number.
         remarks: sentences about damage of the film.
     """
 
     times: list[int]
+    end: int
     cuts: list[int]
     frames: dict[int, Path]
     remarks: list[str]
@@ -217,7 +219,8 @@ class Work:
             with np.load(file) as kept:
                 others = json.loads(str(kept["told"]))
                 frames = {int(number): Path(path) for number, path in others["frames"]}
-                scan = Scan(kept["times"].tolist(), kept["cuts"].tolist(), frames, others["remarks"])
+                *times, end = kept["times"].tolist()
+                scan = Scan(times, end, kept["cuts"].tolist(), frames, others["remarks"])
         else:
             scan = self._scan()
             others = {
@@ -227,7 +230,7 @@ class Work:
             with replacing(file) as temporary, temporary.open("wb") as opened:
                 np.savez(
                     opened,
-                    times=np.array(scan.times, np.int64),
+                    times=np.array([*scan.times, scan.end], np.int64),
                     cuts=np.array(scan.cuts, np.int64),
                     told=np.array(json.dumps(others)),
                 )
@@ -237,12 +240,14 @@ class Work:
 
     def _scan(self) -> Scan:
         times: list[int] = []
+        durations: list[int] = []
         candidates = numbered_references(self.film.references)
         frames: dict[int, Path] = {}
 
         def signatures() -> Iterator[NDArray[np.float32]]:
             for frame in prefetch(self.source.frames()):
                 times.append(frame.time)
+                durations.append(frame.duration)
                 if frame.number in candidates:
                     path = candidates[frame.number]
                     if show_same_frame(thumbnail(read_image(path)), thumbnail(frame.picture)):
@@ -259,7 +264,8 @@ class Work:
             before = len(self.source.remarks)
             self.source.remark_missing_frames(times)
             remarks = self.source.remarks[before:]
-        return Scan(times, cuts, frames, remarks)
+        usual = round(1 / self.source.rate / self.source.time_base)
+        return Scan(times, end_time(times, durations, usual), cuts, frames, remarks)
 
     def prepare(self, colorizer: Colorizer) -> PreparedFilm:
         """Open the folder of parts, find the shots and choose their references.
@@ -305,6 +311,23 @@ class Work:
             return read_image(file)
 
         return middle_frame
+
+
+def end_time(times: Sequence[int], durations: Sequence[int], usual: int) -> int:
+    """Return the time stamp at which the last frame ends.
+
+    Stored durations are wrong in files whose frames are coded in another order. If they agree with all time stamps,
+    the last is right too. Otherwise the last frame is shown as long as the one before.
+
+    Args:
+        times: time stamps of all frames.
+        durations: stored durations of the frames; 0 if unknown.
+        usual: the duration of the only frame of a film.
+    """
+    ends = [time + duration for time, duration in zip(times, durations, strict=True)]
+    if durations[-1] > 0 and ends[:-1] == list(times[1:]):
+        return ends[-1]
+    return times[-1] + max(1, times[-1] - times[-2] if len(times) > 1 else usual)
 
 
 def prefetch(items: Iterator[_Item], most: int = _PREFETCHED) -> Iterator[_Item]:
@@ -675,7 +698,7 @@ class VideoSink:
             luma = _at_depth(luma, self.work.source.coding.depth, coding.depth)
         across, down = self.encoding.subsampling
         planes = _planes(torch.from_numpy(grey).to(chroma.device), lightness, chroma, across, down)
-        self._writer.write(luma, chroma_codes(*planes, coding), frame.time, self.work.source.time_base)
+        self._writer.write(luma, chroma_codes(*planes, coding))
 
     def end(self) -> None:
         """Finish the segment."""
@@ -685,12 +708,8 @@ class VideoSink:
     def conclude(self) -> None:
         """Join the segments."""
         segments = sorted(self.work.folder.glob("segment_*.nut"))
-        times = self.scan.times
-        last = (
-            times[-1] - times[-2] if len(times) > 1 else round(1 / self.work.source.rate / self.work.source.time_base)
-        )
         with replacing(self.work.film.out) as temporary:
-            join_segments(segments, times, last, self.work.source, self.encoding, temporary)
+            join_segments(segments, self.scan.times, self.scan.end, self.work.source, self.encoding, temporary)
 
     def _path(self, number: int) -> Path:
         return self.work.folder / f"segment_{number:06d}.nut"

@@ -13,8 +13,8 @@ from pdnla.inference.planning import RESULT
 
 SETTINGS = "settings.json"
 """Name of the file in the folder of parts that exists from the first coloured frame to the last."""
-_SAME_SUFFIX = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"])  # MPEG's own are not written
-_OTHERS = ".mkv"  # a container that holds all streams of the others
+_SAME_SUFFIX = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"])  # others take less
+_OTHERS = ".mkv"  # a container that holds the film and all streams of the others
 
 
 class Film(NamedTuple):

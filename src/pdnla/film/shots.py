@@ -125,6 +125,7 @@ def read_shots(path: Path, count: int, known: Sequence[Path]) -> list[Shot]:
         raise UserError(f"{path}: cannot be read ({error}); save it as CSV in UTF-8") from error
     delimiter = "\t" if "\t" in text.split("\n", 1)[0] else ";" if text.lower().startswith("start;end") else ","
     shots: list[Shot] = []
+    checked = set(known)
     for line, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), 1):
         cells = [cell.strip() for cell in row]
         if not any(cells) or cells[0].lower() == "start":
@@ -140,24 +141,55 @@ def read_shots(path: Path, count: int, known: Sequence[Path]) -> list[Shot]:
                 f"{path}, line {line}: goes from {start} to {end - 1} where a shot from {due} on is due; each begins"
                 " where the one before ends"
             )
-        names = [name.strip() for cell in cells[2:] for name in cell.split(";") if name.strip()]
-        shots.append(Shot(start, end, tuple(_find_reference(name, path, line, known) for name in names)))
+        references = _find_references(";".join(cells[2:]), path.parent, known)
+        for name, reference in references:
+            if reference is None:
+                raise UserError(f"{path}, line {line}: there is no reference {name}; check its name")
+            if reference not in checked:
+                try:
+                    check_reference(reference)
+                except UserError as error:
+                    raise UserError(f"{path}, line {line}: {error}") from error
+                checked.add(reference)
+        shots.append(Shot(start, end, tuple(reference for _, reference in references if reference is not None)))
     if not shots or shots[-1].end != count:
         last = shots[-1].end - 1 if shots else "none"
         raise UserError(f"{path}: ends at frame {last} and the film at {count - 1}; make the last shot end there")
     return shots
 
 
-def _find_reference(name: str, file: Path, line: int, known: Sequence[Path]) -> Path:
-    for path in (Path(name), file.parent / name):
-        if path.is_file():
-            if path not in known:  # those were checked
-                try:
-                    check_reference(path)
-                except UserError as error:
-                    raise UserError(f"{file}, line {line}: {error}") from error
-            return path
-    for path in known:
-        if path.name == name or str(path) == name:
-            return path
-    raise UserError(f"{file}, line {line}: there is no reference {name}; check its name")
+def _find_references(names: str, folder: Path, known: Sequence[Path]) -> list[tuple[str, Path | None]]:
+    """Return the references whose names are separated by ``;``, which a name may contain too.
+
+    Args:
+        names: the names.
+        folder: where the list of shots is.
+        known: references that can be named without their folders.
+
+    Returns:
+        Each name with its file, or None where there is none.
+    """
+    parts = names.split(";")
+    found: list[tuple[str, Path | None]] = []
+    while parts:
+        for count in range(len(parts), 0, -1):  # the longest name that exists
+            name = ";".join(parts[:count]).strip()
+            file = _find_reference(name, folder, known) if name else None
+            if file is not None or count == 1:
+                break
+        if name:
+            found.append((name, file))
+        del parts[:count]
+    return found
+
+
+def _find_reference(name: str, folder: Path, known: Sequence[Path]) -> Path | None:
+    files = (path for path in (Path(name), folder / name) if _is_file(path))
+    return next(files, None) or next((path for path in known if name in (path.name, str(path))), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such a name is too long
+        return False

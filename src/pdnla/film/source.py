@@ -45,6 +45,7 @@ class Frame:
         time: its time stamp in units of the source's time base.
         luma: the code values of the video's luminance plane, upright, ``(H, W)``; None in a folder.
         path: its file in a folder.
+        duration: how long it is shown, in the same units as ``time``, as stored; 0 if that is unknown.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Frame:
     time: int
     luma: "Plane | None" = None
     path: Path | None = None
+    duration: int = 0
 
 
 class FrameSource(Protocol):
@@ -123,7 +125,7 @@ class FolderSource:
                     f"{path}: has {width}×{height} pixels and the first frame {first_width}×{first_height}; frames of"
                     " one film have one size, so put it into another folder"
                 )
-            yield Frame(number, Picture(picture.colour), number, path=path)
+            yield Frame(number, Picture(picture.colour), number, path=path, duration=1)
 
     def signature(self) -> dict[str, Any]:
         """Return the names and sizes of the files."""

@@ -1,9 +1,11 @@
 """Video files with PyAV: reading of luminance planes, writing of coloured segments, and copies of other streams."""
 
 import heapq
+import io
 import itertools
 import logging
-from bisect import bisect_left, bisect_right
+import os
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
@@ -27,16 +29,28 @@ _FAILURES = (OSError, ValueError, RuntimeError, LookupError, EOFError)  # base c
 _PLANAR = ("yuv", "yuvj", "gray", "nv", "yuva")  # pixel formats whose first plane is luma
 _MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}  # by AVColorSpace
 _SPACES = {"bt709": 1, "bt601": 6, "bt2020": 9}
+_CONVERSIONS = {"bt709": 1, "bt601": 5, "bt2020": 9}  # by swscale's numbers
 _UNSPECIFIED = 2  # in AVColorSpace, AVColorPrimaries, AVColorTransferCharacteristic
 _GLOBAL_HEADER = 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER
 _FULL, _LIMITED = 2, 1  # AVColorRange
 _HD = 720  # rows from which on untagged video is BT.709
-_CRF = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "libaom-av1")
+_CRF = {"libx264": 51, "libx265": 51, "libsvtav1": 63, "libvpx-vp9": 63, "libaom-av1": 63}  # largest rate factor
 _STORES_ASPECT = ("libx264", "libx265", "mpeg4", "mpeg2video", "mpeg1video")  # in the coded stream
 _BITS_A_PIXEL = 0.3  # of codecs without constant quality
 _FINEST = 65535  # largest denominator of a time base in MPEG-4 Part 2
-_DEFAULT_CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4", ".mpg": "mpeg2video", ".mpeg": "mpeg2video"}
+_MPEG_RATES = [Fraction(1000 * rate, 1001) for rate in (24, 30, 60)] + [Fraction(rate) for rate in (24, 25, 30, 50, 60)]
+_MP4 = (".mp4", ".m4v", ".mov", ".3gp")
+_CONSTANT_RATE = (".avi",)  # suffixes of containers without time stamps
+_MPEG = ("mpeg1video", "mpeg2video")
+_DEFAULT_CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4"} | dict.fromkeys((".mpg", ".mpeg", ".vob"), "mpeg2video")
+_STREAM_CODECS = {  # of containers that do not list all that they hold, or write the rest as unnamed data
+    "mpegts": (*_MPEG, "mpeg4", "h264", "hevc", "mp2", "mp3", "aac", "ac3", "eac3", "dts", "opus", "dvbsub"),
+    "mpeg": (*_MPEG, "mp2", "mp3", "ac3", "dts", "dvdsub"),
+    "vob": (*_MPEG, "mp2", "mp3", "ac3", "dts", "dvdsub"),
+}
+_ATTACHED_PICTURE = 1024  # AV_DISPOSITION_ATTACHED_PIC
 _MOST_DAMAGED = 1000  # packets in a row that cannot be decoded
+_DEPTHS = (8, 10, 12, 14, 16)  # bits
 _SHORT = 0.5  # seconds by which a video may be shorter than its container's duration
 
 
@@ -52,6 +66,7 @@ def require_av() -> Any:
     if av is None:
         raise UserError(f"video files need PyAV 18 and Python 3.11; {EXTRA}")
     av.logging.set_level(None)
+    os.environ.setdefault("SVT_LOG", "1")  # else libsvtav1 prints its settings; 1 is for errors
     return av
 
 
@@ -72,7 +87,7 @@ class VideoSource:
         self.damaged = 0  # packets that could not be decoded
         self.reached = 0.0  # seconds at which the last packet of any stream ends
         with _opened(path) as container:
-            stream = container.streams.video[0]
+            stream = _film_stream(container)
             context = stream.codec_context
             first = next(_decoded(container, stream, path, self), None)
             if first is None:
@@ -95,7 +110,7 @@ class VideoSource:
                 self.remarks.append(
                     "is interlaced; deinterlace it first (ffmpeg -vf bwdif), or moving edges get a comb of colours"
                 )
-            if len(container.streams.video) > 1:
+            if sum(not _is_cover(other) for other in container.streams.video) > 1:
                 self.remarks.append("has several video streams; the first is coloured")
         self.damaged, self.reached = 0, 0.0
 
@@ -112,7 +127,7 @@ class VideoSource:
         self.damaged = 0
         if start and times is not None:
             with _opened(self.path) as container:
-                stream = container.streams.video[0]
+                stream = _film_stream(container)
                 container.seek(times[start], stream=stream)
                 decoded = self._timed(_decoded(container, stream, self.path, self))
                 first = next(decoded, None)
@@ -124,7 +139,7 @@ class VideoSource:
                                 yield self._frame(number + offset, frame, time)
                         return
         with _opened(self.path) as container:
-            stream = container.streams.video[0]
+            stream = _film_stream(container)
             for number, (frame, time) in enumerate(self._timed(_decoded(container, stream, self.path, self))):
                 if number >= start:
                     yield self._frame(number, frame, time)
@@ -156,7 +171,7 @@ class VideoSource:
             yield frame, last
 
     def _frame(self, number: int, frame: Any, time: int) -> Frame:
-        luma = np.rot90(_luma(frame, self.layout), self.rotation // 90)
+        luma = np.rot90(_luma(frame, self.layout, self.coding), self.rotation // 90)
         if luma.shape[::-1] != self.size:
             raise UserError(f"{self.path}: changes its frame size at frame {number}; convert it to one size first")
         luma = np.ascontiguousarray(luma)
@@ -165,7 +180,7 @@ class VideoSource:
             image = Image.fromarray(table[luma])
         else:
             image = Image.fromarray(grey_values(luma, self.coding))
-        return Frame(number, Picture(image), time, luma)
+        return Frame(number, Picture(image), time, luma, duration=int(frame.duration or 0))
 
 
 def _opened(path: Path) -> Any:
@@ -180,8 +195,20 @@ def _opened(path: Path) -> Any:
     if not container.streams.video:
         container.close()
         raise UserError(f"{path}: holds no video stream; name another file")
-    container.streams.video[0].thread_type = "AUTO"
+    if all(_is_cover(stream) for stream in container.streams.video):
+        container.close()
+        raise UserError(f"{path}: holds a cover picture and no video; name another file")
+    _film_stream(container).thread_type = "AUTO"
     return container
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(int(stream.disposition) & _ATTACHED_PICTURE)
+
+
+def _film_stream(container: Any) -> Any:
+    """Return the first video stream that is no cover picture."""
+    return next(stream for stream in container.streams.video if not _is_cover(stream))
 
 
 def _plain(error: Exception) -> str:
@@ -230,15 +257,25 @@ def _coding(frame: Any) -> tuple[Coding, str | None]:
         full = True  # as players treat such video
     if direct:
         return Coding(matrix, full, depth), None
-    rgb = layout.is_rgb or name.startswith(("pal", "mono", "bgr", "rgb", "gbr"))
     target = "yuv444p" if depth == 8 or name.startswith(("pal", "mono")) else "yuv444p10le"
-    return Coding(matrix, full and not rgb, 8 if target == "yuv444p" else 10), target
+    return Coding(matrix, full and not _is_rgb(frame), 8 if target == "yuv444p" else 10), target
 
 
-def _luma(frame: Any, layout: str | None) -> Plane:
+def _is_rgb(frame: Any) -> bool:
+    return frame.format.is_rgb or frame.format.name.startswith(("pal", "mono", "bgr", "rgb", "gbr"))
+
+
+def _luma(frame: Any, layout: str | None, coding: Coding) -> Plane:
     """Return the code values of luma, unchanged if they are stored as a plane."""
     if layout is not None:
-        frame = frame.reformat(format=layout)
+        target = _FULL if coding.full else _LIMITED
+        frame = frame.reformat(
+            format=layout,
+            src_colorspace=_CONVERSIONS[coding.matrix],
+            dst_colorspace=_CONVERSIONS[coding.matrix],
+            src_color_range=_FULL if _is_rgb(frame) else target,  # RGB has no other range
+            dst_color_range=target,
+        )
     plane = frame.planes[0]
     wide = max(component.bits for component in frame.format.components) > 8
     values = np.frombuffer(plane, np.uint16 if wide else np.uint8)
@@ -268,8 +305,8 @@ class Encoding(NamedTuple):
         aspect: width of a pixel over its height.
         coding: the coding of its planes.
         tags: colour tags.
-        time_base: seconds in a unit of a time stamp.
-        rate: mean frames per second.
+        time_base: seconds in a unit of a time stamp of the result.
+        rate: frames per second for the encoder, about the film's mean; it counts frames, and has no time stamps.
         bit_rate: for codecs without constant quality.
     """
 
@@ -319,20 +356,24 @@ def choose_encoding(out: Path, source: FrameSource, codec: str | None, crf: int 
     if odd and "444" in pixels:
         remarks.append(f"has odd sides, so the result has full chroma ({pixels})")
     if depth < coding.depth:
-        remarks.append(f"has {coding.depth} bits, of which {name} keeps {depth}; --codec libx265 or ffv1 keeps more")
-    pixels_a_second = source.size[0] * source.size[1] * float(source.rate)
+        more = "libx265 or ffv1" if depth < 10 else "ffv1"
+        remarks.append(f"has {coding.depth} bits, of which {name} keeps {depth}; --codec {more} keeps more")
+    rate = _encoder_rate(name, source.rate)
+    constant_rate = out.suffix.lower() in _CONSTANT_RATE
+    pixels_a_second = source.size[0] * source.size[1] * float(rate)
     encoding = Encoding(
         name,
-        _encoder_options(name, crf),
+        _encoder_options(name, crf, depth, constant_rate),
         pixels,
         source.size,
         source.aspect,
         coding._replace(depth=depth),
         tags,
-        _time_base(name, source),
-        source.rate,
+        1 / rate if constant_rate else source.time_base,
+        rate,
         max(int(_BITS_A_PIXEL * pixels_a_second), bit_rate),
     )
+    _begin_segment(io.BytesIO(), encoding)[0].close()
     return encoding, remarks
 
 
@@ -359,8 +400,8 @@ def _choose_pixels(name: str, encoder: Any, depth: int, odd: bool) -> tuple[int,
     """
     formats = [layout.name for layout in encoder.video_formats or ()] or ["yuv420p"]
     families = ["444"] if odd and name in ("libx264", "libx265", "libsvtav1") else ["420", "422", "444"]
-    depths = [bits for bits in (8, 10, 12) if bits >= depth] or [12]
-    depths += [bits for bits in (12, 10, 8) if bits not in depths]
+    depths = [bits for bits in _DEPTHS if bits >= depth]
+    depths += [bits for bits in reversed(_DEPTHS) if bits not in depths]
     wanted = [(bits, f"yuv{family}p{'' if bits == 8 else f'{bits}le'}") for bits in depths for family in families]
     for bits, pixels in wanted:
         if pixels in formats:
@@ -368,12 +409,18 @@ def _choose_pixels(name: str, encoder: Any, depth: int, odd: bool) -> tuple[int,
     raise UserError(f"--codec {name}: takes none of {', '.join(pixels for _, pixels in wanted)}; use libx264 or ffv1")
 
 
-def _encoder_options(name: str, crf: int | None) -> dict[str, str]:
+def _encoder_options(name: str, crf: int | None, depth: int, constant_rate: bool) -> dict[str, str]:
     if crf is not None and name not in _CRF:
         raise UserError(
             f"--crf {crf}: {name} has no constant rate factor; leave it out, or use one of {', '.join(_CRF)}"
         )
+    if crf is not None and crf > _CRF[name]:
+        raise UserError(f"--crf {crf}: goes from 0 to {_CRF[name]} for {name}; less is better, 16 is the default")
     options = {"crf": str(16 if crf is None else crf)} if name in _CRF else {}
+    if constant_rate:
+        options["bf"] = "0"  # no reordering, for which the container has no place
+    if name == "libx264" and crf == 0 and depth > 8:
+        options["qp"] = options.pop("crf")  # without loss; at more than 8 bits, a rate factor of 0 is not
     if name == "libvpx-vp9":
         options |= {"b": "0", "row-mt": "1", "cpu-used": "4"}
     if name == "libx265":
@@ -381,11 +428,11 @@ def _encoder_options(name: str, crf: int | None) -> dict[str, str]:
     return options
 
 
-def _time_base(name: str, source: FrameSource) -> Fraction:
-    """Return the source's time base, or the duration of a frame if the encoder does not support such a fine one."""
-    if source.time_base.denominator <= _FINEST or not name.startswith(("mpeg4", "mpeg2", "mpeg1", "msmpeg4")):
-        return source.time_base
-    return (1 / source.rate).limit_denominator(_FINEST)
+def _encoder_rate(name: str, rate: Fraction) -> Fraction:
+    """Return the rate that an encoder supports nearest to a film's."""
+    if name in _MPEG:
+        return min(_MPEG_RATES, key=lambda one: abs(one - rate))
+    return 1 / (1 / rate).limit_denominator(_FINEST)
 
 
 class SegmentWriter:
@@ -401,16 +448,15 @@ class SegmentWriter:
 
     def __init__(self, path: Path, encoding: Encoding) -> None:
         self.path, self.encoding = path, encoding
+        self._count = 0
         self._container, self._stream = _begin_segment(path, encoding)
 
-    def write(self, luma: Plane, chroma: tuple[Plane, Plane], time: int, time_base: Fraction) -> None:
-        """Encode a frame.
+    def write(self, luma: Plane, chroma: tuple[Plane, Plane]) -> None:
+        """Encode the next frame.
 
         Args:
             luma: code values of the encoding's depth, ``(H, W)``.
             chroma: Cb and Cr at the encoding's subsampling.
-            time: its time stamp.
-            time_base: the unit of that.
 
         Raises:
             UserError: it cannot be encoded.
@@ -418,8 +464,8 @@ class SegmentWriter:
         frame = av.VideoFrame(*self.encoding.size, self.encoding.pixels)
         for plane, values in zip(frame.planes, (luma, *chroma), strict=True):
             _fill(plane, values)
-        frame.pts = round(time * time_base / self.encoding.time_base)
-        frame.time_base = self.encoding.time_base
+        frame.pts, frame.time_base = self._count, 1 / self.encoding.rate
+        self._count += 1
         for name, value in self.encoding.tags.items():
             setattr(frame, name, value)
         self._mux(frame)
@@ -445,7 +491,7 @@ def raise_writing_error(error: Exception, path: Path, codec: str) -> None:
     raise UserError(f"--codec {codec}: cannot encode this film ({_plain(error)}); try another codec") from error
 
 
-def _begin_segment(path: Path, encoding: Encoding) -> tuple[Any, Any]:
+def _begin_segment(path: Path | io.BytesIO, encoding: Encoding) -> tuple[Any, Any]:
     """Return a new file for a segment, and its stream.
 
     Raises:
@@ -453,9 +499,10 @@ def _begin_segment(path: Path, encoding: Encoding) -> tuple[Any, Any]:
     """
     last: Exception | None = None
     for kind in ("nut", "mov", "matroska"):  # NUT keeps any time stamp; some codecs do not fit
-        container = av.open(str(path), "w", format=kind, container_options={"avoid_negative_ts": "disabled"})
+        file = path if isinstance(path, io.BytesIO) else str(path)
+        container = av.open(file, "w", format=kind, container_options={"avoid_negative_ts": "disabled"})
         try:
-            stream = add_film(container, encoding)
+            stream = add_film(container, encoding, 1 / encoding.rate)
             # Headers are in the packets, so that segments can follow each other in any container.
             stream.codec_context.flags &= ~_GLOBAL_HEADER
             container.start_encoding()
@@ -472,15 +519,21 @@ def _begin_segment(path: Path, encoding: Encoding) -> tuple[Any, Any]:
     ) from last
 
 
-def add_film(container: Any, encoding: Encoding) -> Any:
-    """Add the stream of a film to a new file, and return it."""
-    stream = container.add_stream(encoding.codec, rate=encoding.rate.limit_denominator(_FINEST))
+def add_film(container: Any, encoding: Encoding, time_base: Fraction) -> Any:
+    """Add the stream of a film to a new file, and return it.
+
+    Args:
+        container: the file.
+        encoding: the encoding.
+        time_base: seconds in a unit of the stream's time stamps.
+    """
+    stream = container.add_stream(encoding.codec, rate=encoding.rate)
     stream.options = dict(encoding.options)
     stream.width, stream.height = encoding.size
     stream.pix_fmt = encoding.pixels
-    stream.time_base = encoding.time_base
+    stream.time_base = time_base
     context = stream.codec_context
-    context.time_base = encoding.time_base
+    context.time_base = 1 / encoding.rate
     context.sample_aspect_ratio = encoding.aspect.limit_denominator(255)
     for name, value in encoding.tags.items():
         setattr(context, name, value)
@@ -507,46 +560,62 @@ def check_container(out: Path, source: Path | None, encoding: Encoding) -> list[
     Raises:
         UserError: it does not; the message names the stream.
     """
-    import io
-
     suffix = out.suffix.lower()
-    file = io.BytesIO()
-    file.name = f"check{suffix}"
-    with ExitStack() as stack:
-        try:
-            container = av.open(file, "w", format=_format_of(suffix))
-        except _FAILURES as error:
-            raise UserError(f"{out}: PyAV knows no container {suffix}; end its name in .mp4 or .mkv") from error
-        if encoding.codec not in container.supported_codecs and av.Codec(encoding.codec, "w").canonical_name not in (
-            container.supported_codecs
-        ):
-            raise UserError(f"{out}: {suffix} does not hold {encoding.codec}; end its name in .mkv or change --codec")
-        if source is None:
-            return []
-        original = stack.enter_context(_opened(source))
+    if (kind := _kind_of(suffix)) is None:
+        raise UserError(f"{out}: PyAV knows no container {suffix}; end its name in .mp4 or .mkv")
+    if not _supports(kind, av.Codec(encoding.codec, "w").canonical_name) or not _fits(kind, encoding):
+        raise UserError(f"{out}: {suffix} does not hold {encoding.codec}; end its name in .mkv or change --codec")
+    if source is None:
+        return []
+    with _opened(source) as original:
         copied, remarks = copied_streams(original)
         for stream in copied:
-            if stream.codec_context is not None and _fits(container, stream):
-                continue
             name = stream.codec_context.name if stream.codec_context is not None else stream.type
+            codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else ""
+            if codec and (kind not in _STREAM_CODECS or _supports(kind, codec)) and _fits(kind, encoding, stream):
+                continue
             what = {"audio": "sound", "subtitle": "subtitles"}.get(stream.type, f"{stream.type} stream")
             raise UserError(
-                f"{out}: {suffix} does not hold the {what} of {source.name} ({name}); end its name in {source.suffix}"
+                f"{out}: {suffix} does not hold the {what} of {source.name} ({name}); end its name in"
+                f" {source.suffix if source.suffix.lower() != suffix else '.mkv'}"
             )
     return remarks
 
 
-def _fits(container: Any, stream: Any) -> bool:
+def _kind_of(suffix: str) -> str | None:
+    """Return the name of a suffix's container, if it can be written."""
+    file = io.BytesIO()
+    file.name = f"film{suffix}"
     try:
-        container.add_stream_from_template(stream)
+        name: str = av.open(file, "w", format=_format_of(suffix)).format.name
     except _FAILURES:
+        return None
+    return name
+
+
+def _supports(kind: str, codec: str) -> bool:
+    """Return whether a container is known to hold streams of a codec."""
+    known = _STREAM_CODECS.get(kind)
+    return codec in (av.open(io.BytesIO(), "w", format=kind).supported_codecs if known is None else known)
+
+
+def _fits(kind: str, encoding: Encoding, stream: Any = None) -> bool:
+    """Return whether a file of the film, with a copy of another stream, can be begun."""
+    container = av.open(io.BytesIO(), "w", format=kind)
+    try:
+        add_film(container, encoding, encoding.time_base)
+        if stream is not None:
+            container.add_stream_from_template(stream)
+        container.start_encoding()
+    except _FAILURES as error:
+        _logger.debug("%s: %s", kind, error)
         return False
     return True
 
 
 def _timing(out: Path, encoding: Encoding) -> dict[str, str]:
     """Return the options with which a container keeps time stamps."""
-    if out.suffix.lower() in (".mp4", ".m4v", ".mov", ".3gp"):  # they store the start of a stream in units of the film
+    if out.suffix.lower() in _MP4:  # they store the start of a stream in units of the film
         return {"movie_timescale": str(encoding.time_base.denominator)}
     return {"avoid_negative_ts": "disabled"} if out.suffix.lower() == ".nut" else {}
 
@@ -561,15 +630,23 @@ def copied_streams(container: Any) -> tuple[list[Any], list[str]]:
     for stream in container.streams:
         if stream.type in ("audio", "subtitle"):
             copied.append(stream)
-        elif stream.type != "video":
+        elif stream.type == "video" and _is_cover(stream):
+            remarks.append("its cover picture is not copied")
+        elif stream.type != "video" and not _names_chapters(container, stream):
             remarks.append(f"its {stream.type} stream {stream.index} is not copied")
     return copied, remarks
+
+
+def _names_chapters(container: Any, stream: Any) -> bool:
+    """Return whether a stream of an MP4 holds the names of its chapters, which are copied as such."""
+    unnamed = stream.type == "data" and stream.codec_context is None and "timecode" not in stream.metadata
+    return unnamed and "mp4" in container.format.name and bool(container.chapters())
 
 
 def join_segments(
     segments: Sequence[Path],
     times: Sequence[int],
-    last_duration: int,
+    end: int,
     source: FrameSource,
     encoding: Encoding,
     out: Path,
@@ -581,7 +658,7 @@ def join_segments(
     Args:
         segments: files of :class:`SegmentWriter`, in order.
         times: time stamps of all frames in the source's time base.
-        last_duration: how long the last frame is shown, in the same units.
+        end: time stamp at which the last frame ends.
         source: the source.
         encoding: that of the segments.
         out: the file to write.
@@ -589,10 +666,7 @@ def join_segments(
     Raises:
         UserError: it cannot be written.
     """
-    unit = source.time_base / encoding.time_base
-    stamps = [round(time * unit) for time in times]
-    ends = [*stamps[1:], stamps[-1] + max(1, round(last_duration * unit))]
-    durations = {start: end - start for start, end in zip(stamps, ends, strict=True)}
+    stamps = _rising(round(time * source.time_base / encoding.time_base) for time in [*times, end])
     with ExitStack() as stack:
         try:
             container = av.open(
@@ -602,23 +676,23 @@ def join_segments(
                 container_options=_timing(out, encoding),
             )
             stack.callback(container.close)
-            stream = add_film(container, encoding)
+            stream = add_film(container, encoding, encoding.time_base)
             streams = {}
             original = None
             if isinstance(source, VideoSource):
                 original = stack.enter_context(_opened(source.path))
                 for other in copied_streams(original)[0]:
                     copy = container.add_stream_from_template(other)
-                    copy.metadata.update(other.metadata)
+                    copy.metadata.update(_named(other.metadata))
                     copy.disposition = other.disposition
                     streams[other.index] = copy
-                stream.metadata.update(
-                    {key: value for key, value in original.streams.video[0].metadata.items() if key == "language"}
-                )
+                facts = _named(_film_stream(original).metadata)
+                stream.metadata.update({key: facts[key] for key in ("language", "title") if key in facts})
                 container.metadata.update(original.metadata)
                 container.set_chapters(original.chapters())
-            reordering = _reordering(segments, stamps, encoding.time_base)
-            film = _stamped(_packets(segments), stamps, durations, reordering, encoding.time_base, stream)
+            reordering = _reordering(segments, encoding, len(times))
+            by_decoding = out.suffix.lower() in _MP4
+            film = _stamped(_packets(segments, encoding), stamps, reordering, encoding, stream, by_decoding)
             others = _copied_packets(original, streams) if original is not None and streams else iter(())
             for packet in heapq.merge(film, others, key=_seconds):
                 container.mux(packet)
@@ -631,37 +705,71 @@ def _seconds(packet: Any) -> float:
     return float(time * packet.time_base) if time is not None else 0.0
 
 
-def _packets(segments: Iterable[Path]) -> Iterator[Any]:
+def _named(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata of a stream with its title, which MP4 calls a name."""
+    return ({"title": metadata["name"]} if "name" in metadata else {}) | dict(metadata)
+
+
+def _rising(stamps: Iterable[int]) -> list[int]:
+    """Return time stamps, each at least one after that before."""
+    rising: list[int] = []
+    for stamp in stamps:
+        rising.append(max(stamp, rising[-1] + 1) if rising else stamp)
+    return rising
+
+
+def _packets(segments: Iterable[Path], encoding: Encoding) -> Iterator[tuple[int, Any]]:
+    """Yield the packets of a film in coding order, each with its frame's number."""
+    first = 0
     for path in segments:
+        count = 0
         with av.open(str(path)) as container:
             for packet in container.demux(container.streams.video[0]):
                 if packet.size:
-                    yield packet
+                    yield first + round(packet.pts * packet.time_base * encoding.rate), packet
+                    count += 1
+        first += count
 
 
-def _reordering(segments: Iterable[Path], stamps: Sequence[int], time_base: Fraction) -> int:
-    """Return the largest difference between the display and coding positions of a frame."""
-    places = (bisect_left(stamps, round(packet.pts * packet.time_base / time_base)) for packet in _packets(segments))
-    return max((number - place for number, place in enumerate(places)), default=0)
+def _reordering(segments: Sequence[Path], encoding: Encoding, count: int) -> int:
+    """Return the largest difference between the display and coding positions of a frame.
+
+    Raises:
+        UserError: the segments do not hold ``count`` frames.
+    """
+    numbers = [number for number, _ in _packets(segments, encoding)]
+    if len(numbers) != count:
+        raise UserError(f"{segments[0].parent}: its segments are damaged; remove this folder and run the command again")
+    return max(place - number for place, number in enumerate(numbers))
 
 
 def _stamped(
-    packets: Iterator[Any],
+    packets: Iterator[tuple[int, Any]],
     stamps: Sequence[int],
-    durations: Mapping[int, int],
     reordering: int,
-    time_base: Fraction,
+    encoding: Encoding,
     stream: Any,
+    decoding_length: bool,
 ) -> Iterator[Any]:
-    """Set the display and decoding time stamps of packets."""
-    step = stamps[1] - stamps[0] if len(stamps) > 1 else 1
-    for number, packet in enumerate(packets):
-        place = number - reordering
-        shown = round(packet.pts * packet.time_base / time_base)
-        packet.time_base = time_base
-        packet.pts = shown
+    """Set the display and decoding time stamps of packets.
+
+    Args:
+        packets: the packets in coding order, with the numbers of their frames.
+        stamps: time stamps of the frames, and the end of the last.
+        reordering: result of :func:`_reordering`.
+        encoding: the encoding.
+        stream: their stream in the result.
+        decoding_length: whether the container takes the time between decodings for the length of the film.
+    """
+    step = stamps[1] - stamps[0]
+    for position, (number, packet) in enumerate(packets):
+        place = position - reordering
+        packet.time_base = encoding.time_base
+        packet.pts = stamps[number]
         packet.dts = stamps[place] if place >= 0 else stamps[0] + place * step
-        packet.duration = durations.get(shown, step)
+        packet.duration = stamps[number + 1] - stamps[number]
+        if position == len(stamps) - 2 and decoding_length:
+            packet.duration = max(1, stamps[-1] - reordering * step - packet.dts)
         packet.stream = stream
         yield packet
 

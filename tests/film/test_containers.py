@@ -1,0 +1,232 @@
+"""What containers and encoders support, what they need, and what is refused before anything is coloured."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import add_sound, av, decode, grey_frame, hue, names, packets, pan, still, write_clip, write_sound
+from commands import Command, refused
+from numpy.typing import NDArray
+from PIL import Image
+
+pytestmark = pytest.mark.skipif(av is None, reason="PyAV 18, of pdnla[film], needs Python 3.11")
+
+
+def write_rgb(path: Path, grey: NDArray[np.uint8], pixels: str, full: bool) -> None:
+    """Write two frames of uncompressed or lossless RGB or packed Y'CbCr, all components from a grey plane."""
+    codec = {"yuyv422": "rawvideo", "rgb24": "png", "bgr0": "ffv1"}[pixels]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = *grey.shape[::-1], pixels
+        stream.codec_context.color_range = 2 if full else 0
+        for number in range(2):
+            if pixels == "yuyv422":
+                frame = av.VideoFrame(*grey.shape[::-1], pixels)
+                rows = np.full((grey.shape[0], frame.planes[0].line_size), 128, np.uint8)
+                rows[:, : 2 * grey.shape[1] : 2] = grey
+                frame.planes[0].update(rows.tobytes())
+            else:
+                frame = av.VideoFrame.from_ndarray(np.stack([grey] * 3, axis=-1), format="rgb24")
+                frame = frame.reformat(format=pixels)
+            frame.pts, frame.time_base, frame.color_range = number, Fraction(1, 25), 2 if full else 0
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("pixels", "size"), [("rgb24", (96, 64)), ("bgr0", (96, 64)), ("bgr0", (96, 720)), ("yuyv422", (96, 720))]
+)
+def test_luma_is_the_sources_where_it_is_no_plane(
+    command: Command, pixels: str, size: tuple[int, int], full: bool
+) -> None:
+    """RGB takes all code values, whatever it is marked as; packed luma is the same codes."""
+    film = Path("film.mov" if pixels == "rgb24" else "film.mkv")
+    ramp = np.tile(np.linspace(20, 230, size[0]).round().astype(np.uint8), (size[1], 1))
+    write_rgb(film, ramp, pixels, full)
+    assert decode(film).stream["pixels"] == pixels
+    assert command(film, still(Path("a.png")), "-o", "out.mkv", "--codec", "ffv1").status == 0
+    after = decode(Path("out.mkv"))
+    wanted = 16 + ramp * (219 / 255) if pixels != "yuyv422" else ramp.astype(float)
+    assert np.abs(after.lumas[0] - wanted).max() <= (0 if pixels == "yuyv422" else 1)
+    assert after.stream["range"] == (2 if pixels == "yuyv422" and full else 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("out.mpg", "mpeg2video"),
+        ("out.vob", "mpeg2video"),
+        ("out.ts", "h264"),
+        ("out.mts", "mpeg2video"),
+        ("out.mkv", "mpeg1video"),
+    ],
+)
+def test_mpeg_streams_are_written_with_the_films_time_stamps(command: Command, name: str, codec: str) -> None:
+    times = [512 * number for number in range(12)]
+    if name not in ("out.mpg", "out.vob"):  # which store a time stamp for a group of small frames
+        times[-2:] = [6000, 8000]
+    write_clip(Path("film.mkv"), pan(12), times=times)
+    encoder = [] if name in ("out.mpg", "out.vob", "out.ts") else ["--codec", codec]
+    done = command("film.mkv", still(Path("a.png")), "-o", name, *encoder)
+    assert (done.status, done.err) == (0, "")
+    before, after = decode(Path("film.mkv")), decode(Path(name))
+    assert after.stream["codec"] == codec
+    for time, wanted in zip(after.times, before.times, strict=True):
+        assert abs(time - after.times[0] - wanted + before.times[0]) <= Fraction(1, 1000)
+    for luma, own in zip(after.lumas, before.lumas, strict=True):
+        assert np.abs(luma.astype(int) - own).mean() < 3
+    assert min(hue(after.rgb)) > 20
+
+
+def test_avi_has_the_films_own_rate(command: Command) -> None:
+    write_clip(Path("film.mkv"), pan(12))
+    assert command("film.mkv", still(Path("a.png")), "-o", "out.avi").status == 0
+    after = decode(Path("out.avi"))
+    assert after.times == [Fraction(number, 25) for number in range(12)]
+    with av.open("out.avi") as container:
+        assert container.streams.video[0].average_rate == 25
+
+
+def test_mpeg_4_keeps_time_stamps_finer_than_its_own(command: Command) -> None:
+    times = [0, 3600, 3700, 9000, 20000, 20001]
+    write_clip(Path("film.mov"), pan(6), codec="libx264", times=times, time_base=Fraction(1, 90000))
+    assert command("film.mov", still(Path("a.png")), "-o", "out.mp4", "--codec", "mpeg4").status == 0
+    after = decode(Path("out.mp4"))
+    assert [round((time - after.times[0]) * 90000) for time in after.times] == times
+
+
+def write_with_last_duration(path: Path, last: int) -> None:
+    """Write a film without reordering whose last frame is shown for ``last`` of 25ths of a second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        coded = []
+        for number, luma in enumerate(pan(6)):
+            frame = grey_frame(luma, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            coded += stream.encode(frame)
+        coded += stream.encode()
+        for number, packet in enumerate(coded):
+            packet.duration = round((last if number == 5 else 1) / 25 / packet.time_base)
+            container.mux(packet)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_the_last_frame_is_shown_as_long_as_in_the_film(command: Command, name: str) -> None:
+    write_with_last_duration(Path("film.mp4"), 30)
+    assert command("film.mp4", still(Path("a.png")), "-o", name).status == 0
+    with av.open("film.mp4") as before, av.open(name) as after:
+        assert before.duration == pytest.approx(35 / 25 * 1e6, abs=1000)
+        assert after.duration == pytest.approx(before.duration, abs=1000)
+
+
+def write_parts(path: Path, *, cover: bool = False, titles: bool = False, chapters: bool = False) -> None:
+    """Write an MP4 of a film with sound and, as asked, a cover picture before it, titles, and named chapters."""
+    with av.open(str(path), "w") as container:
+        picture = None
+        if cover:
+            picture = container.add_stream("mjpeg", rate=1)
+            picture.width, picture.height, picture.pix_fmt = 40, 40, "yuvj420p"
+            picture.disposition = 1024
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        voice = add_sound(container)
+        if titles:
+            stream.metadata["title"], voice.metadata["title"] = "Picture", "Commentary"
+        if chapters:
+            named = {"id": 1, "start": 0, "end": 80, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}}
+            container.set_chapters([named])
+        container.start_encoding()
+        if picture is not None:
+            frame = av.VideoFrame.from_image(Image.new("RGB", (40, 40), (200, 0, 0))).reformat(format="yuvj420p")
+            frame.pts = 0
+            container.mux([*picture.encode(frame), *picture.encode()])
+        for number, luma in enumerate(pan(6)):
+            frame = grey_frame(luma, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        write_sound(container, voice, 6 / 25)
+
+
+def test_a_cover_picture_is_not_the_film(command: Command) -> None:
+    write_parts(Path("film.mp4"), cover=True)
+    done = command("film.mp4", still(Path("a.png")), "-o", "out.mkv")
+    assert (done.status, done.err.strip()) == (0, "pdnla-colorize: film.mp4: its cover picture is not copied")
+    after = decode(Path("out.mkv"))
+    assert {luma.shape for luma in after.lumas} == {(64, 96)}
+    assert len(after.lumas) == 6
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_titles_of_tracks_and_names_of_chapters_are_kept(command: Command, name: str) -> None:
+    write_parts(Path("film.mp4"), titles=True, chapters=True)
+    done = command("film.mp4", still(Path("a.png")), "-o", name)
+    assert (done.status, done.err) == (0, "")
+    with av.open(name) as container:
+        for stream, title in ((container.streams.video[0], "Picture"), (container.streams.audio[0], "Commentary")):
+            assert title in (stream.metadata.get("title"), stream.metadata.get("name"))
+        assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["One"]
+
+
+def test_ten_bits_without_loss_are_without_loss(command: Command) -> None:
+    frames = [(64 + (frame.astype(np.uint16) - 16) * 4 + index % 4) for index, frame in enumerate(pan(4))]
+    write_clip(Path("film.mkv"), frames, pixels="yuv420p10le")
+    assert command("film.mkv", still(Path("a.png")), "-o", "out.mkv", "--crf", 0).status == 0
+    after = decode(Path("out.mkv"))
+    assert (after.stream["codec"], after.stream["pixels"]) == ("h264", "yuv420p10le")
+    for luma, own in zip(after.lumas, frames, strict=True):
+        np.testing.assert_array_equal(luma, own)
+
+
+def test_sixteen_bits_stay_sixteen_in_ffv1(command: Command) -> None:
+    frames = [frame.astype(np.uint16) * 256 + index for index, frame in enumerate(pan(2))]
+    write_clip(Path("film.mkv"), frames, pixels="yuv420p16le")
+    done = command("film.mkv", still(Path("a.png")), "-o", "out.mkv", "--codec", "ffv1")
+    assert (done.status, done.err) == (0, "")
+    for luma, own in zip(decode(Path("out.mkv")).lumas, frames, strict=True):
+        np.testing.assert_array_equal(luma, own)
+    done = command("film.mkv", "a.png", "-o", "less.mkv", "--codec", "libx265")
+    assert "has 16 bits, of which libx265 keeps 12; --codec ffv1 keeps more" in done.err
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_coloured(command: Command) -> None:
+    still(Path("a.png"))
+    write_clip(Path("film.mkv"), pan(2), sound=True)
+    write_clip(Path("silent.mkv"), pan(2))
+    refused(command("film.mkv", "a.png", "-o", "out.ts"), ".ts does not hold the sound of film.mkv (pcm_s16le)")
+    refused(command("film.mkv", "a.png", "-o", "out.mpg"), ".mpg does not hold the sound of film.mkv (pcm_s16le)")
+    refused(command("silent.mkv", "a.png", "-o", "out.ts", "--codec", "ffv1"), ".ts does not hold ffv1")
+    refused(command("silent.mkv", "a.png", "-o", "out.mpg", "--codec", "libx264"), ".mpg does not hold libx264")
+    refused(command("silent.mkv", "a.png", "--crf", "60"), "--crf 60: goes from 0 to 51 for libx264")
+    refused(command("silent.mkv", "a.png", "--codec", "dnxhd"), "--codec dnxhd")
+    refused(command("silent.mkv", "a.png", "--depth", "16"), "--depth 16: is for pictures")
+    Path("frames").mkdir()
+    still(Path("frames/0.png"))
+    refused(command("frames", "a.png", "--film", "--fps", "20"), "--fps: is for video files")
+    assert names() == ["a.png", "film.mkv", "frames/0.png", "silent.mkv"]
+    assert [path.name for path in Path().iterdir() if path.name.endswith(".parts")] == []
+
+
+def test_damaged_segments_are_said(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pdnla.film import colouring
+
+    write_clip(Path("film.mkv"), pan(6))
+    complete = colouring.VideoSink.conclude
+
+    def shortened(self: colouring.VideoSink) -> None:
+        write_clip(next(self.work.folder.glob("segment_*.nut")), pan(4))
+        complete(self)
+
+    monkeypatch.setattr(colouring.VideoSink, "conclude", shortened)
+    refused(command("film.mkv", still(Path("a.png")), "-o", "out.mkv"), "out.mkv.parts: its segments are damaged")
+    assert not Path("out.mkv").exists()
+
+
+def test_packets_of_sound_arrive_in_transport_streams(command: Command) -> None:
+    write_clip(Path("film.mp4"), pan(12), codec="libx264", sound=True)
+    assert command("film.mp4", still(Path("a.png")), "-o", "out.ts").status == 0
+    assert decode(Path("out.ts")).stream["streams"] == ["video", "audio"]
+    assert sum(len(packet[0]) for packet in packets(Path("out.ts"), "audio")) > 0
