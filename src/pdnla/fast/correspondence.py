@@ -18,7 +18,8 @@ from pdnla.network.correspondence import (
     SpotAttention,
 )
 
-_BLOCK = 256  # cells processed at a time, which bounds the memory
+_BLOCK = 256  # cells whose attention is computed at a time, so that their logits stay in the cache
+_COSINES = 1 << 22  # cosines computed at a time: large products are faster, and this bounds the memory
 _GROUP = 8  # columns among which only the largest value is compared with those of other groups
 
 
@@ -31,8 +32,8 @@ class FastCorrespondence(Correspondence):
         values = torch.cat([chroma, chroma.square().sum(dim=-1, keepdim=True)], dim=-1)
         squared = _squared(reference)
         results, best_cosines = [], []
-        for block in _blocks(len(cells)):
-            attention = _attend(cells[block], shades[block], queries[block], reference, squared)
+        for block, cosines in _cosines(cells, reference.features):
+            attention = _attend(cosines, shades[block], queries[block], reference, squared)
             chosen = torch.cat([values[attention.cells].flatten(1, 2), attention.spot_cosines], dim=-1)
             mean, squares, similarity = (attention.weights @ chosen).split([2, 1, 1], dim=-1)
             deviation = (squares - mean.square().sum(dim=-1, keepdim=True)).clamp(min=0).sqrt()
@@ -50,7 +51,7 @@ class FastCorrespondence(Correspondence):
         log_prior: Tensor | None = None,
     ) -> SpotAttention:
         """Return the attention of cells over one reference."""
-        return _attend(cells, shades, queries, reference, _squared(reference), log_prior)
+        return _attend(cells @ reference.features.T, shades, queries, reference, _squared(reference), log_prior)
 
 
 def _squared(reference: ReferenceSpots) -> Tensor:
@@ -59,19 +60,18 @@ def _squared(reference: ReferenceSpots) -> Tensor:
 
 
 def _attend(
-    cells: Tensor,
+    cosines: Tensor,
     shades: Tensor,
     queries: Tensor,
     reference: ReferenceSpots,
     squared: Tensor,
     log_prior: Tensor | None = None,
 ) -> SpotAttention:
-    """Return the attention of cells over one reference.
+    """Return the attention of cells over one reference, from their cosines with its cells.
 
     The softmax over the spots is the same with the coarse attention's logits as with its logarithm, and without the
     part of the squared distance that belongs to the own spot alone.
     """
-    cosines = cells @ reference.features.T
     distance = (shades[:, None] - reference.lightness).abs_()
     logits = torch.add(cosines, distance, alpha=-PENALTY).mul_(TEMPERATURE)
     if log_prior is not None:
@@ -94,13 +94,19 @@ def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if groups <= count:
         values, places = x.topk(count, dim=1)
         return values, places
-    x = F.pad(x, (0, groups * _GROUP - columns), value=-math.inf).view(rows, _GROUP, groups)
+    if columns % _GROUP:
+        x = F.pad(x, (0, groups * _GROUP - columns), value=-math.inf)
+    x = x.view(rows, _GROUP, groups)
     chosen = x.amax(dim=1).topk(count, dim=1, sorted=False).indices
     values, places = x.gather(2, chosen.unsqueeze(1).expand(-1, _GROUP, -1)).flatten(1).topk(count, dim=1)
     found = places // count * groups + chosen.gather(1, places % count)
     return values, found.clamp(max=columns - 1)  # which matters where all else in a row is -inf too
 
 
-def _blocks(length: int) -> Iterator[slice]:
-    for start in range(0, length, _BLOCK):
-        yield slice(start, start + _BLOCK)
+def _cosines(cells: Tensor, features: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the cosines of blocks of cells, ``(N, D)``, with a reference's, ``(M, D)``, and where the blocks are."""
+    most = max(_BLOCK, _COSINES // len(features) // _BLOCK * _BLOCK)
+    for start in range(0, len(cells), most):
+        products = cells[start : start + most] @ features.T
+        for place in range(0, len(products), _BLOCK):
+            yield slice(start + place, start + place + _BLOCK), products[place : place + _BLOCK]
