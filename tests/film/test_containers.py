@@ -230,3 +230,31 @@ def test_packets_of_sound_arrive_in_transport_streams(command: Command) -> None:
     assert command("film.mp4", still(Path("a.png")), "-o", "out.ts").status == 0
     assert decode(Path("out.ts")).stream["streams"] == ["video", "audio"]
     assert sum(len(packet[0]) for packet in packets(Path("out.ts"), "audio")) > 0
+
+
+def write_pcm(path: Path, layout: str) -> None:
+    """Write a film with uncompressed sound, of which Matroska stores no more than the number of channels."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        voice = container.add_stream("pcm_s16le", rate=8000)
+        voice.codec_context.layout = layout
+        channels = voice.codec_context.layout.nb_channels
+        wave = (8000 * np.sin(np.arange(1920 * channels) / 9)).astype(np.int16)
+        part = av.AudioFrame.from_ndarray(wave[None], format="s16", layout=layout)
+        part.sample_rate, part.pts, part.time_base = 8000, 0, Fraction(1, 8000)
+        container.mux([*voice.encode(part), *voice.encode()])
+        for number, luma in enumerate(pan(6)):
+            frame = grey_frame(luma, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_what_fails_when_a_file_is_closed_is_said(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pdnla.film import colouring
+
+    write_pcm(Path("film.mkv"), "3.0")
+    monkeypatch.setattr(colouring, "check_container", lambda *_: [])
+    refused(command("film.mkv", still(Path("a.png")), "-o", "out.mp4"), "cannot encode this film")
+    assert not Path("out.mp4").exists()

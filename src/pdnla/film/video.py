@@ -473,7 +473,10 @@ class SegmentWriter:
     def close(self) -> None:
         """Finish the file."""
         self._mux(None)
-        self._container.close()
+        try:
+            self._container.close()
+        except _FAILURES as error:
+            raise_writing_error(error, self.path, self.encoding.codec)
 
     def _mux(self, frame: Any) -> None:
         try:
@@ -667,8 +670,8 @@ def join_segments(
         UserError: it cannot be written.
     """
     stamps = _rising(round(time * source.time_base / encoding.time_base) for time in [*times, end])
-    with ExitStack() as stack:
-        try:
+    try:
+        with ExitStack() as stack:
             container = av.open(
                 str(out),
                 "w",
@@ -696,8 +699,8 @@ def join_segments(
             others = _copied_packets(original, streams) if original is not None and streams else iter(())
             for packet in heapq.merge(film, others, key=_seconds):
                 container.mux(packet)
-        except _FAILURES as error:
-            raise_writing_error(error, out, encoding.codec)
+    except _FAILURES as error:  # some are raised when the file is closed
+        raise_writing_error(error, out, encoding.codec)
 
 
 def _seconds(packet: Any) -> float:
