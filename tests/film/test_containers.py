@@ -258,3 +258,17 @@ def test_what_fails_when_a_file_is_closed_is_said(command: Command, monkeypatch:
     monkeypatch.setattr(colouring, "check_container", lambda *_: [])
     refused(command("film.mkv", still(Path("a.png")), "-o", "out.mp4"), "cannot encode this film")
     assert not Path("out.mp4").exists()
+
+
+def test_rates_of_folders_are_read_as_they_are_meant(command: Command) -> None:
+    still(Path("a.png"))
+    for number in range(3):
+        still(Path(f"frames/{number}.png"))
+    assert command("frames", "a.png", "-o", "film.mp4", "--fps", "23.976023976023").status == 0
+    assert decode(Path("film.mp4")).times == [Fraction(1001 * number, 24000) for number in range(3)]
+    assert command("frames", "a.png", "-o", "slow.mp4", "--fps", "0.001").status == 0
+    assert decode(Path("slow.mp4")).times == [0, 1000, 2000]
+    for rate in ("1e-9", "1/100000", "1e-400", "1001", "nan", "0"):
+        done = command("frames", "a.png", "-o", "out.mp4", "--fps", rate)
+        refused(done, f"--fps {rate}: must be a number of frames per second from 0.001 to 1000")
+    assert not Path("out.mp4.parts").exists()

@@ -24,6 +24,7 @@ from pdnla.pretrained import BUNDLED, card, check_weights, find_weights
 from pdnla.processes import Rank, launched_rank, leave_together
 
 COMMAND = "pdnla-colorize"
+_FINEST_RATE = 1001  # largest denominator of --fps
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -318,11 +319,14 @@ class FilmOptions(NamedTuple):
             if not film.to_video:
                 raise UserError("--fps: is for video files, and the result is a folder; end its name in .mp4")
             try:
-                rate = Fraction(self.fps)
+                rate = Fraction(self.fps).limit_denominator(_FINEST_RATE)
             except (ValueError, ZeroDivisionError):
                 rate = Fraction(0)
-            if not 0 < rate <= 1000:
-                raise UserError(f"--fps {self.fps}: must be a number of frames per second, such as 24 or 24000/1001")
+            if not Fraction(1, 1000) <= rate <= 1000:
+                raise UserError(
+                    f"--fps {self.fps}: must be a number of frames per second from 0.001 to 1000, such as 24 or"
+                    " 24000/1001"
+                )
         return film._replace(rate=rate, codec=self.codec, crf=self.crf, shots=self.shots)
 
 
