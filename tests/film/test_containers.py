@@ -272,3 +272,12 @@ def test_rates_of_folders_are_read_as_they_are_meant(command: Command) -> None:
         done = command("frames", "a.png", "-o", "out.mp4", "--fps", rate)
         refused(done, f"--fps {rate}: must be a number of frames per second from 0.001 to 1000")
     assert not Path("out.mp4.parts").exists()
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "film.mp4"])
+def test_a_film_that_begins_late_is_not_truncated(command: Command, name: str) -> None:
+    times = [12800 * 3 + 512 * number for number in range(12)]
+    write_clip(Path(name), pan(12), codec="libx264", times=times)
+    done = command(name, still(Path("a.png")), "-o", "out.mkv")
+    assert (done.status, done.err) == (0, "")
+    assert decode(Path("out.mkv")).times == [3 + Fraction(number, 25) for number in range(12)]

@@ -94,7 +94,7 @@ class VideoSource:
                 raise UserError(f"{path}: holds no frame that can be decoded; copy or export it again")
             self.time_base = Fraction(stream.time_base or Fraction(1, 1000))
             self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-            self.end = float((container.start_time or 0) + (container.duration or 0)) / 1e6
+            self.end = float(container.duration or 0) / 1e6  # from 0, where the file announces it
             self.count = stream.frames or round(float(container.duration or 0) / 1e6 * float(self.rate))
             self.bit_rate = int(context.bit_rate or 0)
             self.rotation = int(first.rotation) % 360
