@@ -281,3 +281,16 @@ def test_a_film_that_begins_late_is_not_truncated(command: Command, name: str) -
     done = command(name, still(Path("a.png")), "-o", "out.mkv")
     assert (done.status, done.err) == (0, "")
     assert decode(Path("out.mkv")).times == [3 + Fraction(number, 25) for number in range(12)]
+
+
+def test_sound_without_a_channel_layout_goes_into_mp4_or_is_refused(command: Command) -> None:
+    write_pcm(Path("two.mkv"), "stereo")
+    write_pcm(Path("three.mkv"), "3.0")
+    with av.open("two.mkv") as container:
+        assert container.streams.audio[0].layout.name == "2 channels"
+    assert command("two.mkv", still(Path("a.png")), "-o", "out.mp4").status == 0
+    before, after = packets(Path("two.mkv"), "audio"), packets(Path("out.mp4"), "audio")
+    assert b"".join(packet[0] for packet in after) == b"".join(packet[0] for packet in before)
+    done = command("three.mkv", "a.png", "-o", "three.mp4")
+    refused(done, "three.mp4: .mp4 does not hold the sound of three.mkv (pcm_s16le)")
+    assert names() == ["a.png", "out.mp4", "three.mkv", "two.mkv"]

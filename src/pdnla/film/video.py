@@ -52,6 +52,8 @@ _ATTACHED_PICTURE = 1024  # AV_DISPOSITION_ATTACHED_PIC
 _MOST_DAMAGED = 1000  # packets in a row that cannot be decoded
 _DEPTHS = (8, 10, 12, 14, 16)  # bits
 _SHORT = 0.5  # seconds by which a video may be shorter than its container's duration
+_LAYOUTS = {1: "mono", 2: "stereo"}  # of sound that stores only the number of its channels
+_SEARCHED = 1000  # packets among which the first of each stream is looked for
 
 
 def require_av() -> Any:
@@ -572,10 +574,15 @@ def check_container(out: Path, source: Path | None, encoding: Encoding) -> list[
         return []
     with _opened(source) as original:
         copied, remarks = copied_streams(original)
+        packets = _first_packets(original, copied)
         for stream in copied:
             name = stream.codec_context.name if stream.codec_context is not None else stream.type
-            codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else ""
-            if codec and (kind not in _STREAM_CODECS or _supports(kind, codec)) and _fits(kind, encoding, stream):
+            known = stream.codec_context.codec.canonical_name if stream.codec_context is not None else ""
+            if (
+                known
+                and (kind not in _STREAM_CODECS or _supports(kind, known))
+                and _fits(kind, encoding, stream, packets.get(stream.index))
+            ):
                 continue
             what = {"audio": "sound", "subtitle": "subtitles"}.get(stream.type, f"{stream.type} stream")
             raise UserError(
@@ -602,18 +609,47 @@ def _supports(kind: str, codec: str) -> bool:
     return codec in (av.open(io.BytesIO(), "w", format=kind).supported_codecs if known is None else known)
 
 
-def _fits(kind: str, encoding: Encoding, stream: Any = None) -> bool:
-    """Return whether a file of the film, with a copy of another stream, can be begun."""
-    container = av.open(io.BytesIO(), "w", format=kind)
+def _fits(kind: str, encoding: Encoding, stream: Any = None, packet: Any = None) -> bool:
+    """Return whether a file can be written that holds the film, and a copy of another stream with a packet of it."""
     try:
-        add_film(container, encoding, encoding.time_base)
-        if stream is not None:
-            container.add_stream_from_template(stream)
-        container.start_encoding()
+        with ExitStack() as stack:
+            container = av.open(io.BytesIO(), "w", format=kind)
+            stack.callback(container.close)
+            add_film(container, encoding, encoding.time_base)
+            copy = _copy_stream(container, stream) if stream is not None else None
+            container.start_encoding()
+            if packet is not None:
+                packet.stream = copy
+                container.mux(packet)
     except _FAILURES as error:
         _logger.debug("%s: %s", kind, error)
         return False
     return True
+
+
+def _first_packets(container: Any, streams: Sequence[Any]) -> dict[int, Any]:
+    """Return the first packet of each stream, by its index, if it is near the beginning."""
+    wanted = {stream.index for stream in streams}
+    found: dict[int, Any] = {}
+    try:
+        for packet in itertools.islice(container.demux(), _SEARCHED):
+            if packet.size and packet.stream_index in wanted:
+                found.setdefault(packet.stream_index, packet)
+            if len(found) == len(wanted):
+                break
+    except _FAILURES as error:  # of damage, the film says later what is lost
+        _logger.debug("%s: %s", container.name, error)
+    return found
+
+
+def _copy_stream(container: Any, stream: Any) -> Any:
+    """Add a stream like another to a file, and return it."""
+    copy = container.add_stream_from_template(stream)
+    if stream.type == "audio" and "channels" in stream.codec_context.layout.name:  # some containers need a layout
+        usual = _LAYOUTS.get(stream.codec_context.layout.nb_channels)
+        if usual is not None:
+            copy.codec_context.layout = usual
+    return copy
 
 
 def _timing(out: Path, encoding: Encoding) -> dict[str, str]:
@@ -685,7 +721,7 @@ def join_segments(
             if isinstance(source, VideoSource):
                 original = stack.enter_context(_opened(source.path))
                 for other in copied_streams(original)[0]:
-                    copy = container.add_stream_from_template(other)
+                    copy = _copy_stream(container, other)
                     copy.metadata.update(_named(other.metadata))
                     copy.disposition = other.disposition
                     streams[other.index] = copy
