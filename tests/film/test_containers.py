@@ -294,3 +294,93 @@ def test_sound_without_a_channel_layout_goes_into_mp4_or_is_refused(command: Com
     done = command("three.mkv", "a.png", "-o", "three.mp4")
     refused(done, "three.mp4: .mp4 does not hold the sound of three.mkv (pcm_s16le)")
     assert names() == ["a.png", "out.mp4", "three.mkv", "two.mkv"]
+
+
+def delay(source: Path, path: Path, **seconds: Fraction) -> None:
+    """Copy a film whose streams of given kinds begin later."""
+    with av.open(str(source)) as original, av.open(str(path), "w") as container:
+        streams = {stream.index: container.add_stream_from_template(stream) for stream in original.streams}
+        for packet in original.demux():
+            if packet.size:
+                by = round(seconds.get(packet.stream.type, Fraction(0)) / packet.time_base)
+                packet.pts, packet.dts = packet.pts + by, packet.dts + by
+                packet.stream = streams[packet.stream_index]
+                container.mux(packet)
+
+
+def test_avi_begins_where_the_film_begins(command: Command) -> None:
+    write_clip(Path("film.mkv"), pan(12), sound=True)
+    delay(Path("film.mkv"), Path("later.mkv"), video=Fraction(7, 5), audio=Fraction(7, 5))
+    assert decode(Path("later.mkv")).times[0] == Fraction(7, 5)
+    assert command("later.mkv", still(Path("a.png")), "-o", "out.avi").status == 0
+    assert decode(Path("out.avi")).times == [Fraction(number, 25) for number in range(12)]
+    before, after = packets(Path("later.mkv"), "audio"), packets(Path("out.avi"), "audio")
+    assert b"".join(packet[0] for packet in after) == b"".join(packet[0] for packet in before)
+    write_clip(Path("film.mp4"), pan(12), codec="libx264", sound=True)  # AAC has a delay, of 128 ms at 8 kHz
+    assert command("film.mp4", "a.png", "-o", "out2.avi").status == 0
+    assert decode(Path("out2.avi")).times == [Fraction(number, 25) for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("late", "words"), [("audio", "the sound begins 1.0 s"), ("video", "the picture begins 1.0 s")]
+)
+def test_picture_and_sound_that_begin_apart_are_refused_in_avi(command: Command, late: str, words: str) -> None:
+    write_clip(Path("film.mkv"), pan(12), sound=True)
+    delay(Path("film.mkv"), Path("apart.mkv"), **{late: Fraction(1)})
+    refused(command("apart.mkv", still(Path("a.png")), "-o", "out.avi"), words, "end its name in .mkv")
+    assert names() == ["a.png", "apart.mkv", "film.mkv"]
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "film.mp4"])
+def test_nut_keeps_all_frames_and_their_sound(command: Command, name: str) -> None:
+    write_clip(Path(name), pan(25), codec="libx264", sound=True)
+    assert command(name, still(Path("a.png")), "-o", "out.nut").status == 0
+    before, after = decode(Path(name)), decode(Path("out.nut"))
+    assert [time - after.times[0] for time in after.times] == [time - before.times[0] for time in before.times]
+    sound, copy = packets(Path(name), "audio"), packets(Path("out.nut"), "audio")
+    assert [packet[0] for packet in copy] == [packet[0] for packet in sound]
+    shift = copy[0][1] - sound[0][1] - (after.times[0] - before.times[0])
+    assert abs(shift) <= Fraction(1, 1000)
+
+
+def test_wmv_keeps_time_stamps_and_holds_no_codec_that_reorders_frames(command: Command) -> None:
+    times = [0, 3600, 3700, 9000, 20000, 20001, 45000, 900000]
+    write_clip(Path("film.mov"), pan(8), codec="libx264", times=times, time_base=Fraction(1, 90000))
+    assert command("film.mov", still(Path("a.png")), "-o", "out.wmv").status == 0
+    after = decode(Path("out.wmv"))
+    assert after.stream["codec"] == "wmv2"
+    for time, wanted in zip(after.times, times, strict=True):
+        assert abs(time - after.times[0] - Fraction(wanted, 90000)) <= Fraction(3, 2000)
+    refused(command("film.mov", "a.png", "-o", "no.wmv", "--codec", "libx264"), ".wmv does not hold libx264")
+
+
+@pytest.mark.parametrize("name", ["out.mpg", "out.vob", "out.avi"])
+def test_time_stamps_that_one_frame_rate_does_not_keep_are_refused(command: Command, name: str) -> None:
+    times = [0, 100, 200, 300, 40000, 80000]  # of which a mean rate would show four too late
+    write_clip(Path("film.mkv"), pan(6), times=times, time_base=Fraction(1, 10000))
+    done = command("film.mkv", still(Path("a.png")), "-o", name)
+    refused(done, f"{name}: {name[3:]} holds frames at one rate", "those of film.mkv have another", ".mkv")
+    write_clip(Path("slow.mkv"), pan(3), times=[0, 10000, 20000], time_base=Fraction(1, 1000))
+    if name != "out.avi":  # which has any rate
+        refused(command("slow.mkv", "a.png", "-o", name), "here 2")
+    assert not Path(f"{name}.parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mxf", "mpeg2video"), ("m2v", "mpeg2video"), ("ogv", "libvpx"), ("y4m", "rawvideo")]
+)
+def test_containers_that_lose_frames_or_time_stamps_are_read_only(command: Command, suffix: str, codec: str) -> None:
+    write_clip(Path("film.mkv"), pan(2))
+    done = command("film.mkv", still(Path("a.png")), "-o", f"out.{suffix}", "--codec", codec)
+    refused(done, f"out.{suffix}: .{suffix} is read, not written; end its name in .mp4 or .mkv")
+    assert names() == ["a.png", "film.mkv"]
+
+
+@pytest.mark.parametrize("name", ["out.ts", "out.flv"])
+def test_a_long_first_frame_does_not_delay_the_film(command: Command, name: str) -> None:
+    write_clip(Path("film.mkv"), pan(6), times=[0, 10000, 10040, 10080, 10120, 10160], time_base=Fraction(1, 1000))
+    assert command("film.mkv", still(Path("a.png")), "-o", name).status == 0
+    before, after = decode(Path("film.mkv")), decode(Path(name))
+    assert after.times[0] < Fraction(1, 5)
+    for time, wanted in zip(after.times, before.times, strict=True):
+        assert abs(time - after.times[0] - wanted) <= Fraction(1, 1000)

@@ -45,6 +45,7 @@ from pdnla.film.video import (
     SegmentWriter,
     VideoSource,
     check_container,
+    check_times,
     choose_encoding,
     join_segments,
 )
@@ -275,6 +276,12 @@ class Work:
         """
         self.open()
         scan = self.scan()
+        if self.encoding is not None:
+            try:
+                check_times(self.film.out, self.source, scan.times, self.encoding)
+            except UserError:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                raise
         shots = self.shots(scan)
         references = References(self.film.references, colorizer)
         middle_frame = self.middle_frames(shots, scan)

@@ -40,9 +40,13 @@ _BITS_A_PIXEL = 0.3  # of codecs without constant quality
 _FINEST = 65535  # largest denominator of a time base in MPEG-4 Part 2
 _MPEG_RATES = [Fraction(1000 * rate, 1001) for rate in (24, 30, 60)] + [Fraction(rate) for rate in (24, 25, 30, 50, 60)]
 _MP4 = (".mp4", ".m4v", ".mov", ".3gp")
+_PROGRAM = (".mpg", ".mpeg", ".vob")  # suffixes of MPEG program streams
 _CONSTANT_RATE = (".avi",)  # suffixes of containers without time stamps
+_IN_ORDER = (*_CONSTANT_RATE, ".wmv")  # suffixes of containers with one time stamp a frame, that of decoding
+_READ_ONLY = (".mxf", ".m2v", ".ogv", ".y4m", ".dv")  # suffixes of containers that lose frames or time stamps
 _MPEG = ("mpeg1video", "mpeg2video")
-_DEFAULT_CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4"} | dict.fromkeys((".mpg", ".mpeg", ".vob"), "mpeg2video")
+_REORDERED = ("h264", "hevc", *_MPEG)  # codecs whose frames readers expect in another order
+_DEFAULT_CODECS = {".webm": "libvpx-vp9", ".avi": "mpeg4", ".wmv": "wmv2"} | dict.fromkeys(_PROGRAM, "mpeg2video")
 _STREAM_CODECS = {  # of containers that do not list all that they hold, or write the rest as unnamed data
     "mpegts": (*_MPEG, "mpeg4", "h264", "hevc", "mp2", "mp3", "aac", "ac3", "eac3", "dts", "opus", "dvbsub"),
     "mpeg": (*_MPEG, "mp2", "mp3", "ac3", "dts", "dvdsub"),
@@ -52,8 +56,10 @@ _ATTACHED_PICTURE = 1024  # AV_DISPOSITION_ATTACHED_PIC
 _MOST_DAMAGED = 1000  # packets in a row that cannot be decoded
 _DEPTHS = (8, 10, 12, 14, 16)  # bits
 _SHORT = 0.5  # seconds by which a video may be shorter than its container's duration
+_APART = 0.05  # seconds between the starts of picture and sound that go unnoticed
 _LAYOUTS = {1: "mono", 2: "stereo"}  # of sound that stores only the number of its channels
 _SEARCHED = 1000  # packets among which the first of each stream is looked for
+_LEAD = Fraction(1, 24)  # most seconds between the decodings before the first frame is shown
 
 
 def require_av() -> Any:
@@ -365,7 +371,7 @@ def choose_encoding(out: Path, source: FrameSource, codec: str | None, crf: int 
     pixels_a_second = source.size[0] * source.size[1] * float(rate)
     encoding = Encoding(
         name,
-        _encoder_options(name, crf, depth, constant_rate),
+        _encoder_options(name, crf, depth, out.suffix.lower() in _IN_ORDER),
         pixels,
         source.size,
         source.aspect,
@@ -411,7 +417,7 @@ def _choose_pixels(name: str, encoder: Any, depth: int, odd: bool) -> tuple[int,
     raise UserError(f"--codec {name}: takes none of {', '.join(pixels for _, pixels in wanted)}; use libx264 or ffv1")
 
 
-def _encoder_options(name: str, crf: int | None, depth: int, constant_rate: bool) -> dict[str, str]:
+def _encoder_options(name: str, crf: int | None, depth: int, in_order: bool) -> dict[str, str]:
     if crf is not None and name not in _CRF:
         raise UserError(
             f"--crf {crf}: {name} has no constant rate factor; leave it out, or use one of {', '.join(_CRF)}"
@@ -419,7 +425,7 @@ def _encoder_options(name: str, crf: int | None, depth: int, constant_rate: bool
     if crf is not None and crf > _CRF[name]:
         raise UserError(f"--crf {crf}: goes from 0 to {_CRF[name]} for {name}; less is better, 16 is the default")
     options = {"crf": str(16 if crf is None else crf)} if name in _CRF else {}
-    if constant_rate:
+    if in_order:
         options["bf"] = "0"  # no reordering, for which the container has no place
     if name == "libx264" and crf == 0 and depth > 8:
         options["qp"] = options.pop("crf")  # without loss; at more than 8 bits, a rate factor of 0 is not
@@ -434,7 +440,7 @@ def _encoder_rate(name: str, rate: Fraction) -> Fraction:
     """Return the rate that an encoder supports nearest to a film's."""
     if name in _MPEG:
         return min(_MPEG_RATES, key=lambda one: abs(one - rate))
-    return 1 / (1 / rate).limit_denominator(_FINEST)
+    return 1 / max((1 / rate).limit_denominator(_FINEST), Fraction(1, _FINEST))
 
 
 class SegmentWriter:
@@ -566,14 +572,19 @@ def check_container(out: Path, source: Path | None, encoding: Encoding) -> list[
         UserError: it does not; the message names the stream.
     """
     suffix = out.suffix.lower()
+    if suffix in _READ_ONLY:
+        raise UserError(f"{out}: {suffix} is read, not written; end its name in .mp4 or .mkv")
     if (kind := _kind_of(suffix)) is None:
         raise UserError(f"{out}: PyAV knows no container {suffix}; end its name in .mp4 or .mkv")
-    if not _supports(kind, av.Codec(encoding.codec, "w").canonical_name) or not _fits(kind, encoding):
+    codec = av.Codec(encoding.codec, "w").canonical_name
+    if (kind == "asf" and codec in _REORDERED) or not _supports(kind, codec) or not _fits(kind, encoding):
         raise UserError(f"{out}: {suffix} does not hold {encoding.codec}; end its name in .mkv or change --codec")
     if source is None:
         return []
     with _opened(source) as original:
         copied, remarks = copied_streams(original)
+        if suffix in _CONSTANT_RATE:
+            _check_starts(out, source, _film_stream(original), copied)
         packets = _first_packets(original, copied)
         for stream in copied:
             name = stream.codec_context.name if stream.codec_context is not None else stream.type
@@ -652,11 +663,55 @@ def _copy_stream(container: Any, stream: Any) -> Any:
     return copy
 
 
+def _check_starts(out: Path, source: Path, film: Any, copied: Sequence[Any]) -> None:
+    """Check that picture and sound begin together, as in containers without time stamps they do.
+
+    Raises:
+        UserError: they do not.
+    """
+    for stream in copied:
+        if stream.type == "audio" and stream.start_time is not None and film.start_time is not None:
+            apart = float(stream.start_time * stream.time_base - film.start_time * film.time_base)
+            if abs(apart) > _APART:
+                first, then = ("picture", "sound") if apart > 0 else ("sound", "picture")
+                raise UserError(
+                    f"{out}: {out.suffix} begins picture and sound together, and in {source.name} the {then} begins"
+                    f" {abs(apart):.1f} s after the {first}; end its name in .mkv"
+                )
+
+
+def check_times(out: Path, source: FrameSource, times: Sequence[int], encoding: Encoding) -> None:
+    """Check that a container with one frame rate keeps the film's time stamps, each to the duration of a frame.
+
+    Args:
+        out: the result.
+        source: the film.
+        times: time stamps of all frames in the source's time base.
+        encoding: the encoding.
+
+    Raises:
+        UserError: it does not.
+    """
+    suffix = out.suffix.lower()
+    seconds = [(time - times[0]) * source.time_base for time in times]
+    if suffix in _PROGRAM:  # small frames share a time stamp
+        kept: Iterable[int] = range(len(times))
+    elif suffix in _CONSTANT_RATE:
+        kept = _rising(round(time * encoding.rate) for time in seconds)
+    else:
+        return
+    if any(abs(time * encoding.rate - number) > 1 for time, number in zip(seconds, kept, strict=True)):
+        raise UserError(
+            f"{out}: {out.suffix} holds frames at one rate, here {float(encoding.rate):.5g} a second, and those of"
+            f" {source.path} have another; end its name in .mkv"
+        )
+
+
 def _timing(out: Path, encoding: Encoding) -> dict[str, str]:
     """Return the options with which a container keeps time stamps."""
     if out.suffix.lower() in _MP4:  # they store the start of a stream in units of the film
         return {"movie_timescale": str(encoding.time_base.denominator)}
-    return {"avoid_negative_ts": "disabled"} if out.suffix.lower() == ".nut" else {}
+    return {"avoid_negative_ts": "disabled"} if out.suffix.lower() in _CONSTANT_RATE else {}
 
 
 def _format_of(suffix: str) -> str | None:
@@ -705,7 +760,7 @@ def join_segments(
     Raises:
         UserError: it cannot be written.
     """
-    stamps = _rising(round(time * source.time_base / encoding.time_base) for time in [*times, end])
+    start = times[0] * source.time_base if out.suffix.lower() in _CONSTANT_RATE else Fraction(0)
     try:
         with ExitStack() as stack:
             container = av.open(
@@ -731,8 +786,13 @@ def join_segments(
                 container.set_chapters(original.chapters())
             reordering = _reordering(segments, encoding, len(times))
             by_decoding = out.suffix.lower() in _MP4
-            film = _stamped(_packets(segments, encoding), stamps, reordering, encoding, stream, by_decoding)
-            others = _copied_packets(original, streams) if original is not None and streams else iter(())
+            container.start_encoding()  # from here on, the stream has the time base of the container
+            unit = Fraction(stream.time_base)
+            stamps = [round((time * source.time_base - start) / unit) for time in [*times, end]]
+            if out.suffix.lower() in _IN_ORDER:  # which refuse two frames with one time stamp
+                stamps = _rising(stamps)
+            film = _stamped(_packets(segments, encoding), stamps, reordering, stream, by_decoding)
+            others = _copied_packets(original, streams, start) if original is not None and streams else iter(())
             for packet in heapq.merge(film, others, key=_seconds):
                 container.mux(packet)
     except _FAILURES as error:  # some are raised when the file is closed
@@ -786,7 +846,6 @@ def _stamped(
     packets: Iterator[tuple[int, Any]],
     stamps: Sequence[int],
     reordering: int,
-    encoding: Encoding,
     stream: Any,
     decoding_length: bool,
 ) -> Iterator[Any]:
@@ -796,14 +855,13 @@ def _stamped(
         packets: the packets in coding order, with the numbers of their frames.
         stamps: time stamps of the frames, and the end of the last.
         reordering: result of :func:`_reordering`.
-        encoding: the encoding.
-        stream: their stream in the result.
+        stream: their stream in the result, in whose time base the time stamps are.
         decoding_length: whether the container takes the time between decodings for the length of the film.
     """
-    step = stamps[1] - stamps[0]
+    step = max(1, min(stamps[1] - stamps[0], round(_LEAD / stream.time_base)))
     for position, (number, packet) in enumerate(packets):
         place = position - reordering
-        packet.time_base = encoding.time_base
+        packet.time_base = stream.time_base
         packet.pts = stamps[number]
         packet.dts = stamps[place] if place >= 0 else stamps[0] + place * step
         packet.duration = stamps[number + 1] - stamps[number]
@@ -813,9 +871,19 @@ def _stamped(
         yield packet
 
 
-def _copied_packets(container: Any, streams: Mapping[int, Any]) -> Iterator[Any]:
-    """Yield the packets of the copied streams."""
+def _copied_packets(container: Any, streams: Mapping[int, Any], start: Fraction) -> Iterator[Any]:
+    """Yield the packets of the copied streams.
+
+    Args:
+        container: the source.
+        streams: streams of the result by the indices of those of the source.
+        start: seconds in the source at which the result begins.
+    """
     for packet in container.demux([container.streams[index] for index in streams]):
         if packet.size:
+            if start and packet.pts is not None:
+                packet.pts -= round(start / packet.time_base)
+            if start and packet.dts is not None:
+                packet.dts -= round(start / packet.time_base)
             packet.stream = streams[packet.stream_index]
             yield packet
