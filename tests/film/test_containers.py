@@ -384,3 +384,28 @@ def test_a_long_first_frame_does_not_delay_the_film(command: Command, name: str)
     assert after.times[0] < Fraction(1, 5)
     for time, wanted in zip(after.times, before.times, strict=True):
         assert abs(time - after.times[0] - wanted) <= Fraction(1, 1000)
+
+
+def test_dropped_frames_do_not_change_the_rate_of_avi(command: Command) -> None:
+    times = [512 * number for number in range(40) if number % 9]
+    write_clip(Path("film.mp4"), pan(len(times)), codec="libx264", times=times)
+    with av.open("film.mp4") as container:
+        assert container.streams.video[0].average_rate != 25
+    assert command("film.mp4", still(Path("a.png")), "-o", "out.avi").status == 0
+    after = decode(Path("out.avi"))
+    assert [time - after.times[0] for time in after.times] == [Fraction(time - 512, 12800) for time in times]
+
+
+def test_a_wrong_length_does_not_change_the_rate_of_program_streams(command: Command) -> None:
+    write_clip(
+        Path("film.mp4"),
+        pan(24),
+        codec="libx264",
+        times=[1001 * number for number in range(24)],
+        time_base=Fraction(1, 24000),
+    )
+    with av.open("film.mp4") as container:
+        assert container.streams.video[0].average_rate > 24  # the length is short by the last frame's duration
+    assert command("film.mp4", still(Path("a.png")), "-o", "out.mpg").status == 0
+    with av.open("out.mpg") as container:
+        assert container.streams.video[0].average_rate == Fraction(24000, 1001)

@@ -64,7 +64,7 @@ class FrameSource(Protocol):
         size: width and height of an upright frame.
         aspect: width of a pixel over its height.
         time_base: seconds in a unit of a time stamp.
-        rate: mean frames per second.
+        rate: frames per second that it was made with; a film may show some longer.
         count: about how many frames it has, if that is known before they are read, else 0.
         remarks: sentences for the user; reading the frames may add some.
     """

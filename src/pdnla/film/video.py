@@ -56,6 +56,7 @@ _ATTACHED_PICTURE = 1024  # AV_DISPOSITION_ATTACHED_PIC
 _MOST_DAMAGED = 1000  # packets in a row that cannot be decoded
 _DEPTHS = (8, 10, 12, 14, 16)  # bits
 _SHORT = 0.5  # seconds by which a video may be shorter than its container's duration
+_NEAR_MEAN = (Fraction(9, 10), Fraction(4))  # shares of a film's mean frame rate between which its own rate is
 _APART = 0.05  # seconds between the starts of picture and sound that go unnoticed
 _LAYOUTS = {1: "mono", 2: "stereo"}  # of sound that stores only the number of its channels
 _SEARCHED = 1000  # packets among which the first of each stream is looked for
@@ -101,9 +102,10 @@ class VideoSource:
             if first is None:
                 raise UserError(f"{path}: holds no frame that can be decoded; copy or export it again")
             self.time_base = Fraction(stream.time_base or Fraction(1, 1000))
-            self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+            self.mean_rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+            self.rate = _nominal_rate(stream, self.mean_rate)
             self.end = float(container.duration or 0) / 1e6  # from 0, where the file announces it
-            self.count = stream.frames or round(float(container.duration or 0) / 1e6 * float(self.rate))
+            self.count = stream.frames or round(float(container.duration or 0) / 1e6 * float(self.mean_rate))
             self.bit_rate = int(context.bit_rate or 0)
             self.rotation = int(first.rotation) % 360
             aspect = Fraction(stream.sample_aspect_ratio or context.sample_aspect_ratio or 1) or Fraction(1)
@@ -162,7 +164,7 @@ class VideoSource:
         end = len(times)
         if self.damaged:
             self.remarks.append(f"is damaged: {self.damaged} packet(s) could not be decoded; the other frames are kept")
-        elif self.end - max(self.reached, float(times[-1] * self.time_base)) > max(_SHORT, 3 / float(self.rate)):
+        elif self.end - max(self.reached, float(times[-1] * self.time_base)) > max(_SHORT, 3 / float(self.mean_rate)):
             self.remarks.append(
                 f"is truncated: it ends after {end} frames, {self.end:.0f} s are announced; they are kept"
             )
@@ -189,6 +191,13 @@ class VideoSource:
         else:
             image = Image.fromarray(grey_values(luma, self.coding))
         return Frame(number, Picture(image), time, luma, duration=int(frame.duration or 0))
+
+
+def _nominal_rate(stream: Any, mean: Fraction) -> Fraction:
+    """Return the frames per second that a film was made with; dropped frames and a wrong length change the mean."""
+    least, most = _NEAR_MEAN
+    guesses = [Fraction(rate) for rate in (stream.guessed_rate, stream.base_rate) if rate]
+    return next((rate for rate in guesses if least * mean <= rate <= most * mean), mean)
 
 
 def _opened(path: Path) -> Any:
@@ -314,7 +323,7 @@ class Encoding(NamedTuple):
         coding: the coding of its planes.
         tags: colour tags.
         time_base: seconds in a unit of a time stamp of the result.
-        rate: frames per second for the encoder, about the film's mean; it counts frames, and has no time stamps.
+        rate: frames per second for the encoder, about the film's own; it counts frames, and has no time stamps.
         bit_rate: for codecs without constant quality.
     """
 
