@@ -23,7 +23,7 @@ from pdnla.images import color
 from pdnla.images.io import list_images
 from pdnla.memory import keep_freed_memory
 from pdnla.network.correspondence import Correspondence
-from pdnla.network.guide import second_opinion, shown
+from pdnla.network.guide import shown
 from pdnla.weights import load_network
 
 SIDES = {224: 0.2, 288: 0.35, 352: 0.3, 448: 0.15}
@@ -76,8 +76,8 @@ def main() -> None:
                 pair = pairs[index]
                 side = int(np.random.default_rng([2, index]).choice(list(SIDES), p=list(SIDES.values())))
                 spots = matched[side].encode_reference((pair.reference * 2 - 1)[None])
-                carried, seen = matched[side].with_maps((color.grey(pair.truth) * 2 - 1)[None], spots)
-                keep(path, pair, carried, second_opinion(seen, spots), shown(seen), side)
+                match = matched[side].match((color.grey(pair.truth) * 2 - 1)[None], spots)
+                keep(path, pair, match.carried, match.opinion, shown(match.maps), side)
                 made += 1
                 if made % 100 == 0:
                     print(f"{index + 1} of {count}: {made / (time.monotonic() - began):.2f} pairs a second", flush=True)

@@ -28,8 +28,8 @@ from pdnla.data.kept_pairs import (
 from pdnla.errors import UserError
 from pdnla.images import color
 from pdnla.network import SemanticWarp
-from pdnla.network.correspondence import Carried
-from pdnla.network.guide import SHOWN, Opinion
+from pdnla.network.correspondence import Carried, Opinion
+from pdnla.network.guide import SHOWN
 from pdnla.weights import save_weights
 
 

@@ -13,7 +13,9 @@ from pdnla.backbones import Backbone, load_backbone
 from pdnla.evaluation.metrics import chroma_error
 from pdnla.images import color
 from pdnla.network import SemanticPDNLA, SemanticWarp
-from pdnla.network.correspondence import Correspondence, Metric, join_spots, smooth_outliers
+from pdnla.network import correspondence as correspondence_module
+from pdnla.network.correspondence import Correspondence, Metric, join_spots
+from pdnla.network.smoothing import smooth_outliers
 
 SIDE = 160
 
@@ -158,6 +160,40 @@ def test_doubtful_spots_take_the_colour_of_confident_ones() -> None:
     confidence[..., 18:22] = 0.0
     result = smooth_outliers(torch.full((1, 1, 40, 40), 0.5), chroma, confidence)
     assert (result - 30).abs().max() < 1
+
+
+def test_windows_may_be_larger_than_the_picture() -> None:
+    torch.manual_seed(0)
+    chroma = torch.tensor([20.0, -30.0]).view(1, 2, 1, 1).expand(1, 2, 12, 60)
+    result = smooth_outliers(torch.rand(1, 1, 12, 60), chroma, torch.rand(1, 1, 12, 60), side=51)
+    assert torch.allclose(result, chroma, atol=1e-2)
+
+
+@pytest.mark.slow
+def test_sure_places_keep_small_details_and_others_follow_a_wide_neighbourhood(
+    backbone: Backbone, chelsea: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    correspondence = Correspondence(backbone, SIDE)
+    truth = color.rgb_to_lab((chelsea + 1) / 2)[:, 1:]
+
+    def carried(agreement: float | None) -> Tensor:
+        with monkeypatch.context() as patched:
+            if agreement is not None:
+                patched.setattr(
+                    correspondence_module,
+                    "_local_agreement",
+                    lambda opinion, size: torch.full((1, 1, *size), agreement),
+                )
+            return correspondence(grey(chelsea), chelsea).chroma
+
+    def error(chroma: Tensor) -> float:
+        return float((chroma - truth).norm(dim=1).mean())
+
+    own, sure, unsure = carried(None), carried(1.0), carried(0.0)
+    assert error(sure) < 0.8 * error(unsure)
+    assert error(own) < error(sure) + 0.1 * (error(unsure) - error(sure))  # a picture is sure of itself
+    roughness = [float((x[..., 1:] - x[..., :-1]).abs().mean()) for x in (sure, unsure)]
+    assert roughness[1] < roughness[0]
 
 
 # The network that begins from it

@@ -11,7 +11,7 @@ from pdnla.fast import accelerate, for_inference
 from pdnla.images import color
 from pdnla.network import InformedPDNLA, SemanticWarp
 from pdnla.network.correspondence import Metric
-from pdnla.network.guide import HINTS, SHOWN, Guidance, second_opinion, shown
+from pdnla.network.guide import HINTS, SHOWN, Guidance, shown
 
 
 class Patches(nn.Module):
@@ -58,7 +58,7 @@ def test_the_second_opinion_of_a_picture_by_itself_is_its_own_colours_and_all_ag
     image = picture(128, 128)
     guidance = Guidance(backbone, 128)
     spots = guidance.encode_reference(image)
-    opinion = second_opinion(guidance.correspondence.with_maps(grey(image), spots)[1], spots)
+    opinion = guidance.correspondence.match(grey(image), spots).opinion
     assert opinion.chroma.shape == (1, 2, 8, 8)
     wanted = nn.functional.adaptive_avg_pool2d(color.rgb_to_lab((image + 1) / 2)[:, 1:], 8)
     # Attention is over cells half as long, whose likest are the four within the coarse one and its neighbours.

@@ -11,8 +11,8 @@ from processes import Run, start
 from pdnla.data.hard_pairs import HardPair
 from pdnla.data.kept_pairs import keep, pair_file
 from pdnla.images import color
-from pdnla.network.correspondence import Carried
-from pdnla.network.guide import SHOWN, Opinion
+from pdnla.network.correspondence import Carried, Opinion
+from pdnla.network.guide import SHOWN
 
 STEPS = 16
 OVERRIDES = [

@@ -26,8 +26,8 @@ from pdnla.errors import UserError
 from pdnla.files import replacing
 from pdnla.images import color
 from pdnla.network import STRIDE
-from pdnla.network.correspondence import Carried
-from pdnla.network.guide import Guide, Opinion
+from pdnla.network.correspondence import Carried, Opinion
+from pdnla.network.guide import Guide
 
 log = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from pdnla.network.correspondence import (
     SpotAttention,
     View,
     match_exposure,
-    smooth_outliers,
 )
+from pdnla.network.smoothing import smooth_outliers
 
 REACH = 0.5
 """Default radius of a region, as a fraction of the side of a square with the picture's area."""

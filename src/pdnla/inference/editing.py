@@ -25,9 +25,9 @@ from pdnla.network.correspondence import (
     Correspondence,
     ReferenceSpots,
     View,
-    guided_filter,
     join_spots,
 )
+from pdnla.network.smoothing import guided_filter
 
 _EDGE = 1e-3  # variance of L*/100 below which the guided filter of a region's weights treats a window as flat
 _SURE = 0.5  # confidence at and above which correspondence counts as certain

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pdnla.network.layers import at_least_float32, grey_lightness
+from pdnla.network.smoothing import guided_filter, smooth_outliers, window_mean
 
 SIDE = 448
 """Pictures are matched at about ``SIDE``² pixels, the size that suits the frozen network's features best."""
@@ -36,6 +37,9 @@ CANDIDATES, SHARPNESS = 4, 40.0
 """Number of cells in the fine attention, and the factor of squared distances in its logits."""
 DISAGREEMENT = 20.0
 """Standard deviation of the candidates' a*b* at which confidence falls to 1/e."""
+AGREED = (0.68, 0.78)
+"""Mean agreement of the second opinion around a place up to which it has no sure counterpart in the reference, and from
+which it has one."""
 _MULTIPLE = 32  # the frozen network's largest stride
 _LEVELS = (0.5, 1.0, 1.0, 1.0)  # weights of the features, fine to coarse
 _MARGIN = 1  # further spots around a candidate cell
@@ -44,11 +48,10 @@ _SHADES = [0, *range(1, 2 * len(WINDOWS), 2)]  # of a spot's appearance, the lum
 _CONTRASTS = [*range(2, 2 * len(WINDOWS) + 1, 2)]  # and their standard deviations
 _TRUST = (0.28, 0.38)  # mean best cosine of unrelated pictures, and of sufficiently similar ones
 _SAMPLE = 4  # with a learned metric, every fourth cell tells whether a reference is suitable
-_LEAST = 1e-3  # least confidence of a spot, so that no window has the weight 0
-_SMOOTHING = 15  # side of the windows that smooth outliers, in spots
-_STRAY = 12.0  # distance in a*b* from a window's fit at which a spot's weight is 0.6
-_KEPT = 6.0  # and at which a confident spot keeps 0.6 of the distance
-_ROUNDS = 3
+_OPINION = 40.0  # factor of the cosines in the second opinion's logits
+_RETURN = 2.0  # distance, in cells of 16 pixels, between a cell and the end of its round trip, for an agreement of 0.6
+_AROUND = 5  # side of the windows whose agreement counts, in cells of 16 pixels
+_NARROW, _WIDE = 5, 25  # sides of the windows that smooth outliers where agreement is high and low, in spots
 _EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
 
 
@@ -106,6 +109,35 @@ class ReferenceSpots(NamedTuple):
     plain: Tensor
 
 
+class Opinion(NamedTuple):
+    """Correspondence by meaning only, for each coarse cell of a target, ``(B, C, h, w)``.
+
+    Attributes:
+        chroma: a* and b* of the reference's places that show the same.
+        cosine: similarity of the most similar of them, ``(B, 1, h, w)``.
+        agreement: 1 where this place's most similar place in the target is the cell itself, less with their distance,
+            ``(B, 1, h, w)`` in [0, 1].
+    """
+
+    chroma: Tensor
+    cosine: Tensor
+    agreement: Tensor
+
+
+class Match(NamedTuple):
+    """The result of matching a target with a reference.
+
+    Attributes:
+        carried: the transferred colours.
+        maps: the backbone's maps of the target, fine to coarse.
+        opinion: the second opinion.
+    """
+
+    carried: Carried
+    maps: tuple[Tensor, ...]
+    opinion: Opinion
+
+
 class View(NamedTuple):
     """A picture's features for matching.
 
@@ -157,8 +189,9 @@ class Correspondence(nn.Module):
     of ``-40 * d^2 + log(coarse)``, where d is the distance between luminances, their local means and standard
     deviations at three scales, and the finest features. As in Welsh et al., luminance is first brought to a common mean
     and standard deviation. Outliers are replaced by their neighbourhood, without crossing edges
-    (:func:`smooth_outliers`). If few cells have a good match, the reference is unsuitable, and the result stays close
-    to grey.
+    (:func:`~pdnla.network.smoothing.smooth_outliers`): a wide one where the round trip to the most similar place of the
+    reference and back ends elsewhere (:func:`second_opinion`), else a narrow one. If few cells have a good match, the
+    reference is unsuitable, and the result stays close to grey.
 
     Args:
         backbone: maps sRGB in [-1, 1] to feature maps at four strides, such as 4, 8, 16 and 32; it is frozen and not
@@ -187,11 +220,11 @@ class Correspondence(nn.Module):
             reference: a colour picture, ``(B, 3, H', W')`` in [-1, 1], or its code from :meth:`encode_reference`; a
                 single one serves a batch of targets.
         """
-        return self.with_maps(target, reference)[0]
+        return self.match(target, reference).carried
 
     @torch.no_grad()
-    def with_maps(self, target: Tensor, reference: Tensor | ReferenceSpots) -> tuple[Carried, tuple[Tensor, ...]]:
-        """Return the result of :meth:`forward`, and the backbone's maps of the target, fine to coarse."""
+    def match(self, target: Tensor, reference: Tensor | ReferenceSpots) -> Match:
+        """Return the result of :meth:`forward` with what it depends on."""
         code = reference if isinstance(reference, ReferenceSpots) else self.encode_reference(reference)
         with torch.autocast(target.device.type, enabled=False):
             grey = at_least_float32(target)[:, :1]
@@ -204,23 +237,26 @@ class Correspondence(nn.Module):
             compared = match_exposure(shrunk, code.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten(1)
             queries = self._queries(compared, features[0])
-            chroma, cosines = [], []
+            places, cosines = [], []
             for row in range(len(target)):
                 own = ReferenceSpots(*(part[row if len(part) > 1 else 0] for part in code))
-                places, best = self.carry(cells[row], shades[row], queries[row], own)
+                carried, best = self.carry(cells[row], shades[row], queries[row], own)
                 if self.metric is not None:  # the backbone's own features tell how suitable a reference is
                     best = best_cosines(plain[row, ::_SAMPLE], own.plain)
-                chroma.append(places)
+                places.append(carried)
                 cosines.append(best.mean())
             strange, familiar = _TRUST
             trust = ((torch.stack(cosines) - strange) / (familiar - strange)).clamp(0, 1).view(-1, 1, 1, 1)
-            carried = torch.stack(chroma).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
+            carried = torch.stack(places).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
             spots = F.avg_pool2d(shrunk, FINE)
             carried = F.fold(carried, spots.shape[-2:], CELL // FINE, stride=CELL // FINE)
             confidence = carried[:, 2:].clamp(0, 1)
-            carried = trust * torch.cat([smooth_outliers(spots, carried[:, :2], confidence), confidence], dim=1)
+            opinion = second_opinion(maps, code)
+            chroma = _smoothed(spots, carried[:, :2], confidence, _local_agreement(opinion, spots.shape[-2:]))
+            carried = trust * torch.cat([chroma, confidence], dim=1)
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
-            return Carried(guided_filter(full, carried[:, :2], 5, _EDGE), carried[:, 2:]), tuple(maps)
+            chroma = guided_filter(full, carried[:, :2], 5, _EDGE)
+            return Match(Carried(chroma, carried[:, 2:]), tuple(maps), opinion)
 
     def carry(self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots) -> tuple[Tensor, Tensor]:
         """Transfer one reference's colours to cells of one picture.
@@ -363,11 +399,53 @@ class Correspondence(nn.Module):
         spots = F.avg_pool2d(lightness, FINE)
         appearance = [spots]
         for window in WINDOWS:
-            mean, squares = _window_mean(torch.cat([spots, spots.square()], dim=1), window).chunk(2, dim=1)
+            mean, squares = window_mean(torch.cat([spots, spots.square()], dim=1), window).chunk(2, dim=1)
             variance = squares - mean.square()
             appearance += [mean, 2 * variance.clamp(min=0).sqrt()]
         texture = F.interpolate(finest, spots.shape[-2:], mode="bilinear", align_corners=False)
         return torch.cat([*appearance, _TEXTURE * F.normalize(texture, dim=1)], dim=1)
+
+
+@torch.no_grad()
+def second_opinion(seen: Sequence[Tensor], reference: ReferenceSpots) -> Opinion:
+    """Transfer colours by meaning only: by the two coarsest maps, to cells of 16 pixels.
+
+    The weights are a softmax of ``40 * cosine`` over all cells of the reference; luminance has no influence.
+
+    Args:
+        seen: the backbone's maps of the target.
+        reference: the encoded reference of correspondence.
+    """
+    deep = [level - level.mean(dim=(2, 3), keepdim=True) for level in seen[-2:]]
+    grid = deep[0].shape[-2:]
+    queries = torch.cat([F.normalize(_resize(level, grid), dim=1) for level in deep], dim=1).flatten(2).transpose(1, 2)
+    channels = [level.shape[1] for level in deep]
+    keys = reference.plain[..., -sum(channels) :].split(channels, dim=-1)
+    cells = torch.cat([F.normalize(part, dim=-1) for part in keys], dim=-1)
+    cosines = queries @ cells.transpose(1, 2) / 2  # (B, cells of the target, of the reference)
+    best = cosines.max(dim=2)
+    sides = (torch.arange(side, device=cosines.device, dtype=cosines.dtype) for side in grid)
+    places = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).flatten(0, 1)
+    returned = cosines.argmax(dim=1).gather(1, best.indices)  # the cell of the target at the end of each round trip
+    distance = (places[returned] - places).square().sum(dim=2)
+    agreement = torch.exp(-distance / (2 * _RETURN**2))
+    chroma = (_OPINION * cosines).softmax(dim=2) @ reference.spots[..., -2:].mean(dim=2)
+    return Opinion(
+        chroma.transpose(1, 2).unflatten(2, grid),
+        best.values.unflatten(1, grid)[:, None],
+        agreement.unflatten(1, grid)[:, None],
+    )
+
+
+def _resize(level: Tensor, size: torch.Size) -> Tensor:
+    return level if level.shape[-2:] == size else F.interpolate(level, size, mode="bilinear", align_corners=False)
+
+
+def _local_agreement(opinion: Opinion, size: torch.Size) -> Tensor:
+    """Return how surely places have a counterpart in the reference, ``(B, 1, *size)`` in [0, 1]."""
+    around = F.avg_pool2d(opinion.agreement, _AROUND, 1, _AROUND // 2, count_include_pad=False)
+    least, most = AGREED
+    return _resize(((around - least) / (most - least)).clamp(0, 1), size)
 
 
 def likeness(target: Tensor, reference: Tensor) -> float:
@@ -415,73 +493,18 @@ def _centred(features: Sequence[Tensor]) -> list[Tensor]:
     return [feature - feature.mean(dim=(2, 3), keepdim=True) for feature in features]
 
 
-def smooth_outliers(lightness: Tensor, chroma: Tensor, confidence: Tensor) -> Tensor:
-    """Replace the chroma of outlying spots by that of their neighbourhood, ``(B, 2, h, w)``.
-
-    A guided filter (He et al. 2013), that is, the regression of chroma on lightness in each window. The weight of a
-    spot is its confidence times Welsch's weight ``exp(-r^2 / (2 s^2))`` of its distance r from the fit, in a few
-    iterations. Confident spots with a small distance from the fit keep it as detail.
+def _smoothed(lightness: Tensor, chroma: Tensor, confidence: Tensor, agreement: Tensor) -> Tensor:
+    """Replace outliers among spots: the surer a place is of its counterpart, the smaller the windows are.
 
     Args:
-        lightness: L*/100, ``(B, 1, h, w)``.
-        chroma: a* and b*, ``(B, 2, h, w)``.
-        confidence: ``(B, 1, h, w)`` in [0, 1].
+        lightness: see :func:`~pdnla.network.smoothing.smooth_outliers`.
+        chroma: see there.
+        confidence: see there.
+        agreement: result of :func:`_local_agreement`.
     """
-    weights = confidence.clamp(min=_LEAST)
-    fit, squared = chroma, torch.zeros_like(confidence)
-    for _ in range(_ROUNDS):
-        moments = [weights, weights * lightness, weights * lightness**2, weights * chroma, weights * lightness * chroma]
-        total, light, light2, colour, product = _window_mean(torch.cat(moments, dim=1), _SMOOTHING).split(
-            [1, 1, 1, 2, 2], dim=1
-        )
-        light, light2, colour, product = light / total, light2 / total, colour / total, product / total
-        slope = (product - light * colour) / ((light2 - light**2).clamp(min=0) + _EDGE)
-        offset = colour - slope * light
-        fits = torch.cat([total * slope, total * offset, total], dim=1)
-        slopes, offsets, totals = _window_mean(fits, _SMOOTHING).split([2, 2, 1], dim=1)
-        fit = (slopes * lightness + offsets) / totals
-        squared = (chroma - fit).square().sum(dim=1, keepdim=True)
-        weights = (confidence * torch.exp(-squared / (2 * _STRAY**2))).clamp(min=_LEAST)
-    return fit + confidence * torch.exp(-squared / (2 * _KEPT**2)) * (chroma - fit)
-
-
-def guided_filter(guide: Tensor, values: Tensor, side: int, edge: float) -> Tensor:
-    """Return the guided filter (He et al. 2013) of values, ``(B, C, H, W)``.
-
-    Args:
-        guide: ``(B, 1, H, W)``.
-        values: ``(B, C, H, W)``.
-        side: of the windows, odd.
-        edge: variance of the guide under which a window counts as flat.
-    """
-    count = values.shape[1]
-    moments = torch.cat([guide, guide.square(), values, guide * values], dim=1)
-    mean, squares, level, product = _window_mean(moments, side).split([1, 1, count, count], dim=1)
-    slope = (product - mean * level) / (squares - mean.square() + edge)
-    slopes, offsets = _window_mean(torch.cat([slope, level - slope * mean], dim=1), side).split(count, dim=1)
-    return slopes * guide + offsets
-
-
-def _window_mean(x: Tensor, side: int) -> Tensor:
-    """Return the mean over a window of ``side`` × ``side`` around each position, with reflection at the border."""
-    x = F.pad(x, (side // 2,) * 4, mode="reflect")
-    return _sums(_sums(x, side, -2), side, -1) / side**2
-
-
-def _sums(x: Tensor, count: int, dim: int) -> Tensor:
-    """Return the sums of ``count`` successive values along a dimension, made up of sums of 1, 2, 4, ... values."""
-    length = x.shape[dim] - count + 1
-    total, start, size = None, 0, 1
-    while True:
-        if count & size:
-            part = x.narrow(dim, start, length)
-            total = part if total is None else total + part
-            start += size
-        if 2 * size > count:
-            assert total is not None
-            return total
-        x = x.narrow(dim, 0, x.shape[dim] - size) + x.narrow(dim, size, x.shape[dim] - size)
-        size *= 2
+    wide = smooth_outliers(lightness, chroma, confidence, _WIDE)
+    narrow = smooth_outliers(lightness, chroma, confidence, _NARROW, rounds=1)
+    return torch.lerp(wide, narrow, agreement)
 
 
 def _exposure(lightness: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric, ReferenceSpots
+from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric, Opinion, ReferenceSpots
 
 STRIDES = (8, 16, 32)
 """Strides of the backbone's maps that the network gets."""
@@ -21,23 +21,6 @@ SHOWN = (40, 112, 320)
 HINTS = 7
 """Channels of :attr:`Guide.hints`."""
 _CHROMA = 100.0  # a* and b* divided by this are about as large as the network's other inputs
-_SHARPNESS = 40.0  # of the second opinion's attention
-_RETURN = 2.0  # distance, in cells of 16 pixels, between a cell and the end of its round trip, for an agreement of 0.6
-
-
-class Opinion(NamedTuple):
-    """Correspondence by meaning only, for each coarse cell of a target, ``(B, C, h, w)``.
-
-    Attributes:
-        chroma: a* and b* of the reference's places that show the same.
-        cosine: similarity of the most similar of them, ``(B, 1, h, w)``.
-        agreement: 1 where this place's most similar place in the target is the cell itself, less with their distance,
-            ``(B, 1, h, w)`` in [0, 1].
-    """
-
-    chroma: Tensor
-    cosine: Tensor
-    agreement: Tensor
 
 
 class Guide(NamedTuple):
@@ -94,8 +77,8 @@ class Guidance(nn.Module):
     ) -> tuple[Guide, Carried]:
         """Return the result of :meth:`forward`, and the transferred colours at the target's own size."""
         spots = reference if isinstance(reference, ReferenceSpots) else self.encode_reference(reference)
-        carried, maps = self.correspondence.with_maps(target, spots)
-        opinion, seen = second_opinion(maps, spots), shown(maps)
+        carried, maps, opinion = self.correspondence.match(target, spots)
+        seen = shown(maps)
         resized = carried
         if carried.chroma.shape[-2:] != size:
             both = torch.cat([carried.chroma, carried.confidence], dim=1)
@@ -119,38 +102,3 @@ def guide(carried: Carried, opinion: Opinion, seen: tuple[Tensor, ...]) -> Guide
 def shown(seen: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return those of the backbone's maps that the network gets, scaled to a mean square of 1 at each place."""
     return tuple(F.normalize(level, dim=1) * math.sqrt(level.shape[1]) for level in seen[-len(STRIDES) :])
-
-
-@torch.no_grad()
-def second_opinion(seen: tuple[Tensor, ...], reference: ReferenceSpots) -> Opinion:
-    """Transfer colours by meaning only: by the two coarsest maps, to cells of 16 pixels.
-
-    The weights are a softmax of ``40 * cosine`` over all cells of the reference; luminance has no influence.
-
-    Args:
-        seen: the backbone's maps of the target.
-        reference: the encoded reference of correspondence.
-    """
-    deep = [level - level.mean(dim=(2, 3), keepdim=True) for level in seen[-2:]]
-    grid = deep[0].shape[-2:]
-    queries = torch.cat([F.normalize(_at(level, grid), dim=1) for level in deep], dim=1).flatten(2).transpose(1, 2)
-    channels = [level.shape[1] for level in deep]
-    keys = reference.plain[..., -sum(channels) :].split(channels, dim=-1)
-    cells = torch.cat([F.normalize(part, dim=-1) for part in keys], dim=-1)
-    cosines = queries @ cells.transpose(1, 2) / 2  # (B, cells of the target, of the reference)
-    best = cosines.max(dim=2)
-    sides = (torch.arange(side, device=cosines.device, dtype=cosines.dtype) for side in grid)
-    places = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).flatten(0, 1)
-    returned = cosines.argmax(dim=1).gather(1, best.indices)  # the cell of the target at the end of each round trip
-    distance = (places[returned] - places).square().sum(dim=2)
-    agreement = torch.exp(-distance / (2 * _RETURN**2))
-    chroma = (_SHARPNESS * cosines).softmax(dim=2) @ reference.spots[..., -2:].mean(dim=2)
-    return Opinion(
-        chroma.transpose(1, 2).unflatten(2, grid),
-        best.values.unflatten(1, grid)[:, None],
-        agreement.unflatten(1, grid)[:, None],
-    )
-
-
-def _at(level: Tensor, grid: torch.Size) -> Tensor:
-    return level if level.shape[-2:] == grid else F.interpolate(level, grid, mode="bilinear", align_corners=False)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pdnla.network.construction import keeps_construction
-from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric, guided_filter
+from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.encoder import Encoder
 from pdnla.network.guide import HINTS, SHOWN, Guidance, Guide
@@ -20,6 +20,7 @@ from pdnla.network.layers import SLOPE, at_least_float32, grey_lightness
 from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages, check_picture
 from pdnla.network.refiner import Refiner
 from pdnla.network.semantic import painted, with_all_places
+from pdnla.network.smoothing import guided_filter
 
 INNER = 256
 """Larger pictures are coloured at about this many pixels squared; chroma has little detail that luminance lacks."""
