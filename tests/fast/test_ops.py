@@ -12,6 +12,7 @@ CL = torch.channels_last
 def _compiler() -> None:
     if native.load_library() is None:
         pytest.skip("no C++ compiler")
+    native.load_libraries()  # a graph has only loaded ones, and another test may have unloaded them
 
 
 def maps(*shape: int, seed: int = 0) -> torch.Tensor:
