@@ -256,7 +256,11 @@ def test_what_fails_when_a_file_is_closed_is_said(command: Command, monkeypatch:
 
     write_pcm(Path("film.mkv"), "3.0")
     monkeypatch.setattr(colouring, "check_container", lambda *_: [])
-    refused(command("film.mkv", still(Path("a.png")), "-o", "out.mp4"), "cannot encode this film")
+    refused(
+        command("film.mkv", still(Path("a.png")), "-o", "out.mp4"),
+        "-o: a .mp4 file does not hold this film",
+        "end the result's name in .mkv",
+    )
     assert not Path("out.mp4").exists()
 
 

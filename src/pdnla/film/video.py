@@ -1,5 +1,6 @@
 """Video files with PyAV: reading of luminance planes, writing of coloured segments, and copies of other streams."""
 
+import errno
 import heapq
 import io
 import itertools
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -493,22 +494,25 @@ class SegmentWriter:
         try:
             self._container.close()
         except _FAILURES as error:
-            raise_writing_error(error, self.path, self.encoding.codec)
+            self._refuse(error)
 
     def _mux(self, frame: Any) -> None:
         try:
             self._container.mux(self._stream.encode(frame))
         except _FAILURES as error:
-            raise_writing_error(error, self.path, self.encoding.codec)
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> NoReturn:
+        codec = self.encoding.codec
+        sentence = f"--codec {codec}: cannot encode this film ({_plain(error)}); try another codec"
+        _raise_writing_error(error, self.path, sentence)
 
 
-def raise_writing_error(error: Exception, path: Path, codec: str) -> None:
-    """Raise a UserError for an error of writing."""
-    import errno
-
+def _raise_writing_error(error: Exception, path: Path, sentence: str) -> NoReturn:
+    """Raise an error of writing: that the disk is full, or else a UserError with a sentence."""
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         raise DiskFullError(f"{path}: the disk is full; free some space or choose another place") from error
-    raise UserError(f"--codec {codec}: cannot encode this film ({_plain(error)}); try another codec") from error
+    raise UserError(sentence) from error
 
 
 def _begin_segment(path: Path | io.BytesIO, encoding: Encoding) -> tuple[Any, Any]:
@@ -805,7 +809,10 @@ def join_segments(
             for packet in heapq.merge(film, others, key=_seconds):
                 container.mux(packet)
     except _FAILURES as error:  # some are raised when the file is closed
-        raise_writing_error(error, out, encoding.codec)
+        suffix = out.suffix.lower()
+        other = ".mp4" if suffix == ".mkv" else ".mkv"
+        sentence = f"-o: a {suffix} file does not hold this film ({_plain(error)}); end the result's name in {other}"
+        _raise_writing_error(error, out, sentence)
 
 
 def _seconds(packet: Any) -> float:
