@@ -90,6 +90,26 @@ def test_killed_in_its_first_segment_a_folder_of_frames_goes_on_too(
     assert not Path("out.parts").exists()
 
 
+def test_parts_of_an_earlier_version_are_made_anew(
+    command: Command, network: MeanColour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(colouring, "SEGMENT", 4)
+    write_clip(Path("film.mkv"), pan(20))
+    still(Path("a.png"), RED)
+    with monkeypatch.context() as patched:
+        patched.setattr(colouring, "_VERSION", 1)
+        with killed_at(network, 3, monkeypatch):
+            command("film.mkv", "a.png", "-o", "out.mkv")
+    scan = Path("out.mkv.parts/scan.npz")
+    with np.load(scan) as kept:
+        values = dict(kept)
+    values["times"] = values["times"][:-1]  # the end of the last frame was not stored
+    np.savez(scan, **values)
+    done = command("film.mkv", "a.png", "-o", "out.mkv")
+    assert (done.status, "is coloured anew" in done.err) == (0, True)
+    assert decode(Path("out.mkv")).times == decode(Path("film.mkv")).times
+
+
 def test_a_film_that_does_not_count_its_frames_has_as_few_lines_of_progress(command: Command) -> None:
     write_clip(Path("film.mkv"), pan(100))
     done = command("film.mkv", still(Path("a.png")), "-o", "out.mkv")

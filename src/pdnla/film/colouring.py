@@ -66,6 +66,7 @@ SEGMENT = 240
 """Smallest number of frames of a segment, the work that a kill can lose."""
 _PREFETCHED = 12  # frames decoded ahead
 _AHEAD = 2  # threads that compute key frames' own colours on a CPU; more were no faster
+_VERSION = 2  # of the folder of parts; parts of another version are made anew
 _SHOWN = 768  # longest side of a shot's frame for the review
 
 
@@ -163,7 +164,7 @@ class Work:
             ) from error
         remove_stale_temporaries(self.folder)
         references = [identity(path) for path in self.film.references]
-        if self._changed("source.json", [str(self.film.target), self.source.signature(), references]):
+        if self._changed("source.json", [_VERSION, str(self.film.target), self.source.signature(), references]):
             self._remove("scan.npz", "frame_*")
             self._begin_again()
 
