@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import add_sound, av, decode, grey_frame, hue, names, packets, pan, still, write_clip, write_sound
+from clips import add_sound, av, coded, decode, hue, names, packets, pan, still, write_clip, write_sound
 from commands import Command, refused
 from numpy.typing import NDArray
 from PIL import Image
@@ -102,13 +102,7 @@ def write_with_last_duration(path: Path, last: int) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        coded = []
-        for number, luma in enumerate(pan(6)):
-            frame = grey_frame(luma, "yuv420p")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            coded += stream.encode(frame)
-        coded += stream.encode()
-        for number, packet in enumerate(coded):
+        for number, packet in enumerate(coded(stream, pan(6))):
             packet.duration = round((last if number == 5 else 1) / 25 / packet.time_base)
             container.mux(packet)
 
@@ -143,11 +137,7 @@ def write_parts(path: Path, *, cover: bool = False, titles: bool = False, chapte
             frame = av.VideoFrame.from_image(Image.new("RGB", (40, 40), (200, 0, 0))).reformat(format="yuvj420p")
             frame.pts = 0
             container.mux([*picture.encode(frame), *picture.encode()])
-        for number, luma in enumerate(pan(6)):
-            frame = grey_frame(luma, "yuv420p")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+        container.mux(coded(stream, pan(6)))
         write_sound(container, voice, 6 / 25)
 
 
@@ -244,11 +234,7 @@ def write_pcm(path: Path, layout: str) -> None:
         part = av.AudioFrame.from_ndarray(wave[None], format="s16", layout=layout)
         part.sample_rate, part.pts, part.time_base = 8000, 0, Fraction(1, 8000)
         container.mux([*voice.encode(part), *voice.encode()])
-        for number, luma in enumerate(pan(6)):
-            frame = grey_frame(luma, "yuv420p")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+        container.mux(coded(stream, pan(6)))
 
 
 def test_what_fails_when_a_file_is_closed_is_said(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,11 +83,17 @@ def write_interlaced(path: Path, frames: Sequence[Luma]) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg2video", rate=25, options={"flags": "+ildct+ilme", "field_order": "tt"})
         stream.width, stream.height, stream.pix_fmt = *frames[0].shape[::-1], "yuv420p"
-        for number, luma in enumerate(frames):
-            frame = grey_frame(luma, "yuv420p")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+        container.mux(coded(stream, frames))
+
+
+def coded(stream: Any, frames: Sequence[Luma]) -> list[Any]:
+    """Return the packets of 8-bit frames at 25 a second."""
+    result = []
+    for number, luma in enumerate(frames):
+        frame = grey_frame(luma, "yuv420p")
+        frame.pts, frame.time_base = number, Fraction(1, 25)
+        result += stream.encode(frame)
+    return result + stream.encode()
 
 
 def grey_frame(luma: Luma, pixels: str) -> Any:

@@ -243,9 +243,9 @@ def colorize(
                 f"{target}: is a film, whose shots choose among REFERENCE...; leave out --pick-from, --keep-reference,"
                 " --devices and --batch-size"
             )
-        planned = options.apply_to(plan_film(target, reference or [], out)._replace(depth=int(depth.value)))
+        planned = plan_film(target, reference or [], out)
         return _colour_film(
-            planned._replace(size=working_side(size)),
+            options.apply_to(planned._replace(size=working_side(size), depth=int(depth.value))),
             ColouringSettings(weights, precision.value, working_side(size), compile_, accelerate, device),
             review,
             overwrite,
@@ -305,7 +305,9 @@ class FilmOptions(NamedTuple):
         Raises:
             UserError: one of them does not go with it.
         """
-        for name, value in (("codec", self.codec), ("crf", self.crf)):
+        if self.fps is not None and not film.target.is_dir():
+            raise UserError(f"--fps: {film.target} has its own time stamps, which are kept; leave --fps out")
+        for name, value in (("codec", self.codec), ("crf", self.crf), ("fps", self.fps)):
             if value is not None and not film.to_video:
                 raise UserError(f"--{name}: is for video files, and the result is a folder; end its name in .mp4")
         if film.to_video and film.depth != 8:
@@ -314,10 +316,6 @@ class FilmOptions(NamedTuple):
             )
         rate = film.rate
         if self.fps is not None:
-            if not film.target.is_dir():
-                raise UserError(f"--fps: {film.target} has its own time stamps, which are kept; leave --fps out")
-            if not film.to_video:
-                raise UserError("--fps: is for video files, and the result is a folder; end its name in .mp4")
             try:
                 rate = Fraction(self.fps).limit_denominator(_FINEST_RATE)
             except (ValueError, ZeroDivisionError):

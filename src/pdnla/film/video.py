@@ -706,14 +706,12 @@ def check_times(out: Path, source: FrameSource, times: Sequence[int], encoding: 
         UserError: it does not.
     """
     suffix = out.suffix.lower()
-    seconds = [(time - times[0]) * source.time_base for time in times]
-    if suffix in _PROGRAM:  # small frames share a time stamp
-        kept: Iterable[int] = range(len(times))
-    elif suffix in _CONSTANT_RATE:
-        kept = _rising(round(time * encoding.rate) for time in seconds)
-    else:
+    if suffix not in (*_PROGRAM, *_CONSTANT_RATE):
         return
-    if any(abs(time * encoding.rate - number) > 1 for time, number in zip(seconds, kept, strict=True)):
+    places = [(time - times[0]) * source.time_base * encoding.rate for time in times]
+    # In program streams, small frames share a time stamp.
+    kept = range(len(times)) if suffix in _PROGRAM else _rising(round(place) for place in places)
+    if any(abs(place - number) > 1 for place, number in zip(places, kept, strict=True)):
         raise UserError(
             f"{out}: {out.suffix} holds frames at one rate, here {float(encoding.rate):.5g} a second, and those of"
             f" {source.path} have another; end its name in .mkv"

@@ -29,7 +29,6 @@ from pdnla.network.correspondence import (
 )
 from pdnla.network.smoothing import guided_filter
 
-_EDGE = 1e-3  # variance of L*/100 below which the guided filter of a region's weights treats a window as flat
 _SURE = 0.5  # confidence at and above which correspondence counts as certain
 _FADING = (0.3, 1.7)  # exponents of the strength where correspondence is certain and where it is least certain
 
@@ -274,5 +273,5 @@ class Editor:
 def _at_full_size(weight: Tensor, lightness: Tensor) -> Tensor:
     """Upscale a region's weights along edges to the size of L*, ``(1, 1, h, w)``; they stay 0 outside the region."""
     weight = functional.interpolate(weight, lightness.shape[-2:], mode="bilinear", align_corners=False)
-    filtered = guided_filter(lightness / 100, weight, 5, _EDGE).clamp(0, 1)
+    filtered = guided_filter(lightness / 100, weight).clamp(0, 1)
     return torch.where(weight > 0, filtered, 0.0)

@@ -52,7 +52,6 @@ _OPINION = 40.0  # factor of the cosines in the second opinion's logits
 _RETURN = 2.0  # distance, in cells of 16 pixels, between a cell and the end of its round trip, for an agreement of 0.6
 _AROUND = 5  # side of the windows whose agreement counts, in cells of 16 pixels
 _NARROW, _WIDE = 5, 25  # sides of the windows that smooth outliers where agreement is high and low, in spots
-_EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
 
 
 class Carried(NamedTuple):
@@ -255,7 +254,7 @@ class Correspondence(nn.Module):
             chroma = _smoothed(spots, carried[:, :2], confidence, _local_agreement(opinion, spots.shape[-2:]))
             carried = trust * torch.cat([chroma, confidence], dim=1)
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
-            chroma = guided_filter(full, carried[:, :2], 5, _EDGE)
+            chroma = guided_filter(full, carried[:, :2])
             return Match(Carried(chroma, carried[:, 2:]), tuple(maps), opinion)
 
     def carry(self, cells: Tensor, shades: Tensor, queries: Tensor, reference: ReferenceSpots) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,6 @@ SAME = (0.68, 0.78)
 photograph of the same place, and from which it shows the same, such as a frame of the same film."""
 _TOLERANCE = 1.25  # sides that are multiples of 16 make up a number of pixels only nearly
 _BELIEF = 2.0  # before training, log odds that transferred colours are right
-_EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
 
 
 class Insight(nn.Module):
@@ -295,7 +294,7 @@ def enlarged_chroma(target: Tensor, result: Tensor) -> Tensor:
     with torch.autocast(target.device.type, enabled=False):
         guide = grey_lightness((at_least_float32(target[:, :1]) + 1) / 2)
         chroma = F.interpolate(_lab(result)[:, 1:], guide.shape[-2:], mode="bilinear", align_corners=False)
-        return guided_filter(guide, chroma, 5, _EDGE)
+        return guided_filter(guide, chroma)
 
 
 def _lab(picture: Tensor) -> Tensor:

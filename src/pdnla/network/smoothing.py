@@ -4,17 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIDE, ROUNDS = 15, 3
-"""Default side of the windows that smooth outliers, in spots, and number of iterations."""
 _LEAST = 1e-3  # least confidence of a spot, so that no window has the weight 0
 _STRAY = 12.0  # distance in a*b* from a window's fit at which a spot's weight is 0.6
 _KEPT = 6.0  # and at which a confident spot keeps 0.6 of the distance
+_FILTER = 5  # side of the guided filter's windows
 _EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
 
 
-def smooth_outliers(
-    lightness: Tensor, chroma: Tensor, confidence: Tensor, side: int = SIDE, rounds: int = ROUNDS
-) -> Tensor:
+def smooth_outliers(lightness: Tensor, chroma: Tensor, confidence: Tensor, side: int = 15, rounds: int = 3) -> Tensor:
     """Replace the chroma of outlying spots by that of their neighbourhood, ``(B, 2, h, w)``.
 
     A guided filter (He et al. 2013), that is, the regression of chroma on lightness in each window. The weight of a
@@ -45,21 +42,19 @@ def smooth_outliers(
     return fit + confidence * torch.exp(-squared / (2 * _KEPT**2)) * (chroma - fit)
 
 
-def guided_filter(guide: Tensor, values: Tensor, side: int, edge: float) -> Tensor:
-    """Return the guided filter (He et al. 2013) of values, ``(B, C, H, W)``.
+def guided_filter(lightness: Tensor, values: Tensor) -> Tensor:
+    """Return the guided filter (He et al. 2013) of values, ``(B, C, H, W)``, which then follow luminance's edges.
 
     Args:
-        guide: ``(B, 1, H, W)``.
+        lightness: the guide, L*/100, ``(B, 1, H, W)``.
         values: ``(B, C, H, W)``.
-        side: of the windows, odd.
-        edge: variance of the guide under which a window counts as flat.
     """
     count = values.shape[1]
-    moments = torch.cat([guide, guide.square(), values, guide * values], dim=1)
-    mean, squares, level, product = window_mean(moments, side).split([1, 1, count, count], dim=1)
-    slope = (product - mean * level) / (squares - mean.square() + edge)
-    slopes, offsets = window_mean(torch.cat([slope, level - slope * mean], dim=1), side).split(count, dim=1)
-    return slopes * guide + offsets
+    moments = torch.cat([lightness, lightness.square(), values, lightness * values], dim=1)
+    mean, squares, level, product = window_mean(moments, _FILTER).split([1, 1, count, count], dim=1)
+    slope = (product - mean * level) / (squares - mean.square() + _EDGE)
+    slopes, offsets = window_mean(torch.cat([slope, level - slope * mean], dim=1), _FILTER).split(count, dim=1)
+    return slopes * lightness + offsets
 
 
 def window_mean(x: Tensor, side: int, border: str = "reflect") -> Tensor:
