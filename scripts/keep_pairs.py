@@ -40,6 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the pairs go")
     parser.add_argument("--roots", type=Path, nargs="+", required=True, help="folders of photographs")
+    parser.add_argument(
+        "--places", type=Path, nargs="*", default=[], help="of these, folders of folders, each of one place"
+    )
     parser.add_argument("--count", type=int, default=20000, help="pairs to train on")
     parser.add_argument("--validation", type=int, default=48, help="pairs to validate with")
     parser.add_argument("--part", type=part_of, default="0/1", help="which part of the work this process does")
@@ -63,8 +66,12 @@ def main() -> None:
         return matched[288](target, reference).chroma
 
     jobs = [
-        (HardPairs(validation, carry, seed=1), options.folder / "validation", options.validation),
-        (HardPairs(training, carry, seed=0), options.folder, options.count),
+        (
+            HardPairs(validation, carry, seed=1, places=options.places),
+            options.folder / "validation",
+            options.validation,
+        ),
+        (HardPairs(training, carry, seed=0, places=options.places), options.folder, options.count),
     ]
     began, made = time.monotonic(), 0
     with torch.inference_mode():

@@ -7,7 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
-from pdnla.data.hard_pairs import MISSING, HardPairs, change_tone, degrade, join, recolour, replace_part, trim, view
+from pdnla.data.hard_pairs import (
+    MISSING,
+    HardPairs,
+    change_tone,
+    degrade,
+    join,
+    other_light,
+    recolour,
+    replace_part,
+    trim,
+    view,
+)
 from pdnla.data.held_out import OTHERS, PEOPLE, is_held_out, person
 from pdnla.errors import UserError
 from pdnla.images import color
@@ -122,3 +133,24 @@ def test_a_close_reference_shows_nearly_the_same_in_the_same_place() -> None:
     most = torch.stack(distances).amax(dim=0)
     assert 2 < most[0] <= 9.6
     assert 3 < most[1] <= 12.8
+
+
+def test_other_light_keeps_black_and_the_picture_and_moves_greys_by_a_few_units() -> None:
+    grey = torch.linspace(0, 1, 64).view(1, 1, -1).expand(3, 8, -1)
+    distances = []
+    for seed in range(30):
+        result = other_light(grey, np.random.default_rng(seed))
+        assert result.shape == grey.shape
+        assert result[..., 0].abs().max() < 1e-6
+        distances.append(float(color.rgb_to_lab(result)[1:, :, 32].norm(dim=0).mean()))
+    assert 2 < np.mean(distances) < 12
+
+
+def test_a_place_has_another_photograph_of_it_as_reference(photographs: list[Path], tmp_path: Path) -> None:
+    places = HardPairs(photographs, nothing, seed=0, kinds={"place": 1.0}, places=[tmp_path])
+    for index in range(6):
+        pair = places[index]
+        a, b = (color.rgb_to_lab(x)[2].mean() for x in (pair.truth, pair.reference))
+        assert pair.kind == "place"
+        assert a * b > 0
+    assert HardPairs(photographs, nothing, seed=0, kinds={"place": 1.0})[0].kind == "partial"

@@ -2,17 +2,20 @@
 
 The matches of a warped copy of a photograph are nearly always right, and a network that sees nothing else learns that
 transferred colours are right. Here parts of the reference are missing, distractors are next to it, or it is another
-photograph of the same kind of thing, recoloured so that the truth is known; and it may be exposed differently, noisy,
-compressed or faded. A tenth of the references are nearly the target itself: correct matches should not be changed.
+photograph of the same kind of thing, recoloured so that the truth is known; and it may be exposed or lit differently,
+noisy, compressed or faded. A tenth of the references are nearly the target itself: correct matches should not be
+changed.
 """
 
 import io
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+import kornia.color
 import numpy as np
 import torch
 from PIL import Image
@@ -31,6 +34,7 @@ KINDS: Mapping[str, float] = {
     "side_by_side": 0.10,  # side by side with another photograph
     "class": 0.18,  # another photograph of the class, recoloured by the truth
     "person": 0.08,  # another photograph of the same person, in its own colours
+    "place": 0.05,  # another photograph of the same place, in its own colours
     "likeness": 0.07,  # another photograph of the class, in its own colours
     "unrelated": 0.07,  # any other photograph
 }
@@ -43,6 +47,7 @@ MISSING = (1 / 3, 2 / 3)
 """The part of a partial reference that is replaced."""
 _CLASS = 150.0  # photographs that a class counts as, at most
 _SINGLE = 3.0  # times that a photograph without others of its class counts
+_LIGHT = 0.12  # deviation of the logarithms of other light's red and blue
 _ATTEMPTS = 64
 _STRIDE = 16
 
@@ -66,13 +71,19 @@ class HardPairs:
         carry: recolours references of the kind ``class``.
         seed: seed of all randomness.
         kinds: the share of each kind; where a photograph has no partner for its kind, it is ``partial``.
+        places: folders of folders, each of which holds photographs of one place, for the kind ``place``.
 
     Raises:
         UserError: there are fewer than two photographs.
     """
 
     def __init__(
-        self, photographs: Sequence[Path], carry: Carry, seed: int, kinds: Mapping[str, float] = KINDS
+        self,
+        photographs: Sequence[Path],
+        carry: Carry,
+        seed: int,
+        kinds: Mapping[str, float] = KINDS,
+        places: Sequence[Path] = (),
     ) -> None:
         if len(photographs) < 2:
             raise UserError("pairs are made of at least two photographs; name a folder of more")
@@ -87,7 +98,9 @@ class HardPairs:
         sizes = [len(self.classes[path.parent]) for path in self.photographs]
         weights = np.array([min(n, _CLASS) / n if n > 1 else _SINGLE for n in sizes])
         self._chances = weights / weights.sum()
-        self._faces = sorted(index for people in self.people.values() if len(people) > 1 for index in people)
+        faces = (people for people in self.people.values() if len(people) > 1)
+        there = (found for folder, found in self.classes.items() if folder.parent in places and len(found) > 1)
+        self._of_kind = {"person": sorted(chain(*faces)), "place": sorted(chain(*there))}
 
     def __getitem__(self, index: int) -> HardPair:
         """Make a pair.
@@ -98,10 +111,14 @@ class HardPairs:
         rng = np.random.default_rng([self.seed, index])
         shares = np.array(list(self.kinds.values()))
         kind = str(rng.choice(list(self.kinds), p=shares / shares.sum()))
-        if kind == "person" and not self._faces:
+        if not self._of_kind.get(kind, True):
             kind = "partial"
         for _ in range(_ATTEMPTS):
-            own = int(rng.choice(self._faces) if kind == "person" else rng.choice(len(self._chances), p=self._chances))
+            own = int(
+                rng.choice(self._of_kind[kind])
+                if kind in self._of_kind
+                else rng.choice(len(self._chances), p=self._chances)
+            )
             picture = self._open(own)
             if picture is None:
                 continue
@@ -127,7 +144,7 @@ class HardPairs:
             run = person(path)
             assert run is not None
             candidates = self.people[run]
-        elif kind in ("class", "likeness"):
+        elif kind in ("class", "likeness", "place"):
             if len(self.classes[path.parent]) > 1:
                 candidates = self.classes[path.parent]
             else:
@@ -138,7 +155,7 @@ class HardPairs:
     def _reference(
         self, kind: str, picture: Image.Image, truth: Tensor, other: Image.Image, rng: np.random.Generator
     ) -> Tensor:
-        if kind in ("person", "likeness", "unrelated"):
+        if kind in ("person", "place", "likeness", "unrelated"):
             return view(other, rng, 0.6)
         if kind == "class":
             return recolour(view(other, rng, 0.6), truth, self.carry)
@@ -244,7 +261,9 @@ def recolour(picture: Tensor, truth: Tensor, carry: Carry) -> Tensor:
 
 
 def degrade(reference: Tensor, rng: np.random.Generator) -> Tensor:
-    """Change a reference's exposure, fade and tint it, add grain, compress it: each with a probability."""
+    """Change a reference's light and exposure, fade and tint it, add grain, compress it: each with a probability."""
+    if rng.random() < 0.3:
+        reference = other_light(reference, rng)
     if rng.random() < 0.4:
         reference = (reference ** (2.0 ** float(rng.uniform(-0.7, 0.7))) * float(rng.uniform(0.8, 1.15))).clamp(0, 1)
     if rng.random() < 0.12:
@@ -259,6 +278,15 @@ def degrade(reference: Tensor, rng: np.random.Generator) -> Tensor:
         Image.fromarray(pixels).save(encoded, "JPEG", quality=int(rng.integers(25, 90)))
         reference = to_float(Image.open(encoded))
     return reference
+
+
+def other_light(picture: Tensor, rng: np.random.Generator) -> Tensor:
+    """Light a picture in warmer or colder, greener or redder colours: factors of its linear red and blue."""
+    red, blue = np.exp(rng.normal(0, _LIGHT, 2))
+    factors = torch.tensor([red, 1.0, blue], dtype=torch.float32).view(3, 1, 1)
+    linear = kornia.color.rgb_to_linear_rgb(picture[None]) * (factors / factors.mean())
+    lit: Tensor = kornia.color.linear_rgb_to_rgb(linear.clamp(0, 1))[0]
+    return lit
 
 
 def _normal(shape: Sequence[int], rng: np.random.Generator) -> Tensor:
