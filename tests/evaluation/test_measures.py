@@ -167,6 +167,18 @@ def test_a_region_is_measured_alone(scorer: Scorer) -> None:
     assert not {"ciede2000_shown", "ciede2000_missing"} & set(scorer.figures(result, truth, truth, truth))
 
 
+def test_skin_without_its_light_leaves_out_a_cast_of_the_oval_alone(scorer: Scorer) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(64, generator=generator) * 8 + 8 for _ in range(2))
+    skin = (torch.arange(64) < 24).expand(64, 64)
+    truth = scorer.view(picture(60.0, a, b, side=64).float())
+    other = [torch.where(torch.arange(64) < 24, x + shift, -x) for x, shift in ((a, 5.0), (b, -6.0))]
+    figures = scorer.figures(scorer.view(picture(60.0, *other, side=64).float()), truth, truth, truth, {"skin": skin})
+    assert figures["ciede2000_skin"] > 3
+    assert figures["placement_error_skin"] == pytest.approx(0, abs=0.05)
+    assert figures["placement_error"] > 1
+
+
 def test_perceptual_distance_is_that_of_unit_vectors() -> None:
     x, y = torch.tensor([3.0, 0.0]).view(1, 2, 1, 1), torch.tensor([0.0, 5.0]).view(1, 2, 1, 1)
     assert float(perceptual_distance([x], [x])) == 0

@@ -171,6 +171,17 @@ MEASURES: dict[str, Measure] = {
             region="skin",
         ),
         Measure(
+            "placement_error_skin",
+            "skin without its light",
+            "down",
+            2,
+            "truth",
+            f"{_PICTURES}:placement_error",
+            "the same after the affine map of its a*b* that fits the truth best",
+            region="skin",
+            decides=False,
+        ),
+        Measure(
             "ciede2000_shown",
             "shown",
             "down",

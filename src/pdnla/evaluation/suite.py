@@ -66,7 +66,7 @@ class Suite:
                 Faces(faces, counts.get("faces")),
                 "Faces",
                 "The reference is another photograph of the same person, in another place.",
-                ("ciede2000_skin", "opposite_hue"),
+                ("ciede2000_skin", "placement_error_skin", "opposite_hue"),
             )
         if photographs is not None:
             self.parts["warped"] = Part(
