@@ -113,6 +113,8 @@ ADDED = {
     " data.root=/data/ILSVRC": _IMAGENET,
     "python scripts/demo.py": f"{_STEP} data.workers=0",
     "python scripts/train_metric.py metric.safetensors --roots photographs/ --kept cells/": "--steps 1 --threads 1",
+    "python scripts/train_prior.py informed.safetensors --roots photographs/ --kept places/"
+    " --pairs pairs/": "--steps 2",
     # One of 97 photographs is for validation, and a pair takes two.
     "python scripts/keep_pairs.py pairs/ --roots photographs/": _PAIRS,
     "python scripts/keep_pairs.py pairs/ --roots photographs/ --weights metric.safetensors": _PAIRS,
@@ -179,7 +181,7 @@ WRITTEN = {
     "docs/references.md": "album_colorized/references.csv pairs.csv",
     "docs/sharing.md": "my_network/config.json pdnla.safetensors mine.safetensors mine_half.safetensors",
     "docs/supervision.md": "photographs/pairs.csv",
-    "docs/training.md": "metric.safetensors mixed.safetensors",
+    "docs/training.md": "metric.safetensors mixed.safetensors informed.safetensors",
     "docs/web.md": "result.png",
 }
 """Files that are there after the commands of a page."""

@@ -181,7 +181,7 @@ def test_files_of_version_0_1_load(net: PDNLA, tmp_path: Path) -> None:
         loaded = load_network(tmp_path / f"{model}.safetensors")
         assert type(loaded) is type(network)
         assert same(loaded, network)
-    informed = InformedPDNLA(backbone, 4, share=1.0, learned=False)
+    informed = InformedPDNLA(backbone, 4, share=1.0, learned=False, prior=False)
     for network in (net, semantic, informed):  # their training checkpoints say nothing of the network
         state = {f"{part}.{n}": t for part in ("network", "ema") for n, t in network.state_dict().items()}
         torch.save({"state_dict": state, "global_step": 7, "optimizer_states": []}, tmp_path / "old.ckpt")

@@ -133,9 +133,11 @@ def _share(cls: type[nn.Module]) -> None:
 
 register("pdnla")(PDNLA)
 register("pdnla_semantic", unexportable=_SIZE_BOUND)(SemanticPDNLA)
-register("pdnla_informed", unexportable=_SIZE_BOUND, former={"share": 1.0, "learned": False, "same_share": None})(
-    InformedPDNLA
-)
+register(
+    "pdnla_informed",
+    unexportable=_SIZE_BOUND,
+    former={"share": 1.0, "learned": False, "same_share": None, "prior": False},
+)(InformedPDNLA)
 register("semantic_warp", unexportable=_SIZE_BOUND)(SemanticWarp)
 
 

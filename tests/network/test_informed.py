@@ -77,7 +77,7 @@ def test_strangers_agree_less(backbone: nn.Module) -> None:
 def test_it_begins_near_the_carried_over_picture(backbone: nn.Module) -> None:
     torch.manual_seed(0)
     target, reference = grey(picture(64, 64)), picture(64, 64, 1)
-    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None).eval()
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None, prior=False).eval()
     with torch.no_grad():
         mid, out = network(target, reference)
         carried = SemanticWarp(backbone)
@@ -89,7 +89,7 @@ def test_it_begins_near_the_carried_over_picture(backbone: nn.Module) -> None:
 def test_it_gives_the_same_by_a_code_by_a_guide_and_for_inference(backbone: nn.Module) -> None:
     torch.manual_seed(1)
     target, reference = grey(picture(64, 96)), picture(64, 64, 1)
-    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None).eval()
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None, prior=False).eval()
     nn.init.normal_(network.refiner.to_rgb.weight)
     nn.init.normal_(network.refiner.gate.weight)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_it_gives_the_same_by_a_code_by_a_guide_and_for_inference(backbone: nn.M
 def test_large_pictures_come_back_at_their_size_and_in_their_luminance(backbone: nn.Module) -> None:
     torch.manual_seed(2)
     target = grey(picture(320, 288))
-    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None).eval()
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None, prior=False).eval()
     with torch.no_grad():
         out = network(target, picture(272, 304, 1)).out
     assert out.shape == target.shape
@@ -116,7 +116,7 @@ def test_large_pictures_come_back_at_their_size_and_in_their_luminance(backbone:
 
 def test_every_part_learns(backbone: nn.Module) -> None:
     torch.manual_seed(3)
-    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None)
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None, prior=False)
     nn.init.normal_(network.refiner.to_rgb.weight)
     nn.init.normal_(network.refiner.gate.weight)
     mid, out = network(grey(picture(64, 64)), picture(64, 64, 1))
@@ -135,7 +135,7 @@ def test_the_fast_network_has_the_plain_ones_results_gradients_and_names(
 ) -> None:
     torch.manual_seed(4)
     target, reference = grey(picture(320, 288)), picture(64, 96, 1)
-    plain = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None)
+    plain = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None, prior=False)
     nn.init.normal_(plain.refiner.to_rgb.weight)
     nn.init.normal_(plain.refiner.gate.weight)
     plain = plain.double()
@@ -161,7 +161,7 @@ def test_the_fast_network_has_the_plain_ones_results_gradients_and_names(
 def test_in_bfloat16_its_copy_for_inference_differs_by_rounding(backbone: nn.Module) -> None:
     torch.manual_seed(5)
     target, reference = grey(picture(64, 96)), picture(64, 64, 1)
-    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None).eval()
+    network = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=False, same_share=None, prior=False).eval()
     with torch.no_grad():
         out = network(target, reference).out
         with torch.autocast("cpu", torch.bfloat16):
@@ -174,10 +174,10 @@ def test_a_share_is_the_weight_of_its_chroma_and_correspondence_has_the_rest(
     side: int, learned: bool, backbone: nn.Module
 ) -> None:
     torch.manual_seed(0)
-    whole = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=learned, same_share=None).eval()
+    whole = InformedPDNLA(backbone, channel=4, side=64, share=1.0, learned=learned, same_share=None, prior=False).eval()
     for parameter in whole.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
-    half = InformedPDNLA(backbone, channel=4, side=64, share=0.5, learned=learned, same_share=None).eval()
+    half = InformedPDNLA(backbone, channel=4, side=64, share=0.5, learned=learned, same_share=None, prior=False).eval()
     half.load_state_dict(whole.state_dict())
     target, reference = grey(picture(side, side)), picture(64, 64, 1)
     with torch.no_grad():
@@ -212,8 +212,8 @@ def photographs() -> list[Tensor]:
 
 def test_colours_of_the_same_picture_are_correspondences_and_those_of_another_are_mixed(backbone: nn.Module) -> None:
     torch.manual_seed(0)
-    network = InformedPDNLA(backbone, channel=4, side=256, share=0.5, learned=False).eval()
-    former = InformedPDNLA(backbone, channel=4, side=256, share=0.5, learned=False, same_share=None).eval()
+    network = InformedPDNLA(backbone, channel=4, side=256, share=0.5, learned=False, prior=False).eval()
+    former = InformedPDNLA(backbone, channel=4, side=256, share=0.5, learned=False, same_share=None, prior=False).eval()
     former.load_state_dict(network.state_dict())
     own, other = photographs()
     target = grey(own)

@@ -96,6 +96,14 @@ def _bytes(x: Tensor) -> Tensor:
     return (x * 255).round().clamp(0, 255).to(torch.uint8)
 
 
+def kind_and_size(path: Path) -> tuple[str, tuple[int, int]]:
+    """Return the kind of a kept pair, one of :data:`~pdnla.data.hard_pairs.KINDS`, and its height and width."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        height, width = json.loads(metadata["size"])
+        return str(metadata["kind"]), (int(height), int(width))
+
+
 def read_crop(path: Path, size: int, rng: np.random.Generator | None, seed: int = 0) -> KeptCrop:
     """Read a square of ``size`` pixels of a kept pair: a random one, mirrored half of the time, or the centred one.
 

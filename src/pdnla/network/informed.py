@@ -18,6 +18,7 @@ from pdnla.network.encoder import Encoder
 from pdnla.network.guide import HINTS, SHOWN, Guidance, Guide
 from pdnla.network.layers import SLOPE, at_least_float32, grey_lightness
 from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages, check_picture
+from pdnla.network.prior import ColorPrior
 from pdnla.network.refiner import Refiner
 from pdnla.network.semantic import painted, with_all_places
 from pdnla.network.smoothing import guided_filter
@@ -154,6 +155,8 @@ class InformedPDNLA(PDNLA):
         same_share: the same as ``share`` for a reference that shows the same as the target (:data:`SAME`), from which
             correspondence is more exact; None: ``share``. In training, which has warped copies as references, ``share``
             applies to all.
+        prior: whether results are mixed with the colours that a :class:`~pdnla.network.prior.ColorPrior` lets expect,
+            except in training and where correspondence has the whole result.
 
     Raises:
         ValueError: the share is not over 0 and at most 1, or ``same_share`` not from 0 to 1.
@@ -167,6 +170,7 @@ class InformedPDNLA(PDNLA):
         share: float = 0.75,
         learned: bool = True,
         same_share: float | None = 0.0,
+        prior: bool = True,
     ) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"share {share}: must be over 0 and at most 1")
@@ -177,6 +181,7 @@ class InformedPDNLA(PDNLA):
         self.refiner = GatedRefiner(channel)
         self.guidance = Guidance(backbone, side, Metric() if learned else None)
         self.share, self.same_share = share, share if same_share is None else same_share
+        self.prior = ColorPrior() if prior else None
 
     @property
     def correspondence(self) -> Correspondence:
@@ -217,7 +222,7 @@ class InformedPDNLA(PDNLA):
         mid = stages.mid
         if mid.shape != target.shape:
             mid = painted(target, enlarged_chroma(target, mid))
-        elif self.share == self.same_share == 1:
+        elif self.share == self.same_share == 1 and self.prior is None:
             return stages
         return stages._replace(mid=mid, out=painted(target, self._mixed(target, inputs, stages.out)))
 
@@ -260,7 +265,15 @@ class InformedPDNLA(PDNLA):
     def _mixed(self, target: Tensor, inputs: InformedInputs, out: Tensor) -> Tensor:
         """Return the result's a* and b* at the target's size, of I_out and of the transferred colours."""
         chroma = enlarged_chroma(target, out) if out.shape != target.shape else _lab(out)[:, 1:]
-        return torch.lerp(inputs.carried.chroma.to(chroma.dtype), chroma, self._share(inputs.guide).to(chroma.dtype))
+        share = self._share(inputs.guide).to(chroma.dtype)
+        chroma = torch.lerp(inputs.carried.chroma.to(chroma.dtype), chroma, share)
+        if self.prior is None or self.training:
+            return chroma
+        pull = self.prior.pull(inputs.target, inputs.guide)
+        if pull.shape[-2:] != chroma.shape[-2:]:
+            pull = _enlarged(target, pull)
+        pull = pull.to(chroma.dtype) * (share / self.share)
+        return (1 - pull[:, :1]) * chroma + pull[:, 1:]
 
     def _share(self, guide: Guide) -> Tensor:
         """Return the weight of the network's chroma, ``(B, 1, 1, 1)``."""
@@ -291,10 +304,15 @@ def enlarged_chroma(target: Tensor, result: Tensor) -> Tensor:
         target: grey sRGB in [-1, 1], ``(B, 3, H, W)``.
         result: sRGB in about [-1, 1], ``(B, 3, h, w)``.
     """
+    return _enlarged(target, _lab(result)[:, 1:])
+
+
+def _enlarged(target: Tensor, values: Tensor) -> Tensor:
+    """Return values of a smaller size at the target's, which follow its edges."""
     with torch.autocast(target.device.type, enabled=False):
         guide = grey_lightness((at_least_float32(target[:, :1]) + 1) / 2)
-        chroma = F.interpolate(_lab(result)[:, 1:], guide.shape[-2:], mode="bilinear", align_corners=False)
-        return guided_filter(guide, chroma)
+        values = F.interpolate(values, guide.shape[-2:], mode="bilinear", align_corners=False)
+        return guided_filter(guide, values)
 
 
 def _lab(picture: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ OPTIONS: dict[str, Rule] = {
     "model.share": _SHARE,
     "model.same_share": _PART | NULL,
     "model.learned": BOOLEAN,
+    "model.prior": BOOLEAN,
     "model.backbone.name": TEXT,
     # conf/optim
     **{

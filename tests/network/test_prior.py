@@ -1,0 +1,120 @@
+"""The colour prior: no influence before training, the weight that it has after it, and where it has none."""
+
+import copy
+
+import pytest
+import torch
+from skimage import data
+from torch import Tensor, nn
+
+from pdnla.backbones import Backbone, load_backbone
+from pdnla.fast import for_inference
+from pdnla.images import color
+from pdnla.network import InformedPDNLA
+from pdnla.network.prior import PLACE, SIGNS, ColorPrior, features_of
+
+WARM = torch.tensor([12.0, 20.0])
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return load_backbone()
+
+
+def photographs() -> list[Tensor]:
+    return [
+        torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        for image in (data.astronaut()[:256, 128:384], data.coffee()[:256, :256])
+    ]
+
+
+def grey(image: Tensor) -> Tensor:
+    return color.grey((image + 1) / 2) * 2 - 1
+
+
+def network_with(backbone: nn.Module, weight: float | None) -> InformedPDNLA:
+    """Return a network whose prior expects :data:`WARM` everywhere, with a given weight."""
+    torch.manual_seed(0)
+    network = InformedPDNLA(backbone, channel=4, side=256, share=0.5, learned=False).eval()
+    assert network.prior is not None
+    if weight is not None:
+        network.prior.given.bias.data[:2] = WARM / 50
+        network.prior.trust.bias.data.fill_(torch.tensor(weight).logit().item())
+    return network
+
+
+def test_an_untrained_prior_has_no_influence(backbone: Backbone) -> None:
+    network = network_with(backbone, None)
+    own, other = photographs()
+    with torch.no_grad():
+        with_it = network.chroma(grey(own), network.encode_reference(other))
+        network.prior = None
+        torch.testing.assert_close(
+            with_it, network.chroma(grey(own), network.encode_reference(other)), atol=1e-2, rtol=0
+        )
+
+
+@pytest.mark.parametrize("side", [256, 384])
+def test_expected_colours_have_their_weight(side: int, backbone: Backbone) -> None:
+    network = network_with(backbone, 0.25)
+    own, other = (nn.functional.interpolate(image, (side, side), mode="bilinear") for image in photographs())
+    without = copy.deepcopy(network)
+    without.prior = None
+    with torch.no_grad():
+        code = network.encode_reference(other)
+        mixed, plain = network.chroma(grey(own), code), without.chroma(grey(own), code)
+        wanted = 0.75 * plain + 0.25 * WARM.view(1, 2, 1, 1)
+        torch.testing.assert_close(mixed, wanted, atol=1e-2, rtol=0)
+        fast = for_inference(network, torch.float32)
+        torch.testing.assert_close(fast.chroma(grey(own), fast.encode_reference(other)), wanted, atol=2e-2, rtol=0)
+        lab = torch.cat([color.rgb_to_lab((grey(own) + 1) / 2)[:, :1], mixed], dim=1)
+        out = network(grey(own), code).out
+        torch.testing.assert_close(out, color.lab_to_rgb(lab).clamp(0, 1) * 2 - 1, rtol=0, atol=2e-3)
+
+
+def test_it_has_no_weight_in_training_and_where_the_reference_shows_the_same(backbone: Backbone) -> None:
+    network = network_with(backbone, 0.9)
+    own, other = photographs()
+    with torch.no_grad():
+        same = network.chroma(grey(own), network.encode_reference(own))
+        torch.testing.assert_close(same, network.correspondence(grey(own), own).chroma, atol=1e-3, rtol=0)
+        network.train()
+        training = network.chroma(grey(own), network.encode_reference(other))
+        network.prior = None
+        torch.testing.assert_close(training, network.chroma(grey(own), network.encode_reference(other)))
+
+
+def test_expected_colours_end_at_edges_of_luminance(backbone: Backbone) -> None:
+    """Places are 8 pixels wide; the edge is in the middle of one."""
+    target = torch.full((1, 3, 64, 96), -0.6)
+    target[..., 44:] = 0.6
+    prior = ColorPrior()
+    prior.trust.bias.fill_(20.0)
+    left = (torch.arange(12) < 6).view(1, 1, 1, 12).expand(1, 1, 8, 12)
+    prior.forward = lambda places: (  # type: ignore[method-assign]
+        torch.cat([torch.where(left, 30.0, -30.0)] * 2, dim=1).permute(0, 2, 3, 1),
+        torch.ones(1, 8, 12, 1),
+    )
+    own = photographs()[0]
+    network = network_with(backbone, None)
+    guide = network.guidance(grey(own), own, (64, 96))
+    pull = prior.pull(target, guide)
+    torch.testing.assert_close(pull[:, :1], torch.ones(1, 1, 64, 96))
+    row = pull[0, 1, 32]
+    steps = row[:-1] - row[1:]
+    assert int(steps.argmax()) == 43
+    assert steps[43] > 10
+
+
+def test_features_of_a_place_are_the_maps_the_mean_of_the_last_and_luminance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    seen = tuple(torch.randn(1, c, n, n, generator=generator) for c, n in ((40, 16), (112, 8), (320, 4)))
+    target = torch.full((1, 3, 64, 64), -1.0)
+    target[..., :32] = 1.0
+    features = features_of(target, seen)
+    assert features.shape == (1, 8, 8, 40 + 112 + 320 + 320 + 2)
+    torch.testing.assert_close(features[0, ..., 40:152], seen[1][0].permute(1, 2, 0))
+    torch.testing.assert_close(features[0, 3, 3, 472:792], 2 * seen[2][0].mean(dim=(1, 2)))
+    torch.testing.assert_close(features[0, :, :4, -2:], torch.tensor([1.0, -1.0]).expand(8, 4, 2), atol=1e-3, rtol=0)
+    torch.testing.assert_close(features[0, :, 4:, -2:], torch.tensor([-1.0, -1.0]).expand(8, 4, 2), atol=1e-3, rtol=0)
+    assert (8, ColorPrior().trust.in_features) == (PLACE, SIGNS)
