@@ -264,16 +264,16 @@ class InformedPDNLA(PDNLA):
 
     def _mixed(self, target: Tensor, inputs: InformedInputs, out: Tensor) -> Tensor:
         """Return the result's a* and b* at the target's size, of I_out and of the transferred colours."""
-        chroma = enlarged_chroma(target, out) if out.shape != target.shape else _lab(out)[:, 1:]
-        share = self._share(inputs.guide).to(chroma.dtype)
-        chroma = torch.lerp(inputs.carried.chroma.to(chroma.dtype), chroma, share)
-        if self.prior is None or self.training:
-            return chroma
-        pull = self.prior.pull(inputs.target, inputs.guide)
-        if pull.shape[-2:] != chroma.shape[-2:]:
-            pull = _enlarged(target, pull)
-        pull = pull.to(chroma.dtype) * (share / self.share)
-        return (1 - pull[:, :1]) * chroma + pull[:, 1:]
+        share = self._share(inputs.guide)
+        values = _lab(out)[:, 1:]
+        prior = None if self.training else self.prior
+        if prior is not None:
+            pull = prior.pull(inputs.target, inputs.guide) * (share / self.share)
+            values = torch.cat([values, pull.to(values.dtype)], dim=1)
+        if out.shape != target.shape:
+            values = _enlarged(target, values)
+        chroma = torch.lerp(inputs.carried.chroma.to(values.dtype), values[:, :2], share.to(values.dtype))
+        return chroma if prior is None else (1 - values[:, 2:3]) * chroma + values[:, 3:]
 
     def _share(self, guide: Guide) -> Tensor:
         """Return the weight of the network's chroma, ``(B, 1, 1, 1)``."""
