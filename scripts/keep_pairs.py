@@ -55,6 +55,9 @@ def main() -> None:
     keep_freed_memory()
     part, parts = options.part
     paths = sorted(path for root in options.roots for path in without_held_out(list_images(root), root))
+    for folder in options.places:
+        if all(path.parent.parent != folder for path in paths):
+            raise UserError(f"--places {folder}: holds no folders of photographs of --roots; name it as it is there")
     validation = paths[:: max(1, min(EVERY, len(paths) - 1))]  # of few photographs, two
     training = sorted(set(paths) - set(validation))
     own = getattr(load_network(options.weights), "correspondence", None)

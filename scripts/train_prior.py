@@ -1,10 +1,10 @@
 """Train the colour prior of ``pdnla_informed``: which colours the content of a place lets expect, and their weight.
 
-``python scripts/train_prior.py informed.safetensors --roots PHOTOGRAPHS... --kept CELLS --pairs PAIRS`` writes
+``python scripts/train_prior.py informed.safetensors --roots PHOTOGRAPHS... --kept PLACES --pairs PAIRS`` writes
 ``pdnla_informed`` with a trained :class:`~pdnla.network.prior.ColorPrior`. The frozen network's features of some places
-of each photograph, whole and cut, are computed once and kept in the folder CELLS, 0.1 MB for each picture; several
-processes share that with ``--part 0/2`` and ``--part 1/2`` and ``--keep-only``. One photograph in 97 is left out, as by
-``scripts/keep_pairs.py``, and so are the people that :mod:`pdnla.data.held_out` names.
+of each photograph, whole and cut, are computed once and kept in the folder PLACES, 0.1 MB for each picture. Several
+processes share that with ``--part 0/2`` and ``--part 1/2``, which do nothing else. One photograph in 97 is left out, as
+by ``scripts/keep_pairs.py``, and so are the people that :mod:`pdnla.data.held_out` names.
 
 The weight is fitted on the pairs in ``PAIRS/validation`` that ``keep_pairs.py`` made of photographs which the prior has
 not seen: on photographs that it has seen, it would trust itself too much.
@@ -28,7 +28,7 @@ from pdnla.backbones import load_backbone
 from pdnla.cli.command import run
 from pdnla.data.hard_pairs import change_tone
 from pdnla.data.held_out import without_held_out
-from pdnla.data.kept_pairs import kind_and_size, pair_file, read_crop
+from pdnla.data.kept_pairs import guide_of, kind_and_size, pair_file, read_crop
 from pdnla.errors import UserError
 from pdnla.fast import accelerate
 from pdnla.files import replacing
@@ -39,7 +39,7 @@ from pdnla.memory import keep_freed_memory
 from pdnla.models import build, describe
 from pdnla.network import InformedPDNLA
 from pdnla.network.correspondence import SIDE
-from pdnla.network.guide import Guide, shown
+from pdnla.network.guide import shown
 from pdnla.network.informed import INNER
 from pdnla.network.prior import PLACE, ColorPrior, Expected, features_of, signs
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
@@ -50,7 +50,7 @@ PLACES = 128
 BATCH = 2048
 NOISE = 0.5
 """Standard deviation of noise that is added to the features in training, whose mean square is about 1."""
-KINDS = {"class": 2.0, "likeness": 2.0, "partial": 1.0, "side_by_side": 1.0, "person": 2.0, "place": 2.0}
+IMPORTANCE = {"class": 2.0, "likeness": 2.0, "partial": 1.0, "side_by_side": 1.0, "person": 2.0, "place": 2.0}
 """Weights of the kinds of pairs in fitting the weight of the prior; others have 0.5."""
 MANY, FEW = 3, 300
 """Pictures of each photograph of a folder with fewer than FEW; of others there are two."""
@@ -174,46 +174,43 @@ class Judged(NamedTuple):
     importance: Tensor
 
 
-def judged(network: InformedPDNLA, path: Path) -> Judged:
-    """Colour a kept pair and return its places."""
+def judged(network: InformedPDNLA, prior: ColorPrior, path: Path) -> Judged:
+    """Colour a kept pair by a network without a prior and return its places."""
     kind, size = kind_and_size(path)
     crop = read_crop(path, min(*size, INNER), None)
     truth, reference, chroma, confidence, opinion = (x[None] for x in crop[:5])
-    hints = torch.cat([chroma / 100, confidence, opinion[:, :2] / 100, opinion[:, 2:]], dim=1)
-    guide = Guide(chroma, hints, tuple(level[None] for level in crop.seen))
-    prior, network.prior = network.prior, None
-    assert prior is not None
+    guide = guide_of(chroma, confidence, opinion, [level[None] for level in crop.seen])
     target = color.grey(truth) * 2 - 1
     result = network(target, reference * 2 - 1, guide).out
-    network.prior = prior
     expected = prior.expected(target, guide.seen)
-
-    def listed(x: Tensor) -> Tensor:
-        return x.flatten(2)[0].T
-
     ours, theirs = (F.avg_pool2d(color.rgb_to_lab(x)[:, 1:], PLACE) for x in ((result + 1) / 2, truth))
-    listed_signs = signs(expected, guide).flatten(0, 2)
-    importance = torch.full((len(listed_signs), 1), KINDS.get(kind, 0.5))
-    return Judged(listed_signs, listed(expected.chroma), listed(ours), listed(theirs), importance)
+    prospect, ours, theirs = (x.flatten(2)[0].T for x in (expected.chroma, ours, theirs))
+    found = signs(expected, guide).flatten(0, 2)
+    return Judged(found, prospect, ours, theirs, torch.full((len(found), 1), IMPORTANCE.get(kind, 0.5)))
 
 
-def fit(network: InformedPDNLA, folder: Path) -> None:
-    """Fit the weight of the expected colours.
+def pairs_in(folder: Path) -> list[Path]:
+    """Return the kept pairs to fit the weight on.
 
     Raises:
-        UserError: the folder holds no kept pairs.
+        UserError: there are none.
     """
-    prior = network.prior
-    assert prior is not None
     paths: list[Path] = []
-    while (path := pair_file(folder, len(paths))).exists():
+    while (path := pair_file(folder / "validation", len(paths))).exists():
         paths.append(path)
     if not paths:
-        raise UserError(
-            f"--pairs {folder.parent}: holds no pairs in its folder validation; make them with keep_pairs.py"
-        )
+        raise UserError(f"--pairs {folder}: holds no pairs in its folder validation; make them with keep_pairs.py")
+    return paths
+
+
+def fit(network: InformedPDNLA, paths: list[Path]) -> None:
+    """Fit the weight of the expected colours on kept pairs."""
+    prior = network.prior
+    assert prior is not None
+    network.prior = None
     with torch.no_grad():
-        found = [judged(network, path) for path in paths]
+        found = [judged(network, prior, path) for path in paths]
+    network.prior = prior
     places = Judged(*(torch.cat(parts) for parts in zip(*found, strict=True)))
     torch.nn.init.zeros_(prior.trust.bias)
     prior.trust.requires_grad_(True)
@@ -252,23 +249,23 @@ def main() -> None:
     parser.add_argument("--weights", default="default", help="pdnla_informed to add the prior to")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--part", type=part_of, default="0/1", help="which part of the photographs this process keeps")
-    parser.add_argument("--keep-only", action="store_true", help="compute and keep places, and do not train")
+    parser.add_argument("--part", type=part_of, default="0/1", help="the part of the photographs to keep only")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     keep_freed_memory()
+    part, parts = options.part
+    network, pairs = with_prior(options.weights), pairs_in(options.pairs)
+    assert network.prior is not None
     paths = sorted(path for root in options.roots for path in without_held_out(list_images(root), root))
     held = set(paths[:: max(1, min(EVERY, len(paths) - 1))])
     paths = [path for path in paths if path not in held]
-    keep(paths, options.kept, *options.part)
-    if options.keep_only:
+    keep(paths, options.kept, part, parts)
+    if parts > 1:
         return
-    network = with_prior(options.weights)
-    assert network.prior is not None
     train(network.prior, kept(paths, options.kept), options.steps, options.lr)
-    fit(network, options.pairs / "validation")
+    fit(network, pairs)
     save_weights(network.eval(), options.file, f"scripts/train_prior.py, {options.steps} steps", half=True)
 
 

@@ -152,6 +152,12 @@ def read_crop(path: Path, size: int, rng: np.random.Generator | None, seed: int 
     return KeptCrop(truth, reference.float() / 255, chroma, confidence, opinion, tuple(levels), follows, seed)
 
 
+def guide_of(chroma: Tensor, confidence: Tensor, opinion: Tensor, seen: Sequence[Tensor]) -> Guide:
+    """Return the guide of the parts of :class:`KeptCrop`, in a batch."""
+    hints = torch.cat([chroma / 100, confidence, opinion[:, :2] / 100, opinion[:, 2:]], dim=1)
+    return Guide(chroma, hints, tuple(seen))
+
+
 def _extended(x: Tensor, size: int) -> Tensor:
     missing = [size - side for side in x.shape[-2:]]
     if not any(missing):
@@ -318,16 +324,16 @@ class KeptPairData(pl.LightningDataModule):
         """Create a batch from crops, on its device; in training, recolour pairs and add mistakes."""
         seeds = torch.as_tensor(batch.seed).tolist()
         truth, reference, chroma, confidence = batch.truth, batch.reference, batch.chroma, batch.confidence
-        opinion, scores = batch.opinion[:, :2], batch.opinion[:, 2:]
+        opinion = batch.opinion
         if self.trainer is None or self.trainer.training:
             follows = torch.as_tensor(batch.follows).tolist()
             mixing = torch.stack([self._mixing(s, f) for s, f in zip(seeds, follows, strict=True)]).to(truth)
             truth, reference = mix_chroma(truth, mixing), mix_chroma(reference, mixing)
-            chroma, opinion = (torch.einsum("bij,bjhw->bihw", mixing, x) for x in (chroma, opinion))
+            chroma, second = (torch.einsum("bij,bjhw->bihw", mixing, x) for x in (chroma, opinion[:, :2]))
+            opinion = torch.cat([second, opinion[:, 2:]], dim=1)
             chroma, confidence = add_mistakes(chroma, confidence, seeds, self.mistakes)
-        hints = torch.cat([chroma / 100, confidence, opinion / 100, scores], dim=1)
         pairs = Pairs(color.grey(truth) * 2 - 1, reference * 2 - 1, truth * 2 - 1)
-        return Batch(pairs, 0, mix_seeds(*seeds), 0, 0, Guide(chroma, hints, tuple(batch.seen)))
+        return Batch(pairs, 0, mix_seeds(*seeds), 0, 0, guide_of(chroma, confidence, opinion, batch.seen))
 
     def _mixing(self, seed: int, follows: bool) -> Tensor:
         """Return the matrix that a pair's chroma is multiplied by, ``(2, 2)``."""
