@@ -28,7 +28,7 @@ from pdnla.backbones import load_backbone
 from pdnla.cli.command import run
 from pdnla.data.hard_pairs import change_tone
 from pdnla.data.held_out import without_held_out
-from pdnla.data.kept_pairs import guide_of, kind_and_size, pair_file, read_crop
+from pdnla.data.kept_pairs import count_pairs, guide_of, kind_and_size, pair_file, read_crop
 from pdnla.errors import UserError
 from pdnla.fast import accelerate
 from pdnla.files import replacing
@@ -195,9 +195,8 @@ def pairs_in(folder: Path) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    paths: list[Path] = []
-    while (path := pair_file(folder / "validation", len(paths))).exists():
-        paths.append(path)
+    held = folder / "validation"
+    paths = [pair_file(held, index) for index in range(count_pairs(held))]
     if not paths:
         raise UserError(f"--pairs {folder}: holds no pairs in its folder validation; make them with keep_pairs.py")
     return paths

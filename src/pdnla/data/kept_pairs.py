@@ -66,6 +66,13 @@ def pair_file(folder: Path, index: int) -> Path:
     return folder / f"{index:06d}.safetensors"
 
 
+def count_pairs(folder: Path, known: int = 0) -> int:
+    """Return the number of pairs of a folder before the first missing number, of which ``known`` need no check."""
+    while pair_file(folder, known).exists():
+        known += 1
+    return known
+
+
 def keep(path: Path, pair: HardPair, carried: Carried, opinion: Opinion, seen: Sequence[Tensor], side: int) -> None:
     """Write a pair and what was computed from it, atomically; all tensors are those of a batch of one.
 
@@ -198,9 +205,7 @@ class CountedPairs:
         start = batch // self.every * self.every
         if start not in self.counts:
             known = max((n for b, n in self.counts.items() if b < start), default=0)
-            while pair_file(self.folder, known).exists():
-                known += 1
-            self.counts[start] = known
+            self.counts[start] = count_pairs(self.folder, known)
         return self.counts[start]
 
     def until(self, batch: int) -> dict[int, int]:
@@ -299,9 +304,7 @@ class KeptPairData(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[KeptCrop]:
         """Return the loader of the centred squares of the validation pairs."""
         folder = self.root / "validation"
-        count = 0
-        while count < self.validation_count and pair_file(folder, count).exists():
-            count += 1
+        count = min(self.validation_count, count_pairs(folder))
         return self._loader(KeptPairs(folder, self.size), sampler=range(count), batch_size=self.batch_size)
 
     def validates(self, loader: int) -> bool:
