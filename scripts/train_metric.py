@@ -215,21 +215,27 @@ def train(
     metric.requires_grad_(False)
 
 
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options of a training on what the frozen network gives for photographs."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("file", type=Path, help="where the weights go")
+    parser.add_argument("--roots", type=Path, nargs="+", required=True, help="folders of photographs")
+    parser.add_argument("--kept", type=Path, required=True, help="folder for what the frozen network gives")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
+
+
 def main() -> None:
     """Train and write the weights.
 
     Raises:
         UserError: a folder cannot be read, or none holds a photograph in colour.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path, help="where the weights go")
-    parser.add_argument("--roots", type=Path, nargs="+", required=True, help="folders of photographs")
-    parser.add_argument("--kept", type=Path, required=True, help="folder for what the frozen network gives")
+    parser = parser_of(__doc__)
     parser.add_argument("--per-class", type=int, default=22, help="photographs of a folder at most")
     parser.add_argument("--of-people", type=int, default=200, help="the same for folders of people with numbers")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

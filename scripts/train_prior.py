@@ -10,7 +10,6 @@ The weight is fitted on the pairs in ``PAIRS/validation`` that ``keep_pairs.py``
 not seen: on photographs that it has seen, it would trust itself too much.
 """
 
-import argparse
 import math
 import time
 from collections import Counter
@@ -44,6 +43,7 @@ from pdnla.network.informed import INNER
 from pdnla.network.prior import PLACE, ColorPrior, Expected, features_of, signs
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
 from pdnla.weights import load_network, save_weights
+from train_metric import parser_of
 
 PLACES = 128
 """Places of each picture that are kept."""
@@ -240,16 +240,11 @@ def main() -> None:
     Raises:
         UserError: a folder cannot be read, or none holds a photograph in colour.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path, help="where the weights go")
-    parser.add_argument("--roots", type=Path, nargs="+", required=True, help="folders of photographs")
-    parser.add_argument("--kept", type=Path, required=True, help="folder for what the frozen network gives")
+    parser = parser_of(__doc__)
+    parser.set_defaults(threads=1)
     parser.add_argument("--pairs", type=Path, required=True, help="folder of keep_pairs.py")
     parser.add_argument("--weights", default="default", help="pdnla_informed to add the prior to")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--part", type=part_of, default="0/1", help="the part of the photographs to keep only")
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
