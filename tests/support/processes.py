@@ -1,6 +1,7 @@
 """Commands in processes of their own, forked from one that has imported what they need (:mod:`fork_server`)."""
 
 import atexit
+import contextlib
 import functools
 import os
 import signal
@@ -58,6 +59,13 @@ class Run:
             assert time.monotonic() < deadline, self.output[-3000:]
             time.sleep(0.01)
 
+    def wait_for_group(self, seconds: float = _SECONDS) -> None:
+        """Wait until its processes have left after it was killed; each may still end what it has begun."""
+        deadline = time.monotonic() + seconds
+        while _has_members(self.pid):
+            assert time.monotonic() < deadline, self.output[-3000:]
+            time.sleep(0.01)
+
     def finish(self, status: int = 0, seconds: float = _SECONDS) -> str:
         """Wait for its end, with this exit status, and return what it printed."""
         try:
@@ -93,6 +101,16 @@ def start(command: str | Path, arguments: Sequence[object], folder: Path | None 
             process = subprocess.Popen(line, cwd=folder, env=variables, stdout=output, stderr=output)
     _STARTED.append(Run(process, log))
     return _STARTED[-1]
+
+
+def _has_members(group: int) -> bool:
+    """Return whether a process of a group runs, on Linux; one that has ended and that nobody waits for does not."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has left since
+            state, _, number = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(number) == group and state != "Z":
+                return True
+    return False
 
 
 @functools.cache
