@@ -3,6 +3,9 @@
 ``python scripts/keep_pairs.py PAIRS --roots PHOTOGRAPHS... --count 20000``; interrupted, it goes on. Several processes
 share the work with ``--part 0/2`` and ``--part 1/2``. One photograph in 97 is kept for pairs to validate with, and the
 people that :mod:`pdnla.data.held_out` sets apart are left out.
+
+With ``--folds 2``, pair i has only photographs of fold i % 2, so that a training can give it the colours that a prior
+expects which ``train_prior.py --without 0/2`` or ``1/2`` trained on the other fold.
 """
 
 import argparse
@@ -46,11 +49,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20000, help="pairs to train on")
     parser.add_argument("--validation", type=int, default=48, help="pairs to validate with")
     parser.add_argument("--part", type=part_of, default="0/1", help="which part of the work this process does")
+    parser.add_argument("--folds", type=int, default=1, help="parts of the photographs that no pair mixes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--weights", default="default", help="whose metric correspondence uses, if those weights have one"
     )
     options = parser.parse_args()
+    if options.folds < 1:
+        parser.error(f"--folds {options.folds}: must be at least 1")
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     part, parts = options.part
@@ -70,20 +76,27 @@ def main() -> None:
 
     jobs = [
         (
-            HardPairs(validation, carry, seed=1, places=options.places),
+            [HardPairs(validation, carry, seed=1, places=options.places)],
             options.folder / "validation",
             options.validation,
         ),
-        (HardPairs(training, carry, seed=0, places=options.places), options.folder, options.count),
+        (
+            [
+                HardPairs(fold_of(training, fold, options.folds), carry, seed=0, places=options.places)
+                for fold in range(options.folds)
+            ],
+            options.folder,
+            options.count,
+        ),
     ]
     began, made = time.monotonic(), 0
     with torch.inference_mode():
-        for pairs, folder, count in jobs:
+        for folds, folder, count in jobs:
             for index in range(part, count, parts):
                 path = pair_file(folder, index)
                 if path.exists():
                     continue
-                pair = pairs[index]
+                pair = folds[index % len(folds)][index]
                 side = int(np.random.default_rng([2, index]).choice(list(SIDES), p=list(SIDES.values())))
                 spots = matched[side].encode_reference((pair.reference * 2 - 1)[None])
                 match = matched[side].match((color.grey(pair.truth) * 2 - 1)[None], spots)
@@ -91,6 +104,11 @@ def main() -> None:
                 made += 1
                 if made % 100 == 0:
                     print(f"{index + 1} of {count}: {made / (time.monotonic() - began):.2f} pairs a second", flush=True)
+
+
+def fold_of(paths: list[Path], fold: int, folds: int) -> list[Path]:
+    """Return the photographs of one of several folds."""
+    return paths[fold::folds]
 
 
 def part_of(text: str) -> tuple[int, int]:

@@ -7,7 +7,10 @@ processes share that with ``--part 0/2`` and ``--part 1/2``, which do nothing el
 by ``scripts/keep_pairs.py``, and so are the people that :mod:`pdnla.data.held_out` names.
 
 The weight is fitted on the pairs in ``PAIRS/validation`` that ``keep_pairs.py`` made of photographs which the prior has
-not seen: on photographs that it has seen, it would trust itself too much.
+not seen: on photographs that it has seen, it would trust itself too much. For the same reason, a network that gets
+expected colours in its training (``model.expects=true``) gets them of priors trained ``--without 0/2`` and
+``--without 1/2``: without those photographs which the pairs of ``keep_pairs.py --folds 2`` with even and odd numbers
+have.
 """
 
 import math
@@ -22,7 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from keep_pairs import EVERY, part_of
+from keep_pairs import EVERY, fold_of, part_of
 from pdnla.backbones import load_backbone
 from pdnla.cli.command import run
 from pdnla.data.hard_pairs import change_tone
@@ -38,9 +41,9 @@ from pdnla.memory import keep_freed_memory
 from pdnla.models import build, describe
 from pdnla.network import InformedPDNLA
 from pdnla.network.correspondence import SIDE
-from pdnla.network.guide import shown
+from pdnla.network.guide import Expected, shown
 from pdnla.network.informed import INNER
-from pdnla.network.prior import PLACE, ColorPrior, Expected, features_of, signs
+from pdnla.network.prior import PLACE, ColorPrior, features_of, signs
 from pdnla.training.ema import averaged_copy, update_average, warmed_decay
 from pdnla.weights import load_network, save_weights
 from train_metric import parser_of
@@ -110,10 +113,12 @@ def keep(paths: list[Path], folder: Path, part: int, parts: int) -> None:
                 print(f"{done} of {len(paths) // parts} photographs, {time.monotonic() - began:.0f} s", flush=True)
 
 
-def kept(paths: list[Path], folder: Path) -> Places:
-    """Return the places of all photographs."""
-    all_places = []
+def kept(paths: list[Path], folder: Path, without: list[Path]) -> Places:
+    """Return the places of all photographs but those to train without."""
+    all_places, left_out = [], set(without)
     for index, path in enumerate(paths):
+        if path in left_out:
+            continue
         file = folder / f"{index:06d}.pt"
         if file.exists():
             content = torch.load(file, weights_only=True)
@@ -175,7 +180,7 @@ class Judged(NamedTuple):
 
 
 def judged(network: InformedPDNLA, prior: ColorPrior, path: Path) -> Judged:
-    """Colour a kept pair by a network without a prior and return its places."""
+    """Colour a kept pair by a network whose prior has no weight and return its places."""
     kind, size = kind_and_size(path)
     crop = read_crop(path, min(*size, INNER), None)
     truth, reference, chroma, confidence, opinion = (x[None] for x in crop[:5])
@@ -206,10 +211,9 @@ def fit(network: InformedPDNLA, paths: list[Path]) -> None:
     """Fit the weight of the expected colours on kept pairs."""
     prior = network.prior
     assert prior is not None
-    network.prior = None
+    prior.distrust()
     with torch.no_grad():
         found = [judged(network, prior, path) for path in paths]
-    network.prior = prior
     places = Judged(*(torch.cat(parts) for parts in zip(*found, strict=True)))
     torch.nn.init.zeros_(prior.trust.bias)
     prior.trust.requires_grad_(True)
@@ -245,6 +249,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="folder of keep_pairs.py")
     parser.add_argument("--weights", default="default", help="pdnla_informed to add the prior to")
     parser.add_argument("--part", type=part_of, default="0/1", help="the part of the photographs to keep only")
+    parser.add_argument("--without", type=part_of, help="the fold of keep_pairs.py to train without, such as 0/2")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -258,7 +263,8 @@ def main() -> None:
     keep(paths, options.kept, part, parts)
     if parts > 1:
         return
-    train(network.prior, kept(paths, options.kept), options.steps, options.lr)
+    without = fold_of(paths, *options.without) if options.without else []
+    train(network.prior, kept(paths, options.kept, without), options.steps, options.lr)
     fit(network, pairs)
     save_weights(network.eval(), options.file, f"scripts/train_prior.py, {options.steps} steps", half=True)
 

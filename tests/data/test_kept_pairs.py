@@ -1,6 +1,7 @@
 """Kept pairs: what is read is what was kept, a crop is that part of the picture, batches follow from their number."""
 
 import sys
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -25,9 +26,10 @@ from pdnla.data.kept_pairs import (
     pair_file,
     read_crop,
 )
+from pdnla.data.photographs import Draw
 from pdnla.errors import UserError
 from pdnla.images import color
-from pdnla.network import SemanticWarp
+from pdnla.network import InformedPDNLA, SemanticWarp
 from pdnla.network.correspondence import Carried, Opinion
 from pdnla.network.guide import SHOWN
 from pdnla.weights import save_weights
@@ -45,9 +47,9 @@ def kept(path: Path, height: int = 96, width: int = 128, kind: str = "warped", s
     keep(path, HardPair(truth, truth.flip(-1), kind), Carried(chroma, confidence), opinion, columns, 224)
 
 
-def kept_data(root: Path, batch_size: int, recolour: float = 0.0) -> KeptPairData:
+def kept_data(root: Path, batch_size: int, recolour: float = 0.0, priors: Sequence[str] = ()) -> KeptPairData:
     options = {"workers": 0, "validation_count": 8, "recount": 2, "recolour": recolour, "turn": 0.0, "mistakes": 0.0}
-    return KeptPairData(str(root), batch_size, 64, 0, backbone="efficientnet_lite0", **options)  # type: ignore[arg-type]
+    return KeptPairData(str(root), batch_size, 64, 0, backbone="efficientnet_lite0", priors=priors, **options)  # type: ignore[arg-type]
 
 
 def test_a_crop_is_the_same_part_of_everything(tmp_path: Path) -> None:
@@ -153,6 +155,33 @@ def test_a_training_batch_keeps_truth_and_guide_together(tmp_path: Path) -> None
     assert torch.equal(batch.pairs.truth[1], crops[1].truth * 2 - 1)  # its reference does not tell all
     assert not torch.equal(batch.pairs.truth[0], crops[0].truth * 2 - 1)
     torch.testing.assert_close(batch.guide.hints[:, :2] * 100, batch.guide.chroma)
+
+
+def test_a_training_pair_has_the_colours_that_the_prior_of_its_number_expects(tmp_path: Path) -> None:
+    from torch.utils.data import default_collate
+
+    for name, warm in (("even", 10.0), ("odd", 20.0)):
+        network = InformedPDNLA(load_backbone(), channel=4, learned=False)
+        assert network.prior is not None
+        network.prior.given.bias[0] = warm / 50
+        save_weights(network, tmp_path / f"{name}.safetensors", "a test")
+    for index in range(4):
+        kept(pair_file(tmp_path, index), seed=index)
+    data = kept_data(tmp_path, 4, priors=[str(tmp_path / f"{name}.safetensors") for name in ("even", "odd")])
+    crops = [data.train_dataloader().dataset[Draw(number, 0)] for number in (2, 3, 1)]
+    guide = data.on_after_batch_transfer(KeptCrop(*default_collate(crops)), 0).guide
+    assert guide is not None
+    assert guide.expected is not None
+    assert guide.expected.chroma.shape == (3, 2, 8, 8)
+    torch.testing.assert_close(guide.expected.chroma.mean(dim=(2, 3))[:, 0], torch.tensor([10.0, 20.0, 20.0]))
+    rows = guide.rows(torch.tensor([True, False, True]))
+    assert rows.expected is not None
+    torch.testing.assert_close(rows.expected.chroma[:, 0, 0, 0], torch.tensor([10.0, 20.0]))
+
+
+def test_weights_without_a_prior_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.priors: pdnla_tiny"):
+        kept_data(tmp_path, 4, priors=["pdnla_tiny"])
 
 
 def test_too_few_pairs_are_refused(tmp_path: Path) -> None:

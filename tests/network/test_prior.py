@@ -1,6 +1,7 @@
 """The colour prior: no influence before training, the weight that it has after it, and where it has none."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from pdnla.backbones import Backbone, load_backbone
 from pdnla.fast import for_inference
 from pdnla.images import color
 from pdnla.network import InformedPDNLA
-from pdnla.network.prior import PLACE, SIGNS, ColorPrior, features_of
+from pdnla.network.prior import PLACE, SIGNS, ColorPrior, expected_hints, features_of
 
 WARM = torch.tensor([12.0, 20.0])
 
@@ -84,6 +85,35 @@ def test_it_has_no_weight_in_training_and_where_the_reference_shows_the_same(bac
         torch.testing.assert_close(training, network.chroma(grey(own), network.encode_reference(other)))
 
 
+def test_expected_colours_are_inputs_of_a_network_that_expects(backbone: Backbone) -> None:
+    own, other = photographs()
+    torch.manual_seed(0)
+    network = InformedPDNLA(backbone, channel=4, side=256, learned=False, expects=True).eval()
+    assert network.prior is not None
+    with torch.no_grad():
+        guide = network.guidance(grey(own), other, (256, 256))
+        before = network(grey(own), other, guide).out
+        network.prior.given.bias[:2] = WARM / 50
+        expected = network.prior.expected(grey(own), guide.seen)
+        after = network(grey(own), other, guide).out
+        assert (after - before).abs().max() > 1e-3  # its weight in the result is still none
+        for mode in (True, False):
+            network.train(mode)
+            torch.testing.assert_close(network(grey(own), other, guide._replace(expected=expected)).out, after)
+        network.prior.given.bias[:2] = 0
+        torch.testing.assert_close(network(grey(own), other, guide._replace(expected=expected)).out, after)
+        hints = expected_hints(expected, (256, 256))
+        torch.testing.assert_close(hints[:, :2] * 100, WARM.view(1, 2, 1, 1).expand(1, 2, 256, 256))
+        torch.testing.assert_close(hints[:, 2:].exp() * 10, torch.full((1, 1, 256, 256), 1 + math.log1p(math.exp(3))))
+        fast = for_inference(network, torch.float32)
+        torch.testing.assert_close(fast(grey(own), other, guide).out, before, atol=1e-4, rtol=0)
+
+
+def test_a_network_without_a_prior_expects_nothing(backbone: Backbone) -> None:
+    with pytest.raises(ValueError, match="expects"):
+        InformedPDNLA(backbone, channel=4, prior=False, expects=True)
+
+
 def test_expected_colours_end_at_edges_of_luminance(backbone: Backbone) -> None:
     """Places are 8 pixels wide; the edge is in the middle of one."""
     target = torch.full((1, 3, 64, 96), -0.6)
@@ -98,7 +128,7 @@ def test_expected_colours_end_at_edges_of_luminance(backbone: Backbone) -> None:
     own = photographs()[0]
     network = network_with(backbone, None)
     guide = network.guidance(grey(own), own, (64, 96))
-    pull = prior.pull(target, guide)
+    pull = prior.pull(target, guide, prior.expected(target, guide.seen))
     torch.testing.assert_close(pull[:, :1], torch.ones(1, 1, 64, 96))
     row = pull[0, 1, 32]
     steps = row[:-1] - row[1:]

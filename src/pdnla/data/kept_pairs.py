@@ -27,7 +27,9 @@ from pdnla.files import replacing
 from pdnla.images import color
 from pdnla.network import STRIDE
 from pdnla.network.correspondence import Carried, Opinion
-from pdnla.network.guide import Guide
+from pdnla.network.guide import Expected, Guide
+from pdnla.network.prior import ColorPrior
+from pdnla.weights import load_network
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class KeptCrop(NamedTuple):
         seen: the backbone's feature maps of the target at strides 4, 8 and 16.
         follows: the reference has all of the truth's colours.
         seed: seed of all randomness.
+        number: the pair's number in its folder.
     """
 
     truth: Tensor
@@ -59,6 +62,7 @@ class KeptCrop(NamedTuple):
     seen: tuple[Tensor, ...]
     follows: bool
     seed: int
+    number: int = 0
 
 
 def pair_file(folder: Path, index: int) -> Path:
@@ -182,8 +186,9 @@ class KeptPairs(Dataset[KeptCrop]):
         """Return a crop."""
         if isinstance(draw, Draw):
             path = pair_file(self.folder, draw.photograph)
-            return read_crop(path, self.size, np.random.default_rng(draw.seed), draw.seed)
-        return read_crop(pair_file(self.folder, draw), self.size, None, draw)
+            crop = read_crop(path, self.size, np.random.default_rng(draw.seed), draw.seed)
+            return crop._replace(number=draw.photograph)
+        return read_crop(pair_file(self.folder, draw), self.size, None, draw)._replace(number=draw)
 
 
 class CountedPairs:
@@ -255,6 +260,12 @@ class KeptPairData(pl.LightningDataModule):
         turn: probability that its hues are rotated by any angle instead.
         mistakes: probability that a part of the transferred chroma is replaced by chroma from another place.
         backbone: the network by which the pairs were matched.
+        priors: weights whose priors give the colours to expect in training, for a model with ``expects``: pair i those
+            of ``priors[i % len(priors)]``, which has not seen its photographs; a prior is surer of those that it has
+            seen. None: the network's own, for all.
+
+    Raises:
+        UserError: ``size`` is no multiple of 16, or ``priors`` names weights without a prior.
     """
 
     def __init__(
@@ -270,6 +281,7 @@ class KeptPairData(pl.LightningDataModule):
         turn: float,
         mistakes: float,
         backbone: str,
+        priors: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if size < STRIDE or size % STRIDE:
@@ -279,6 +291,7 @@ class KeptPairData(pl.LightningDataModule):
         self.root, self.batch_size, self.size, self.seed, self.workers = Path(root), batch_size, size, seed, workers
         self.validation_count = validation_count
         self.recolour, self.turn, self.mistakes = recolour, turn, mistakes
+        self.priors = [_prior(weights) for weights in priors]
         self.counted = CountedPairs(self.root, recount)
         self.batches_had = 0
 
@@ -336,7 +349,18 @@ class KeptPairData(pl.LightningDataModule):
             opinion = torch.cat([second, opinion[:, 2:]], dim=1)
             chroma, confidence = add_mistakes(chroma, confidence, seeds, self.mistakes)
         pairs = Pairs(color.grey(truth) * 2 - 1, reference * 2 - 1, truth * 2 - 1)
-        return Batch(pairs, 0, mix_seeds(*seeds), 0, 0, guide_of(chroma, confidence, opinion, batch.seen))
+        guide = guide_of(chroma, confidence, opinion, batch.seen)
+        if self.priors and (self.trainer is None or self.trainer.training):
+            guide = guide._replace(expected=self._expected(pairs.target, guide, torch.as_tensor(batch.number)))
+        return Batch(pairs, 0, mix_seeds(*seeds), 0, 0, guide)
+
+    def _expected(self, target: Tensor, guide: Guide, numbers: Tensor) -> Expected:
+        """Return the colours to expect in the targets of pairs with these numbers, by priors that do not know them."""
+        found = [prior.to(target.device).expected(target, guide.seen) for prior in self.priors]
+        which = (numbers.to(target.device) % len(found)).tolist()
+        return Expected(
+            *(torch.stack([parts[k][row] for row, k in enumerate(which)]) for parts in zip(*found, strict=True))
+        )
 
     def _mixing(self, seed: int, follows: bool) -> Tensor:
         """Return the matrix that a pair's chroma is multiplied by, ``(2, 2)``."""
@@ -352,6 +376,14 @@ class KeptPairData(pl.LightningDataModule):
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[KeptCrop]:
         return DataLoader(dataset, num_workers=self.workers, persistent_workers=self.workers > 0, **options)
+
+
+def _prior(weights: str) -> ColorPrior:
+    network = load_network(weights)
+    prior = getattr(network, "prior", None)
+    if not isinstance(prior, ColorPrior):
+        raise UserError(f"data.priors: {weights} has no prior; name weights that scripts/train_prior.py wrote")
+    return prior.eval()
 
 
 def mix_chroma(rgb: Tensor, mixing: Tensor) -> Tensor:

@@ -23,6 +23,18 @@ HINTS = 7
 _CHROMA = 100.0  # a* and b* divided by this are about as large as the network's other inputs
 
 
+class Expected(NamedTuple):
+    """Colours to expect at each place, whatever the reference.
+
+    Attributes:
+        chroma: a* and b*, ``(B, 2, h, w)``.
+        spread: how far colours are from it on average, as a distance in a*b*, ``(B, 1, h, w)``.
+    """
+
+    chroma: Tensor
+    spread: Tensor
+
+
 class Guide(NamedTuple):
     """The network's input besides target and reference.
 
@@ -32,15 +44,19 @@ class Guide(NamedTuple):
             and agreement: ``(B, HINTS, H, W)``.
         seen: the backbone's features of the target, with a mean square of 1 at each place, at 1/4, 1/8 and 1/16 of H
             and W. They are resized from the maps at :data:`STRIDES` of the larger picture that is matched.
+        expected: colours to expect, in training, of a prior that has not seen the target; None: those of the network's
+            own prior, if it has one.
     """
 
     chroma: Tensor
     hints: Tensor
     seen: tuple[Tensor, ...]
+    expected: Expected | None = None
 
     def rows(self, which: Tensor) -> "Guide":
         """Return some of the batch."""
-        return Guide(self.chroma[which], self.hints[which], tuple(level[which] for level in self.seen))
+        expected = None if self.expected is None else Expected(*(x[which] for x in self.expected))
+        return Guide(self.chroma[which], self.hints[which], tuple(level[which] for level in self.seen), expected)
 
 
 class Guidance(nn.Module):

@@ -15,10 +15,10 @@ from pdnla.network.construction import keeps_construction
 from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.encoder import Encoder
-from pdnla.network.guide import HINTS, SHOWN, Guidance, Guide
+from pdnla.network.guide import HINTS, SHOWN, Expected, Guidance, Guide
 from pdnla.network.layers import SLOPE, at_least_float32, grey_lightness
 from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages, check_picture
-from pdnla.network.prior import ColorPrior
+from pdnla.network.prior import EXPECTED, ColorPrior, expected_hints
 from pdnla.network.refiner import Refiner
 from pdnla.network.semantic import painted, with_all_places
 from pdnla.network.smoothing import guided_filter
@@ -127,12 +127,14 @@ class InformedInputs(NamedTuple):
         code: the encoded reference.
         guide: the guide, at the size of colouring.
         carried: the transferred colours at the target's own size.
+        expected: colours to expect, where the network uses them.
     """
 
     target: Tensor
     code: ReferenceCode
     guide: Guide
     carried: Carried
+    expected: Expected | None
 
 
 @keeps_construction
@@ -157,9 +159,11 @@ class InformedPDNLA(PDNLA):
             applies to all.
         prior: whether results are mixed with the colours that a :class:`~pdnla.network.prior.ColorPrior` lets expect,
             except in training and where correspondence has the whole result.
+        expects: whether these colours and their spread are inputs of E_g, too.
 
     Raises:
-        ValueError: the share is not over 0 and at most 1, or ``same_share`` not from 0 to 1.
+        ValueError: the share is not over 0 and at most 1, ``same_share`` not from 0 to 1, or ``expects`` without
+            ``prior``.
     """
 
     def __init__(
@@ -171,17 +175,20 @@ class InformedPDNLA(PDNLA):
         learned: bool = True,
         same_share: float | None = 0.0,
         prior: bool = True,
+        expects: bool = False,
     ) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"share {share}: must be over 0 and at most 1")
         if same_share is not None and not 0 <= same_share <= 1:
             raise ValueError(f"same_share {same_share}: must be from 0 to 1")
+        if expects and not prior:
+            raise ValueError("expects: a network without a prior expects no colours")
         super().__init__(channel)
-        self.target_encoder = InformedEncoder(2 * channel, HINTS)
+        self.target_encoder = InformedEncoder(2 * channel, HINTS + EXPECTED * expects)
         self.refiner = GatedRefiner(channel)
         self.guidance = Guidance(backbone, side, Metric() if learned else None)
         self.share, self.same_share = share, share if same_share is None else same_share
-        self.prior = ColorPrior() if prior else None
+        self.prior, self.expects = ColorPrior() if prior else None, expects
 
     @property
     def correspondence(self) -> Correspondence:
@@ -245,18 +252,28 @@ class InformedPDNLA(PDNLA):
         else:
             code = self.encode_reference(reference) if guide is None else self._without_spots(reference)
         if guide is not None:
-            return InformedInputs(target, code, guide, Carried(guide.chroma, guide.hints[:, 2:3]))
+            carried = Carried(guide.chroma, guide.hints[:, 2:3])
+            return InformedInputs(target, code, guide, carried, self._expected(target, guide))
         if code.spots is None:
             raise ValueError("the reference was encoded by a network without correspondence")
         small = _shrunk(target, INNER)
-        return InformedInputs(
-            small, code, *self.guidance.with_carried(target, code.spots, (small.shape[-2], small.shape[-1]))
-        )
+        guide, carried = self.guidance.with_carried(target, code.spots, (small.shape[-2], small.shape[-1]))
+        return InformedInputs(small, code, guide, carried, self._expected(small, guide))
+
+    def _expected(self, target: Tensor, guide: Guide) -> Expected | None:
+        if guide.expected is not None or self.prior is None or (self.training and not self.expects):
+            return guide.expected
+        with torch.no_grad():
+            return self.prior.expected(target, guide.seen)
 
     def _coloured(self, inputs: InformedInputs) -> Stages:
         """Return all stages' results at the size of colouring."""
-        target, code, guide, _ = inputs
+        target, code, guide = inputs.target, inputs.code, inputs.guide
         hints, *maps = (x.to(target.dtype) for x in (guide.hints, *guide.seen))
+        if self.expects:
+            assert inputs.expected is not None
+            more = expected_hints(inputs.expected, (target.shape[-2], target.shape[-1]))
+            hints = torch.cat([hints, more.to(target.dtype)], dim=1)
         features = self.target_encoder(target, hints, *maps)
         decoded, mid = self.decoder(features, code)
         out = self.refiner(painted(target, guide.chroma), mid, decoded)
@@ -268,7 +285,8 @@ class InformedPDNLA(PDNLA):
         values = _lab(out)[:, 1:]
         prior = None if self.training else self.prior
         if prior is not None:
-            pull = prior.pull(inputs.target, inputs.guide) * (share / self.share)
+            assert inputs.expected is not None
+            pull = prior.pull(inputs.target, inputs.guide, inputs.expected) * (share / self.share)
             values = torch.cat([values, pull.to(values.dtype)], dim=1)
         if out.shape != target.shape:
             values = _enlarged(target, values)

@@ -6,13 +6,11 @@ colours that has and how much they differ. Where two estimates of a colour have 
 by how reliable each is, is nearer to the truth than either.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.network.guide import HINTS, SHOWN, Guide
+from pdnla.network.guide import HINTS, SHOWN, Expected, Guide
 from pdnla.network.layers import at_least_float32, grey_lightness
 from pdnla.network.smoothing import smooth_outliers
 
@@ -22,24 +20,14 @@ WIDTH = 256
 """Width of the perceptron's layers."""
 SIGNS = 6
 """Number of signs that decide on the weight."""
+EXPECTED = 3
+"""Channels of :func:`expected_hints`."""
 _CHROMA, _SPREAD = 50.0, 10.0  # a* and b*, and their spread, are divided by these
 _LEAST = 1.0  # least spread
 _DROPPED = 0.3  # part of the hidden features dropped in training
 _NONE = -12.0  # before training, log odds of the weight
 _AROUND = 9  # side of the windows whose agreement counts, in places
 _WINDOW = 17  # side of the windows in which expected colours follow luminance, in pixels at the size of colouring
-
-
-class Expected(NamedTuple):
-    """Colours to expect at each place.
-
-    Attributes:
-        chroma: a* and b*, ``(B, 2, h, w)``.
-        spread: how far colours are from it on average, as a distance in a*b*, ``(B, 1, h, w)``.
-    """
-
-    chroma: Tensor
-    spread: Tensor
 
 
 class ColorPrior(nn.Module):
@@ -66,9 +54,13 @@ class ColorPrior(nn.Module):
         self.trust = nn.Linear(SIGNS, 1)
         nn.init.zeros_(self.given.weight)
         nn.init.zeros_(self.given.bias)
+        self.distrust()
+        self.requires_grad_(False)
+
+    def distrust(self) -> None:
+        """Give expected colours no weight in results, as before training."""
         nn.init.zeros_(self.trust.weight)
         nn.init.constant_(self.trust.bias, _NONE)
-        self.requires_grad_(False)
 
     def forward(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Map features of places, ``(..., D)``, to expected a* and b*, ``(..., 2)``, and their spread, ``(..., 1)``."""
@@ -88,18 +80,19 @@ class ColorPrior(nn.Module):
             target: ``(B, 3, H, W)`` in [-1, 1].
             seen: the frozen network's maps of it, see :attr:`Guide.seen <pdnla.network.guide.Guide.seen>`.
         """
-        found = self(features_of(target, seen))
+        with torch.autocast(target.device.type, enabled=False):
+            found = self(features_of(at_least_float32(target), tuple(map(at_least_float32, seen))))
         return Expected(*(x.permute(0, 3, 1, 2) for x in found))
 
-    def pull(self, target: Tensor, guide: Guide) -> Tensor:
+    def pull(self, target: Tensor, guide: Guide, expected: Expected) -> Tensor:
         """Return the weight of the expected colours and their product with it, ``(B, 3, H, W)``; they follow luminance.
 
         Args:
             target: the grey picture at the size of colouring, ``(B, 3, H, W)`` in [-1, 1].
             guide: its guide.
+            expected: the result of :meth:`expected` for both.
         """
         with torch.autocast(target.device.type, enabled=False):
-            expected = self.expected(at_least_float32(target), tuple(map(at_least_float32, guide.seen)))
             weight = torch.sigmoid(self.trust(signs(expected, guide)).permute(0, 3, 1, 2))
             both = F.interpolate(torch.cat([weight, expected.chroma], dim=1), target.shape[-2:], mode="bilinear")
             lightness = grey_lightness((at_least_float32(target[:, :1]) + 1) / 2)
@@ -125,6 +118,12 @@ def features_of(target: Tensor, seen: tuple[Tensor, ...]) -> Tensor:
     levels = [F.interpolate(fine, size, mode="bilinear", align_corners=False, antialias=fine.shape[-1] > size[1])]
     levels += [F.interpolate(level, size, mode="bilinear", align_corners=False) for level in (middle, coarse)]
     return torch.cat([*levels, whole, 2 * mean - 1, 2 * deviation - 1], dim=1).permute(0, 2, 3, 1)
+
+
+def expected_hints(expected: Expected, size: tuple[int, int]) -> Tensor:
+    """Return expected a* and b* over 100 and the logarithm of a tenth of their spread, ``(B, EXPECTED, *size)``."""
+    found = torch.cat([expected.chroma / 100, (expected.spread / _SPREAD).log()], dim=1)
+    return F.interpolate(found, size, mode="bilinear", align_corners=False)
 
 
 def signs(expected: Expected, guide: Guide) -> Tensor:

@@ -50,6 +50,7 @@ OPTIONS: dict[str, Rule] = {
     "model.same_share": _PART | NULL,
     "model.learned": BOOLEAN,
     "model.prior": BOOLEAN,
+    "model.expects": BOOLEAN,
     "model.backbone.name": TEXT,
     # conf/optim
     **{
@@ -76,6 +77,7 @@ OPTIONS: dict[str, Rule] = {
     "data.overfit": BOOLEAN,
     "data.shuffle_shards": integer(0),
     "data.recount": integer(1),
+    "data.priors": list_of(TEXT),
     "data.recolour": _PART,
     "data.turn": _PART,
     "data.mistakes": _PART,
