@@ -63,6 +63,7 @@ def test_every_model_of_the_package_is_described_and_made_again(tmp_path: Path) 
             "learned": True,
             "same_share": 0.0,
             "prior": True,
+            "expects": False,
         },
         SemanticWarp(backbone, learned=True): {"backbone": "efficientnet_lite0", "learned": True},
         SemanticWarp(backbone): {"backbone": "efficientnet_lite0", "learned": False},
