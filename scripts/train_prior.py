@@ -179,15 +179,16 @@ class Judged(NamedTuple):
     importance: Tensor
 
 
-def judged(network: InformedPDNLA, prior: ColorPrior, path: Path) -> Judged:
+def judged(network: InformedPDNLA, path: Path) -> Judged:
     """Colour a kept pair by a network whose prior has no weight and return its places."""
+    assert network.prior is not None
     kind, size = kind_and_size(path)
     crop = read_crop(path, min(*size, INNER), None)
     truth, reference, chroma, confidence, opinion = (x[None] for x in crop[:5])
     guide = guide_of(chroma, confidence, opinion, [level[None] for level in crop.seen])
     target = color.grey(truth) * 2 - 1
-    result = network(target, reference * 2 - 1, guide).out
-    expected = prior.expected(target, guide.seen)
+    expected = network.prior.expected(target, guide.seen)
+    result = network(target, reference * 2 - 1, guide._replace(expected=expected)).out
     ours, theirs = (F.avg_pool2d(color.rgb_to_lab(x)[:, 1:], PLACE) for x in ((result + 1) / 2, truth))
     prospect, ours, theirs = (x.flatten(2)[0].T for x in (expected.chroma, ours, theirs))
     found = signs(expected, guide).flatten(0, 2)
@@ -213,7 +214,7 @@ def fit(network: InformedPDNLA, paths: list[Path]) -> None:
     assert prior is not None
     prior.distrust()
     with torch.no_grad():
-        found = [judged(network, prior, path) for path in paths]
+        found = [judged(network, path) for path in paths]
     places = Judged(*(torch.cat(parts) for parts in zip(*found, strict=True)))
     torch.nn.init.zeros_(prior.trust.bias)
     prior.trust.requires_grad_(True)
