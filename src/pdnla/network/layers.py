@@ -76,6 +76,13 @@ class EqualConv2d(nn.Module):
         return GAIN * F.leaky_relu(x, SLOPE) if self.activate else x
 
 
+def with_more_inputs(weight: Tensor, inputs: int) -> Tensor:
+    """Return the weight of an :class:`EqualConv2d` with more inputs, which has the same result whatever they are."""
+    outputs, own, *kernel = weight.shape
+    extended = torch.cat([weight, weight.new_zeros(outputs, inputs, *kernel)], dim=1)
+    return extended * math.sqrt((own + inputs) / own)
+
+
 class EqualLinear(nn.Module):
     """Equalised linear layer: the weight ~ N(0, 1) is scaled by ``1 / sqrt(in)`` at run time.
 

@@ -9,22 +9,44 @@ from torch import nn
 
 from pdnla.checkpoints import load_pickle
 from pdnla.errors import UserError
-from pdnla.weights import build_network, check_model, read_weights
+from pdnla.models import describe
+from pdnla.network import InformedPDNLA
+from pdnla.network.layers import with_more_inputs
+from pdnla.network.prior import EXPECTED
+from pdnla.weights import Weights, build_network, check_model, read_weights
 
 log = logging.getLogger(__name__)
+_STEM = "target_encoder.stem.weight"
 
 
 def start_from(path: str | None, network: nn.Module) -> None:
     """Load the weights of a file, if one is given, into ``network``.
+
+    A network with expected colours as inputs can start from weights of one without them; it has the same results.
 
     Raises:
         UserError: the weights are of another model or width.
     """
     if path is None:
         return
-    start = read_weights(path)
+    start = _with_expected_colours(read_weights(path), network)
     check_model(f"weights={path}", start, network)
     network.load_state_dict(build_network(start, path).state_dict())
+
+
+def _with_expected_colours(start: Weights, network: nn.Module) -> Weights:
+    """Return weights of an informed network for ``network``, which may have more inputs: their weights are zero."""
+    if not isinstance(network, InformedPDNLA) or not network.expects:
+        return start
+    arguments = start.description.arguments
+    if start.description.model != describe(network).model or arguments.get("expects") or not arguments.get("prior"):
+        return start
+    stem = start.state.get(_STEM)
+    if stem is None or stem.ndim != 4:
+        return start
+    description = start.description._replace(arguments={**arguments, "expects": True})
+    state = {**start.state, _STEM: with_more_inputs(stem, EXPECTED)}
+    return start._replace(state=state, description=description)
 
 
 def resume_from(path: str | None, network: nn.Module, limit: float | None = None, steps: int = -1) -> str | None:
