@@ -169,6 +169,7 @@ class Judged(NamedTuple):
         expected: expected a* and b*.
         result: those of the network without its prior.
         truth: the true ones.
+        part: by how much the prior's weight is multiplied.
         importance: weight of the place in the loss.
     """
 
@@ -176,6 +177,7 @@ class Judged(NamedTuple):
     expected: Tensor
     result: Tensor
     truth: Tensor
+    part: Tensor
     importance: Tensor
 
 
@@ -192,7 +194,8 @@ def judged(network: InformedPDNLA, path: Path) -> Judged:
     ours, theirs = (F.avg_pool2d(color.rgb_to_lab(x)[:, 1:], PLACE) for x in ((result + 1) / 2, truth))
     prospect, ours, theirs = (x.flatten(2)[0].T for x in (expected.chroma, ours, theirs))
     found = signs(expected, guide).flatten(0, 2)
-    return Judged(found, prospect, ours, theirs, torch.full((len(found), 1), IMPORTANCE.get(kind, 0.5)))
+    part = network.part_of_prior(guide).flatten(1).expand(len(found), 1)
+    return Judged(found, prospect, ours, theirs, part, torch.full((len(found), 1), IMPORTANCE.get(kind, 0.5)))
 
 
 def pairs_in(folder: Path) -> list[Path]:
@@ -220,22 +223,25 @@ def fit(network: InformedPDNLA, paths: list[Path]) -> None:
     prior.trust.requires_grad_(True)
     optimizer = torch.optim.LBFGS(prior.trust.parameters(), max_iter=100, line_search_fn="strong_wolfe")
 
-    def loss(weight: Tensor | float) -> Tensor:
-        mixed = places.result + weight * (places.expected - places.result)
-        return (places.importance * distance(mixed, places.truth)).sum() / places.importance.sum()
+    def error_of(chroma: Tensor) -> Tensor:
+        return (places.importance * distance(chroma, places.truth)).sum() / places.importance.sum()
+
+    def mixed() -> tuple[Tensor, Tensor]:
+        weight = places.part * torch.sigmoid(prior.trust(places.signs))
+        return torch.lerp(places.result, places.expected, weight), weight
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        error = loss(torch.sigmoid(prior.trust(places.signs))) + 1e-3 * prior.trust.weight.square().sum()
+        error = error_of(mixed()[0]) + 1e-3 * prior.trust.weight.square().sum()
         error.backward()
         return error
 
     optimizer.step(closure)
     prior.trust.requires_grad_(False)
-    weight = torch.sigmoid(prior.trust(places.signs))
+    chroma, weight = mixed()
     print(
-        f"{len(paths)} pairs: error {loss(0.0):.2f} without the prior, {loss(1.0):.2f} of it alone,"
-        f" {loss(weight):.2f} with it, of a mean weight of {weight.mean():.2f}"
+        f"{len(paths)} pairs: error {error_of(places.result):.2f} without the prior, {error_of(places.expected):.2f} of"
+        f" it alone, {error_of(chroma):.2f} with it, of a mean weight of {weight.mean():.2f}"
     )
 
 

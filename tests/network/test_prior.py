@@ -2,12 +2,14 @@
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from skimage import data
 from torch import Tensor, nn
 
+import train_prior
 from pdnla.backbones import Backbone, load_backbone
 from pdnla.fast import for_inference
 from pdnla.images import color
@@ -83,6 +85,34 @@ def test_it_has_no_weight_in_training_and_where_the_reference_shows_the_same(bac
         training = network.chroma(grey(own), network.encode_reference(other))
         network.prior = None
         torch.testing.assert_close(training, network.chroma(grey(own), network.encode_reference(other)))
+
+
+def test_its_weight_is_never_multiplied_by_more_than_one(backbone: Backbone) -> None:
+    own, other = photographs()
+    network = InformedPDNLA(backbone, channel=4, side=256, learned=False, share=0.25, same_share=1.0).eval()
+    with torch.no_grad():
+        for reference, share in ((own, 1.0), (other, 0.25)):
+            guide = network.guidance(grey(own), reference, (256, 256))
+            assert network.part_of_prior(guide).item() == 1
+            network.same_share = 0.125
+            assert network.part_of_prior(guide).item() == pytest.approx(0.5 if share == 1 else 1.0)
+            network.same_share = 1.0
+
+
+def test_its_weight_is_fitted_as_it_is_used(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places of references that show the same have the same signs, and no part in the fit."""
+    network = InformedPDNLA(backbone, channel=4, learned=False)
+    result, expected = torch.zeros(8, 2), torch.full((8, 2), 10.0)
+
+    def judged(network: InformedPDNLA, path: Path) -> train_prior.Judged:
+        shows_the_same = path.name == "same"
+        truth, part = (result, torch.zeros(8, 1)) if shows_the_same else (expected, torch.ones(8, 1))
+        return train_prior.Judged(torch.zeros(8, SIGNS), expected, result, truth, part, torch.ones(8, 1))
+
+    monkeypatch.setattr(train_prior, "judged", judged)
+    train_prior.fit(network, [Path("same"), Path("same"), Path("other")])
+    assert network.prior is not None
+    assert network.prior.trust(torch.zeros(1, SIGNS)).sigmoid().item() > 0.99
 
 
 def test_expected_colours_are_inputs_of_a_network_that_expects(backbone: Backbone) -> None:

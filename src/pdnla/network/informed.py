@@ -286,12 +286,16 @@ class InformedPDNLA(PDNLA):
         prior = None if self.training else self.prior
         if prior is not None:
             assert inputs.expected is not None
-            pull = prior.pull(inputs.target, inputs.guide, inputs.expected) * (share / self.share)
+            pull = prior.pull(inputs.target, inputs.guide, inputs.expected) * self.part_of_prior(inputs.guide)
             values = torch.cat([values, pull.to(values.dtype)], dim=1)
         if out.shape != target.shape:
             values = _enlarged(target, values)
         chroma = torch.lerp(inputs.carried.chroma.to(values.dtype), values[:, :2], share.to(values.dtype))
         return chroma if prior is None else (1 - values[:, 2:3]) * chroma + values[:, 3:]
+
+    def part_of_prior(self, guide: Guide) -> Tensor:
+        """Return by how much the prior's weight is multiplied, ``(B, 1, 1, 1)``: less where the network's share is."""
+        return (self._share(guide) / self.share).clamp(max=1)
 
     def _share(self, guide: Guide) -> Tensor:
         """Return the weight of the network's chroma, ``(B, 1, 1, 1)``."""
