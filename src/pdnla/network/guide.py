@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric, Opinion, ReferenceSpots
+from pdnla.network.layers import CHROMA
 
 STRIDES = (8, 16, 32)
 """Strides of the backbone's maps that the network gets."""
@@ -20,7 +21,6 @@ SHOWN = (40, 112, 320)
 """Their channels, EfficientNet-Lite0's."""
 HINTS = 7
 """Channels of :attr:`Guide.hints`."""
-_CHROMA = 100.0  # a* and b* divided by this are about as large as the network's other inputs
 
 
 class Expected(NamedTuple):
@@ -106,13 +106,22 @@ class Guidance(nn.Module):
 def guide(carried: Carried, opinion: Opinion, seen: tuple[Tensor, ...]) -> Guide:
     """Return a :class:`Guide` at the size of ``carried``."""
     size = carried.chroma.shape[-2:]
-    second = torch.cat([opinion.chroma / _CHROMA, opinion.cosine, opinion.agreement], dim=1)
-    second = F.interpolate(second, size, mode="bilinear", align_corners=False)
+    second = F.interpolate(torch.cat(opinion, dim=1), size, mode="bilinear", align_corners=False)
     levels = tuple(
         F.interpolate(level, (size[0] // stride, size[1] // stride), mode="bilinear", align_corners=False)
         for level, stride in zip(seen, (4, 8, 16), strict=True)
     )
-    return Guide(carried.chroma, torch.cat([carried.chroma / _CHROMA, carried.confidence, second], dim=1), levels)
+    return Guide(carried.chroma, hints_of(carried, second), levels)
+
+
+def hints_of(carried: Carried, opinion: Tensor) -> Tensor:
+    """Return :attr:`Guide.hints`.
+
+    Args:
+        carried: the transferred colours.
+        opinion: the second opinion's a*, b*, cosine and agreement at the same size, ``(B, 4, H, W)``.
+    """
+    return torch.cat([carried.chroma / CHROMA, carried.confidence, opinion[:, :2] / CHROMA, opinion[:, 2:]], dim=1)
 
 
 def shown(seen: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 GAIN = math.sqrt(2)
 """Compensates for the variance that a leaky ReLU halves."""
+CHROMA = 100.0
+"""Inputs of networks are a* and b* divided by this: then they are about as large as the others."""
 SLOPE = 0.2
 """Slope for negative values in every equalised layer."""
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pdnla.network.guide import HINTS, SHOWN, Expected, Guide
-from pdnla.network.layers import at_least_float32, grey_lightness
+from pdnla.network.layers import CHROMA, at_least_float32, grey_lightness
 from pdnla.network.smoothing import smooth_outliers
 
 PLACE = 8
@@ -61,6 +61,11 @@ class ColorPrior(nn.Module):
         """Give expected colours no weight in results, as before training."""
         nn.init.zeros_(self.trust.weight)
         nn.init.constant_(self.trust.bias, _NONE)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it expects any colours."""
+        return bool(self.given.weight.any())
 
     def forward(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Map features of places, ``(..., D)``, to expected a* and b*, ``(..., 2)``, and their spread, ``(..., 1)``."""
@@ -122,7 +127,7 @@ def features_of(target: Tensor, seen: tuple[Tensor, ...]) -> Tensor:
 
 def expected_hints(expected: Expected, size: tuple[int, int]) -> Tensor:
     """Return expected a* and b* over 100 and the logarithm of a tenth of their spread, ``(B, EXPECTED, *size)``."""
-    found = torch.cat([expected.chroma / 100, (expected.spread / _SPREAD).log()], dim=1)
+    found = torch.cat([expected.chroma / CHROMA, (expected.spread / _SPREAD).log()], dim=1)
     return F.interpolate(found, size, mode="bilinear", align_corners=False)
 
 

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from pdnla.network.construction import keeps_construction
 from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric, ReferenceSpots, join_spots
 from pdnla.network.decoder import ReferenceCode
-from pdnla.network.layers import at_least_float32, grey_lightness
+from pdnla.network.layers import CHROMA, at_least_float32, grey_lightness
 from pdnla.network.pdnla import PDNLA, Colorization, check_picture
-
-_CHROMA = 100.0  # a* and b* divided by this are about as large as the network's other inputs
 
 
 @keeps_construction
@@ -92,7 +90,7 @@ class SemanticPDNLA(PDNLA):
         if spots is None:
             raise ValueError("the reference was encoded by a network without correspondence")
         carried: Carried = self.correspondence(target, spots)
-        extra = torch.cat([carried.chroma / _CHROMA, carried.confidence], dim=1).to(target.dtype)
+        extra = torch.cat([carried.chroma / CHROMA, carried.confidence], dim=1).to(target.dtype)
         return painted(target, carried.chroma), (extra,)
 
 
