@@ -136,7 +136,7 @@ register("pdnla_semantic", unexportable=_SIZE_BOUND)(SemanticPDNLA)
 register(
     "pdnla_informed",
     unexportable=_SIZE_BOUND,
-    former={"share": 1.0, "learned": False, "same_share": None, "prior": False},
+    former={"share": 1.0, "learned": False, "same_share": None, "prior": False, "expects": False},
 )(InformedPDNLA)
 register("semantic_warp", unexportable=_SIZE_BOUND)(SemanticWarp)
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from pdnla.data.kept_pairs import (
     KeptPairData,
     add_mistakes,
     keep,
+    kind_and_size,
     mix_chroma,
     pair_file,
     read_crop,
@@ -110,6 +112,17 @@ def test_batches_go_on_where_they_were_though_the_folder_has_grown(tmp_path: Pat
     assert list(islice(iter(EndlessBatches(resumed, 2, seed=5, first=2)), 4)) == drawn[2:6]
 
 
+def test_devices_share_the_pairs_of_a_batch(tmp_path: Path) -> None:
+    for index in range(12):
+        pair_file(tmp_path, index).touch()
+    one, *two = (
+        next(iter(EndlessBatches(CountedPairs(tmp_path, every=3), size, 5, 0, rank, devices)))
+        for size, rank, devices in ((6, 0, 1), (3, 0, 2), (3, 1, 2))
+    )
+    assert two[0] + two[1] == one
+    assert len({draw.photograph for draw in one}) == 6
+
+
 def test_a_gap_ends_the_count(tmp_path: Path) -> None:
     for index in (0, 1, 3):
         pair_file(tmp_path, index).touch()
@@ -182,6 +195,42 @@ def test_a_training_pair_has_the_colours_that_the_prior_of_its_number_expects(tm
 def test_weights_without_a_prior_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.priors: pdnla_tiny"):
         kept_data(tmp_path, 4, priors=["pdnla_tiny"])
+
+
+def test_a_narrow_picture_is_reflected_as_often_as_needed(tmp_path: Path) -> None:
+    kept(tmp_path / "p.safetensors", height=32, width=160)
+    crop = read_crop(tmp_path / "p.safetensors", 128, None)
+    assert crop.truth.shape == (3, 128, 128)
+    torch.testing.assert_close(crop.truth[:, 31:63], crop.truth[:, :32].flip(1))
+    torch.testing.assert_close(crop.truth[:, 62:94], crop.truth[:, :32])
+    with pytest.raises(UserError, match=r"data\.size=272"):
+        KeptPairData(str(tmp_path), 1, 272, 0, 0, 8, 2, 0.0, 0.0, 0.0, "efficientnet_lite0")
+
+
+def test_a_damaged_pair_is_named(tmp_path: Path) -> None:
+    kept(tmp_path / "p.safetensors", kind="beside")
+    assert kind_and_size(tmp_path / "p.safetensors") == ("side_by_side", (96, 128))
+    whole = (tmp_path / "p.safetensors").read_bytes()
+    (tmp_path / "p.safetensors").write_bytes(whole[:1000])
+    for read in (kind_and_size, lambda path: read_crop(path, 64, None)):
+        with pytest.raises(UserError, match=r"p\.safetensors: is no kept pair"):
+            read(tmp_path / "p.safetensors")
+
+
+def test_priors_without_use_and_other_precisions_are_refused(tmp_path: Path) -> None:
+    for index in range(2):
+        for folder in (tmp_path, tmp_path / "validation"):
+            kept(pair_file(folder, index), seed=index)
+    network = InformedPDNLA(load_backbone(), channel=4, learned=False)
+    save_weights(network, tmp_path / "w.safetensors", "a test")
+    data = kept_data(tmp_path, 2, priors=[str(tmp_path / "w.safetensors")])
+    module = SimpleNamespace(network=network)
+    for devices, precision, said in ((1, "32-true", r"data\.priors"), (1, "64-true", "64-true"), (2, "32-true", "4")):
+        trainer = SimpleNamespace(world_size=devices, global_rank=0, precision=precision, lightning_module=module)
+        data.trainer = trainer  # type: ignore[assignment]
+        with pytest.raises(UserError, match=said):
+            data.setup()
+        data.priors = []
 
 
 def test_too_few_pairs_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from skimage import data
 from torch import Tensor, nn
 
+from pdnla.backbones import Backbone
 from pdnla.fast import accelerate, for_inference
 from pdnla.images import color
 from pdnla.network import InformedPDNLA, SemanticWarp
@@ -269,3 +270,8 @@ def test_a_learned_metric_changes_the_matching_and_not_the_second_opinion(backbo
     assert (after.chroma - before.chroma).abs().mean() > 0.1
     torch.testing.assert_close(after.hints[:, 3:], wanted.hints[:, 3:])
     assert [name for name, p in learned.named_parameters() if p.requires_grad] == []
+
+
+def test_a_backbone_with_other_maps_is_refused() -> None:
+    with pytest.raises(ValueError, match="backbone vgg19: must have maps of"):
+        InformedPDNLA(Backbone("vgg19", {2: 128, 4: 256, 8: 512, 16: 512}), channel=4)

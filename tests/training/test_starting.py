@@ -8,7 +8,7 @@ import torch
 from pdnla.backbones import load_backbone
 from pdnla.errors import UserError
 from pdnla.network import InformedPDNLA
-from pdnla.training.resuming import start_from
+from pdnla.training.resuming import check_prior, start_from
 from pdnla.weights import save_weights
 
 
@@ -28,6 +28,15 @@ def test_a_network_that_expects_colours_starts_with_the_results_of_one_that_does
     before = network.target_encoder.stem.weight[:, -3:]
     assert before.abs().sum() == 0
     assert before.requires_grad
+
+
+def test_a_network_cannot_expect_colours_of_an_untrained_prior() -> None:
+    network = informed(expects=True)
+    with pytest.raises(UserError, match="weights=default"):
+        check_prior(network)
+    start_from("default", network)
+    check_prior(network)
+    check_prior(informed())
 
 
 def test_other_weights_do_not_start_a_network_that_expects_colours(tmp_path: Path) -> None:

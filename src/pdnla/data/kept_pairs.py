@@ -3,6 +3,7 @@
 Each pair has a file, which is written atomically, so that pairs can be added to a folder while a training reads it.
 """
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pdnla.data.hard_pairs import FOLLOWED, HardPair
+from pdnla.data.hard_pairs import FOLLOWED, SIDE, HardPair
 from pdnla.data.modules import Batch
 from pdnla.data.photographs import Draw, mix_seeds
 from pdnla.data.pseudo_pairs import Pairs
@@ -27,7 +28,7 @@ from pdnla.files import replacing
 from pdnla.images import color
 from pdnla.network import STRIDE
 from pdnla.network.correspondence import Carried, Opinion
-from pdnla.network.guide import Expected, Guide
+from pdnla.network.guide import Expected, Guide, hints_of
 from pdnla.network.prior import ColorPrior
 from pdnla.weights import load_network
 
@@ -35,8 +36,10 @@ log = logging.getLogger(__name__)
 
 REFERENCE = 128
 """Side of the kept references, squares: only E_c sees them."""
-_LEVELS = 127 / 6  # of the backbone's features, in a byte
+LEVELS = 127 / 6
+"""Steps of a feature in a byte, for one unit."""
 _ENDLESS = 1 << 40  # batches
+_FORMER = {"beside": "side_by_side"}  # earlier names of kinds
 
 
 class KeptCrop(NamedTuple):
@@ -97,7 +100,7 @@ def keep(path: Path, pair: HardPair, carried: Carried, opinion: Opinion, seen: S
         "opinion": torch.cat(opinion, dim=1)[0].half(),
     }
     for i, level in enumerate(seen):
-        state[f"seen{i}"] = (level[0] * _LEVELS).round().clamp(-127, 127).to(torch.int8)
+        state[f"seen{i}"] = (level[0] * LEVELS).round().clamp(-127, 127).to(torch.int8)
     about = {"kind": pair.kind, "side": str(side), "size": json.dumps(list(pair.truth.shape[-2:]))}
     with replacing(path) as temporary:
         temporary.write_bytes(safetensors.torch.save({k: v.contiguous() for k, v in state.items()}, about))
@@ -107,12 +110,31 @@ def _bytes(x: Tensor) -> Tensor:
     return (x * 255).round().clamp(0, 255).to(torch.uint8)
 
 
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, str, tuple[int, int]]]:
+    """Open a kept pair; yield the open file, the kind, and height and width.
+
+    Raises:
+        UserError: the file is no kept pair.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            about = file.metadata()
+            height, width = json.loads(about["size"])
+            kind = str(about["kind"])
+            yield file, _FORMER.get(kind, kind), (int(height), int(width))
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: is no kept pair ({error}); make it again") from error
+
+
 def kind_and_size(path: Path) -> tuple[str, tuple[int, int]]:
-    """Return the kind of a kept pair, one of :data:`~pdnla.data.hard_pairs.KINDS`, and its height and width."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        height, width = json.loads(metadata["size"])
-        return str(metadata["kind"]), (int(height), int(width))
+    """Return the kind of a kept pair, one of :data:`~pdnla.data.hard_pairs.KINDS`, and its height and width.
+
+    Raises:
+        UserError: the file is no kept pair.
+    """
+    with _opened(path) as (_, kind, size):
+        return kind, size
 
 
 def read_crop(path: Path, size: int, rng: np.random.Generator | None, seed: int = 0) -> KeptCrop:
@@ -127,21 +149,16 @@ def read_crop(path: Path, size: int, rng: np.random.Generator | None, seed: int 
     Raises:
         UserError: the file is no kept pair.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            about = file.metadata()
-            height, width = json.loads(about["size"])
-            top, left = (max(0, side - size) for side in (height, width))
-            if rng is None:
-                top, left = top // 2, left // 2
-            else:
-                top, left = int(rng.integers(top + 1)), int(rng.integers(left + 1))
-            rows, columns = slice(top, top + size), slice(left, left + size)
-            parts = [file.get_slice(name)[:, rows, columns] for name in ("truth", "chroma", "confidence")]
-            reference, opinion = file.get_tensor("reference"), file.get_tensor("opinion")
-            seen = [file.get_tensor(f"seen{i}") for i in range(3)]
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: is no kept pair ({error}); make it again") from error
+    with _opened(path) as (file, kind, (height, width)):
+        top, left = (max(0, side - size) for side in (height, width))
+        if rng is None:
+            top, left = top // 2, left // 2
+        else:
+            top, left = int(rng.integers(top + 1)), int(rng.integers(left + 1))
+        rows, columns = slice(top, top + size), slice(left, left + size)
+        parts = [file.get_slice(name)[:, rows, columns] for name in ("truth", "chroma", "confidence")]
+        reference, opinion = file.get_tensor("reference"), file.get_tensor("opinion")
+        seen = [file.get_tensor(f"seen{i}") for i in range(3)]
     truth, chroma, confidence = (_extended(part.float(), size) for part in parts)
 
     def window(level: Tensor, stride: int) -> Tensor:
@@ -151,7 +168,7 @@ def read_crop(path: Path, size: int, rng: np.random.Generator | None, seed: int 
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
         return F.grid_sample(level[None].float(), grid[None], padding_mode="border", align_corners=False)[0]
 
-    maps = [window(opinion, 1), *(window(level, s) / _LEVELS for level, s in zip(seen, (4, 8, 16), strict=True))]
+    maps = [window(opinion, 1), *(window(level, s) / LEVELS for level, s in zip(seen, (4, 8, 16), strict=True))]
     parts = [truth / 255, chroma, confidence / 255, *maps]
     if rng is not None:
         if rng.random() < 0.5:
@@ -159,21 +176,21 @@ def read_crop(path: Path, size: int, rng: np.random.Generator | None, seed: int 
         if rng.random() < 0.5:
             reference = reference.flip(-1)
     truth, chroma, confidence, opinion, *levels = parts
-    follows = about["kind"] in (*FOLLOWED, "beside")  # an earlier name of side_by_side
-    return KeptCrop(truth, reference.float() / 255, chroma, confidence, opinion, tuple(levels), follows, seed)
+    reference = reference.float() / 255
+    return KeptCrop(truth, reference, chroma, confidence, opinion, tuple(levels), kind in FOLLOWED, seed)
 
 
 def guide_of(chroma: Tensor, confidence: Tensor, opinion: Tensor, seen: Sequence[Tensor]) -> Guide:
     """Return the guide of the parts of :class:`KeptCrop`, in a batch."""
-    hints = torch.cat([chroma / 100, confidence, opinion[:, :2] / 100, opinion[:, 2:]], dim=1)
-    return Guide(chroma, hints, tuple(seen))
+    return Guide(chroma, hints_of(Carried(chroma, confidence), opinion), tuple(seen))
 
 
 def _extended(x: Tensor, size: int) -> Tensor:
     missing = [size - side for side in x.shape[-2:]]
     if not any(missing):
         return x
-    return F.pad(x[None], (0, missing[1], 0, missing[0]), mode="reflect")[0]
+    # Unlike torch, numpy reflects more than once where a picture is narrow.
+    return torch.from_numpy(np.pad(x.numpy(), [(0, 0), *((0, more) for more in missing)], mode="reflect"))
 
 
 class KeptPairs(Dataset[KeptCrop]):
@@ -219,17 +236,23 @@ class CountedPairs:
 
 
 class EndlessBatches(Sampler[list[Draw]]):
-    """Batches of different pairs; each depends only on the seed and its number.
+    """Batches of different pairs; each depends only on the seed and its number. Devices share them.
 
     Args:
         counted: the number of pairs.
-        batch_size: number of pairs in a batch.
+        batch_size: number of pairs in a batch of one device.
         seed: seed of all randomness.
         first: number of the first batch.
+        rank: number of this device.
+        devices: number of all devices. If a folder grows during training, they may count its pairs at different times,
+            and the same pair may then be in the batches of two.
     """
 
-    def __init__(self, counted: CountedPairs, batch_size: int, seed: int, first: int = 0) -> None:
+    def __init__(
+        self, counted: CountedPairs, batch_size: int, seed: int, first: int = 0, rank: int = 0, devices: int = 1
+    ) -> None:
         self.counted, self.batch_size, self.seed, self.first = counted, batch_size, seed, first
+        self.rank, self.devices = rank, devices
 
     def __len__(self) -> int:
         return _ENDLESS
@@ -238,19 +261,21 @@ class EndlessBatches(Sampler[list[Draw]]):
         batch = self.first
         while True:
             rng = np.random.default_rng([self.seed, batch])
-            chosen = rng.choice(self.counted.at(batch), self.batch_size, replace=False)
-            seeds = rng.integers(2**62, size=self.batch_size)
-            yield [Draw(int(i), int(s)) for i, s in zip(chosen, seeds, strict=True)]
+            together = self.batch_size * self.devices
+            chosen = rng.choice(self.counted.at(batch), together, replace=False)
+            seeds = rng.integers(2**62, size=together)
+            own = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+            yield [Draw(int(i), int(s)) for i, s in zip(chosen[own], seeds[own], strict=True)]
             batch += 1
 
 
 class KeptPairData(pl.LightningDataModule):
-    """Batches of kept pairs (``scripts/keep_pairs.py`` makes them), on one device.
+    """Batches of kept pairs (``scripts/keep_pairs.py`` makes them).
 
     Args:
         root: folder of the pairs to train on, numbered from 0; pairs may be added during
             training. Those for validation are in its folder ``validation``.
-        batch_size: number of pairs in a batch.
+        batch_size: number of pairs in a batch of one device.
         size: side of the square crops in pixels, a multiple of 16.
         seed: seed of all randomness.
         workers: number of reading processes.
@@ -265,7 +290,7 @@ class KeptPairData(pl.LightningDataModule):
             seen. None: the network's own, for all.
 
     Raises:
-        UserError: ``size`` is no multiple of 16, or ``priors`` names weights without a prior.
+        UserError: ``size`` is no multiple of 16 or too large, or ``priors`` names weights without a prior.
     """
 
     def __init__(
@@ -286,6 +311,8 @@ class KeptPairData(pl.LightningDataModule):
         super().__init__()
         if size < STRIDE or size % STRIDE:
             raise UserError(f"data.size={size}: must be a multiple of {STRIDE}")
+        if size > SIDE:
+            raise UserError(f"data.size={size}: kept pairs have about {SIDE}² pixels; use at most {SIDE}")
         if backbone != "efficientnet_lite0":
             raise UserError(f"backbone={backbone}: pairs are kept with efficientnet_lite0's maps; use that")
         self.root, self.batch_size, self.size, self.seed, self.workers = Path(root), batch_size, size, seed, workers
@@ -296,14 +323,24 @@ class KeptPairData(pl.LightningDataModule):
         self.batches_had = 0
 
     def setup(self, stage: str | None = None) -> None:
-        """Check that there are pairs.
+        """Check that there are pairs, and that the training fits them.
 
         Raises:
-            UserError: there are too few for a batch, or none for validation.
+            UserError: there are too few for a batch of all devices, or none for validation; the training has a
+                precision in which pairs cannot be prepared, or a network for which ``priors`` would have no use.
         """
-        if self.counted.at(self.batches_had) < self.batch_size:
+        if self.trainer is not None:
+            if self.trainer.precision in ("bf16-true", "64-true"):
+                raise UserError(
+                    f"trainer.precision={self.trainer.precision}: data=kept_pairs needs 32-true or bf16-mixed"
+                )
+            network = getattr(self.trainer.lightning_module, "network", None)
+            if self.priors and not getattr(network, "expects", True):
+                raise UserError("data.priors: the network expects no colours; set model.expects=true or data.priors=[]")
+        together = self.batch_size * self._rank_and_devices()[1]
+        if self.counted.at(self.batches_had) < together:
             raise UserError(
-                f"data.root={self.root}: holds fewer kept pairs than a batch of {self.batch_size}; make them with"
+                f"data.root={self.root}: holds fewer kept pairs than a batch of {together}; make them with"
                 " scripts/keep_pairs.py"
             )
         if not pair_file(self.root / "validation", 0).exists():
@@ -311,18 +348,25 @@ class KeptPairData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[KeptCrop]:
         """Return the endless loader of training crops."""
-        batches = EndlessBatches(self.counted, self.batch_size, self.seed, self.batches_had)
+        batches = EndlessBatches(self.counted, self.batch_size, self.seed, self.batches_had, *self._rank_and_devices())
         return self._loader(KeptPairs(self.root, self.size), batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader[KeptCrop]:
-        """Return the loader of the centred squares of the validation pairs."""
-        folder = self.root / "validation"
-        count = min(self.validation_count, count_pairs(folder))
-        return self._loader(KeptPairs(folder, self.size), sampler=range(count), batch_size=self.batch_size)
+        """Return the loader of the centred squares of this device's validation pairs."""
+        rank, devices = self._rank_and_devices()
+        count = self._validation_pairs()
+        own = range(rank, count, devices) or range(rank % count, rank % count + 1)
+        return self._loader(KeptPairs(self.root / "validation", self.size), sampler=own, batch_size=self.batch_size)
 
     def validates(self, loader: int) -> bool:
-        """Return True: the only device has all validation pictures."""
-        return True
+        """Return whether this device has validation pairs of its own; else it gets one of another device."""
+        return self._rank_and_devices()[0] < self._validation_pairs()
+
+    def _validation_pairs(self) -> int:
+        return min(self.validation_count, count_pairs(self.root / "validation"))
+
+    def _rank_and_devices(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of batches done, and the numbers of pairs that they were drawn from."""

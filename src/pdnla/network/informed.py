@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pdnla.network.construction import keeps_construction
-from pdnla.network.correspondence import SIDE, Carried, Correspondence, Metric
+from pdnla.network.correspondence import CHANNELS, SIDE, Carried, Correspondence, Metric
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.encoder import Encoder
 from pdnla.network.guide import HINTS, SHOWN, Expected, Guidance, Guide
@@ -162,8 +162,8 @@ class InformedPDNLA(PDNLA):
         expects: whether these colours and their spread are inputs of E_g, too.
 
     Raises:
-        ValueError: the share is not over 0 and at most 1, ``same_share`` not from 0 to 1, or ``expects`` without
-            ``prior``.
+        ValueError: the share is not over 0 and at most 1, ``same_share`` not from 0 to 1, the backbone's maps have
+            other channels than EfficientNet-Lite0's, or ``expects`` without ``prior``.
     """
 
     def __init__(
@@ -181,6 +181,9 @@ class InformedPDNLA(PDNLA):
             raise ValueError(f"share {share}: must be over 0 and at most 1")
         if same_share is not None and not 0 <= same_share <= 1:
             raise ValueError(f"same_share {same_share}: must be from 0 to 1")
+        layers = getattr(backbone, "layers", None)
+        if layers is not None and tuple(layers.values()) != CHANNELS:
+            raise ValueError(f"backbone {getattr(backbone, 'name', '')}: must have maps of {CHANNELS} channels")
         if expects and not prior:
             raise ValueError("expects: a network without a prior expects no colours")
         super().__init__(channel)

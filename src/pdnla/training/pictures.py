@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchvision.utils import make_grid, save_image
 
 from pdnla.data.modules import Batch
@@ -18,7 +19,7 @@ class FirstResults(pl.Callback):
     """Keeps the first pairs of each validation and their results.
 
     ``shown`` holds one tensor for each of :data:`COLUMNS`, sRGB in [-1, 1], ``(rows, 3, H, W)``. It is empty between
-    validations and on all devices except the first.
+    validations and on all devices except the first. References are resized to the targets' size.
 
     Args:
         rows: number of pairs.
@@ -42,6 +43,9 @@ class FirstResults(pl.Callback):
         if not trainer.is_global_zero or trainer.sanity_checking or dataloader_idx or missing <= 0:
             return
         target, reference, truth = batch.pairs
+        if reference.shape != target.shape:
+            size = (target.shape[-2], target.shape[-1])
+            reference = functional.interpolate(reference, size, mode="bilinear", antialias=True)
         parts = [part[:missing].float().cpu() for part in (target, reference, *outputs, truth)]
         self.shown = tuple(torch.cat(both) for both in zip(self.shown, parts, strict=True)) if self.shown else (*parts,)
 

@@ -34,6 +34,19 @@ def start_from(path: str | None, network: nn.Module) -> None:
     network.load_state_dict(build_network(start, path).state_dict())
 
 
+def check_prior(network: nn.Module) -> None:
+    """Check that a network which expects colours has a prior that tells some.
+
+    Raises:
+        UserError: the prior is untrained.
+    """
+    if isinstance(network, InformedPDNLA) and network.expects and network.prior and not network.prior.trained:
+        raise UserError(
+            "model.expects=true: the network's prior is untrained and expects grey; start from weights that have one,"
+            " such as weights=default"
+        )
+
+
 def _with_expected_colours(start: Weights, network: nn.Module) -> Weights:
     """Return weights of an informed network for ``network``, which may have more inputs: their weights are zero."""
     if not isinstance(network, InformedPDNLA) or not network.expects:

@@ -20,7 +20,7 @@ from pdnla.training import sweeps
 from pdnla.training.distributed import end_together, trainer_strategy
 from pdnla.training.module import ColorizationModule
 from pdnla.training.pruning import BestValidation, PruneBadRuns
-from pdnla.training.resuming import keep_metrics, resume_from, start_from
+from pdnla.training.resuming import check_prior, keep_metrics, resume_from, start_from
 from pdnla.training.sweeps import Result
 from pdnla.training.wandb_report import wandb_loggers
 
@@ -46,6 +46,8 @@ def train_network(config: DictConfig, result: Result) -> None:
     network = instantiate(config.model)
     start_from(config.weights, network)
     checkpoint = resume_from(config.ckpt_path, network, seconds(config.trainer.max_time), config.trainer.max_steps)
+    if checkpoint is None:
+        check_prior(network)
     data = instantiate(config.data, backbone=config.backbone)
     # Converted, because checkpoints keep an optimiser's lists and must hold no objects of Hydra's.
     optimizer, critic_optimizer = (instantiate(c, _convert_="all") for c in (config.optim, config.critic_optim))
