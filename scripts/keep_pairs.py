@@ -1,8 +1,8 @@
 """Make hard pairs of photographs and keep what correspondence gives for each, for ``pdnla-train data=kept_pairs``.
 
 ``python scripts/keep_pairs.py PAIRS --roots PHOTOGRAPHS... --count 20000``; interrupted, it goes on. Several processes
-share the work with ``--part 0/2`` and ``--part 1/2``. One photograph in 97 is kept for pairs to validate with, and the
-people that :mod:`pdnla.data.held_out` sets apart are left out.
+share the work with ``--part 0/2`` and ``--part 1/2``. About one photograph in 97, chosen by its name, is kept for pairs
+to validate with, and the people that :mod:`pdnla.data.held_out` sets apart are left out.
 
 With ``--folds 2``, pair i has only photographs of fold i % 2, so that a training can give it the colours that a prior
 expects which ``train_prior.py --without 0/2`` or ``1/2`` trained on the other fold.
@@ -20,8 +20,10 @@ from pdnla.cli.command import run
 from pdnla.data.hard_pairs import HardPairs
 from pdnla.data.held_out import without_held_out
 from pdnla.data.kept_pairs import keep, pair_file
+from pdnla.data.splitting import fold_of, split
 from pdnla.errors import UserError
 from pdnla.fast import accelerate
+from pdnla.files import remove_stale_temporaries
 from pdnla.images import color
 from pdnla.images.io import list_images
 from pdnla.memory import keep_freed_memory
@@ -31,7 +33,6 @@ from pdnla.weights import load_network
 
 SIDES = {224: 0.2, 288: 0.35, 352: 0.3, 448: 0.15}
 """At how many pixels squared pairs are matched, and the share of each: 448, as in colouring, takes four times 224's."""
-EVERY = 97
 
 
 def main() -> None:
@@ -60,12 +61,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     part, parts = options.part
-    paths = sorted(path for root in options.roots for path in without_held_out(list_images(root), root))
+    for folder in (options.folder, options.folder / "validation"):
+        if folder.is_dir():
+            remove_stale_temporaries(folder)
+    paths = [path for root in options.roots for path in without_held_out(list_images(root), root)]
     for folder in options.places:
         if all(path.parent.parent != folder for path in paths):
             raise UserError(f"--places {folder}: holds no folders of photographs of --roots; name it as it is there")
-    validation = paths[:: max(1, min(EVERY, len(paths) - 1))]  # of few photographs, two
-    training = sorted(set(paths) - set(validation))
+    training, validation = split(paths)
     own = getattr(load_network(options.weights), "correspondence", None)
     if not isinstance(own, Correspondence):
         raise UserError(f"--weights {options.weights}: has no correspondence; name pdnla_informed or semantic_warp")
@@ -104,11 +107,6 @@ def main() -> None:
                 made += 1
                 if made % 100 == 0:
                     print(f"{index + 1} of {count}: {made / (time.monotonic() - began):.2f} pairs a second", flush=True)
-
-
-def fold_of(paths: list[Path], fold: int, folds: int) -> list[Path]:
-    """Return the photographs of one of several folds."""
-    return paths[fold::folds]
 
 
 def part_of(text: str) -> tuple[int, int]:

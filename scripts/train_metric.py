@@ -30,6 +30,7 @@ from pdnla.cli.command import run
 from pdnla.data.held_out import person, without_held_out
 from pdnla.data.photographs import to_tensor
 from pdnla.errors import UserError
+from pdnla.files import remove_stale_temporaries, replacing
 from pdnla.images.greys import open_colour
 from pdnla.images.io import list_images
 from pdnla.memory import keep_freed_memory
@@ -104,6 +105,7 @@ def changed(picture: Image.Image, rng: random.Random) -> Image.Image:
 def keep(paths: list[Path], folder: Path) -> list[tuple[Path, Photograph]]:
     """Return the cells of photographs in colour, from the folder if they are kept there."""
     folder.mkdir(parents=True, exist_ok=True)
+    remove_stale_temporaries(folder)
     correspondence = Correspondence(load_backbone())
     began, kept = time.monotonic(), []
     for index, path in enumerate(paths):
@@ -118,8 +120,8 @@ def keep(paths: list[Path], folder: Path) -> list[tuple[Path, Photograph]]:
             if picture is not None:
                 with torch.inference_mode():
                     found = [tuple(cells_of(correspondence, p, rng)) for p in (picture, changed(picture, rng))]
-            torch.save({"path": str(path), "cells": found}, file.with_suffix(".part"))
-            file.with_suffix(".part").replace(file)
+            with replacing(file) as temporary:
+                torch.save({"path": str(path), "cells": found}, temporary)
         content = torch.load(file, weights_only=True)
         if content["path"] != str(path):
             raise UserError(f"--kept {folder}: was made of other photographs; name another folder")

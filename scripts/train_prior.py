@@ -3,8 +3,8 @@
 ``python scripts/train_prior.py informed.safetensors --roots PHOTOGRAPHS... --kept PLACES --pairs PAIRS`` writes
 ``pdnla_informed`` with a trained :class:`~pdnla.network.prior.ColorPrior`. The frozen network's features of some places
 of each photograph, whole and cut, are computed once and kept in the folder PLACES, 0.1 MB for each picture. Several
-processes share that with ``--part 0/2`` and ``--part 1/2``, which do nothing else. One photograph in 97 is left out, as
-by ``scripts/keep_pairs.py``, and so are the people that :mod:`pdnla.data.held_out` names.
+processes share that with ``--part 0/2`` and ``--part 1/2``, which do nothing else. The photographs that
+``scripts/keep_pairs.py`` keeps for validation are left out, and so are the people of :mod:`pdnla.data.held_out`.
 
 The weight is fitted on the pairs in ``PAIRS/validation`` that ``keep_pairs.py`` made of photographs which the prior has
 not seen: on photographs that it has seen, it would trust itself too much. For the same reason, a network that gets
@@ -25,15 +25,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from keep_pairs import EVERY, fold_of, part_of
+from keep_pairs import part_of
 from pdnla.backbones import load_backbone
 from pdnla.cli.command import run
 from pdnla.data.hard_pairs import change_tone
 from pdnla.data.held_out import without_held_out
-from pdnla.data.kept_pairs import count_pairs, guide_of, kind_and_size, pair_file, read_crop
+from pdnla.data.kept_pairs import LEVELS, count_pairs, guide_of, kind_and_size, pair_file, read_crop
+from pdnla.data.splitting import fold_of, split
 from pdnla.errors import UserError
 from pdnla.fast import accelerate
-from pdnla.files import replacing
+from pdnla.files import remove_stale_temporaries, replacing
 from pdnla.images import color
 from pdnla.images.greys import open_colour
 from pdnla.images.io import list_images
@@ -57,7 +58,6 @@ IMPORTANCE = {"class": 2.0, "likeness": 2.0, "partial": 1.0, "side_by_side": 1.0
 """Weights of the kinds of pairs in fitting the weight of the prior; others have 0.5."""
 MANY, FEW = 3, 300
 """Pictures of each photograph of a folder with fewer than FEW; of others there are two."""
-_BYTES = 127 / 6  # of a feature, in a byte
 
 
 class Places(NamedTuple):
@@ -74,7 +74,7 @@ def places_of(backbone: torch.nn.Module, picture: Tensor, rng: np.random.Generat
     features = features_of(small, shown(tuple(backbone(grey))))[0].flatten(0, 1)
     chroma = F.avg_pool2d(color.rgb_to_lab(picture)[1:], 16).flatten(1).T
     some = torch.from_numpy(rng.choice(len(chroma), min(len(chroma), PLACES), replace=False))
-    return Places((features[some] * _BYTES).round().clamp(-127, 127).to(torch.int8), chroma[some].half())
+    return Places((features[some] * LEVELS).round().clamp(-127, 127).to(torch.int8), chroma[some].half())
 
 
 def cut(picture: Image.Image, rng: np.random.Generator, whole: bool) -> Tensor:
@@ -92,6 +92,7 @@ def cut(picture: Image.Image, rng: np.random.Generator, whole: bool) -> Tensor:
 def keep(paths: list[Path], folder: Path, part: int, parts: int) -> None:
     """Compute the places of photographs in colour, and keep them in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    remove_stale_temporaries(folder)
     backbone = accelerate(load_backbone())
     began, crowds = time.monotonic(), Counter(path.parent for path in paths)
     with torch.inference_mode():
@@ -146,7 +147,7 @@ def train(prior: ColorPrior, places: Places, steps: int, lr: float) -> None:
         optimizer.param_groups[0]["lr"] = lr * min(1, (step + 1) / 200) * (1.02 + math.cos(math.pi * step / steps)) / 2
         some = torch.randint(len(places.chroma), (BATCH,))
         truth = places.chroma[some].float()
-        features = places.features[some].float() / _BYTES
+        features = places.features[some].float() / LEVELS
         expected = Expected(*prior(features + NOISE * torch.randn_like(features)))
         error = distance(expected.chroma, truth)
         loss = (error / expected.spread + 2 * expected.spread.log()).mean()
@@ -264,9 +265,7 @@ def main() -> None:
     part, parts = options.part
     network, pairs = with_prior(options.weights), pairs_in(options.pairs)
     assert network.prior is not None
-    paths = sorted(path for root in options.roots for path in without_held_out(list_images(root), root))
-    held = set(paths[:: max(1, min(EVERY, len(paths) - 1))])
-    paths = [path for path in paths if path not in held]
+    paths = split(path for root in options.roots for path in without_held_out(list_images(root), root)).training
     keep(paths, options.kept, part, parts)
     if parts > 1:
         return

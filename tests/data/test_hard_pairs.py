@@ -154,3 +154,19 @@ def test_a_place_has_another_photograph_of_it_as_reference(photographs: list[Pat
         assert pair.kind == "place"
         assert a * b > 0
     assert HardPairs(photographs, nothing, seed=0, kinds={"place": 1.0})[0].kind == "partial"
+
+
+def test_another_photograph_of_a_person_is_no_crop_of_the_same(photographs: list[Path], tmp_path: Path) -> None:
+    whole, crops = tmp_path / "Faces", tmp_path / "Faces_easy"
+    for folder in (whole, crops):
+        folder.mkdir()
+        for number, photograph in zip((1, 2), photographs, strict=False):
+            (folder / f"image_{number:04d}.png").write_bytes(photograph.read_bytes())
+    pairs = HardPairs([*sorted(whole.iterdir()), *sorted(crops.iterdir())], nothing, seed=0)
+    opened: list[Path] = []
+    pairs._open = lambda index: opened.append(pairs.photographs[index])  # type: ignore[method-assign, func-returns-value]
+    for own, path in enumerate(pairs.photographs):
+        for seed in range(8):
+            pairs._partner(own, "person", np.random.default_rng(seed))
+        assert {(other.parent, other.name != path.name) for other in opened} == {(path.parent, True)}
+        opened.clear()

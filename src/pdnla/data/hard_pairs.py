@@ -26,6 +26,8 @@ from pdnla.data.pseudo_pairs import INNER_POINTS, warp
 from pdnla.errors import UserError
 from pdnla.images import color
 from pdnla.images.greys import open_colour
+from pdnla.network import STRIDE
+from pdnla.network.informed import INNER
 
 KINDS: Mapping[str, float] = {
     "close": 0.10,  # nearly the same picture, as the frames of a film are
@@ -41,7 +43,7 @@ KINDS: Mapping[str, float] = {
 """The share of each kind of reference."""
 FOLLOWED = ("close", "warped", "side_by_side", "class")
 """Kinds whose reference has all of the truth's colours, so that both may be recoloured in the same way."""
-SIDE = 256
+SIDE = INNER
 """Pictures are resized to about this many pixels squared; their sides are multiples of 16."""
 MISSING = (1 / 3, 2 / 3)
 """The part of a partial reference that is replaced."""
@@ -49,7 +51,6 @@ _CLASS = 150.0  # photographs that a class counts as, at most
 _SINGLE = 3.0  # times that a photograph without others of its class counts
 _LIGHT = 0.12  # deviation of the logarithms of other light's red and blue
 _ATTEMPTS = 64
-_STRIDE = 16
 
 Carry = Callable[[Tensor, Tensor], Tensor]
 """Transfers a reference's colours to a grey target, sRGB in [-1, 1], ``(1, 3, H, W)``: a* and b*, ``(1, 2, H, W)``."""
@@ -90,11 +91,11 @@ class HardPairs:
         self.photographs, self.carry, self.seed = list(photographs), carry, seed
         self.kinds = dict(kinds)
         self.classes: dict[Path, list[int]] = defaultdict(list)
-        self.people: dict[range, list[int]] = defaultdict(list)
+        self.people: dict[tuple[Path, range], list[int]] = defaultdict(list)
         for index, path in enumerate(self.photographs):
             self.classes[path.parent].append(index)
             if (run := person(path)) is not None:
-                self.people[run].append(index)
+                self.people[path.parent, run].append(index)
         sizes = [len(self.classes[path.parent]) for path in self.photographs]
         weights = np.array([min(n, _CLASS) / n if n > 1 else _SINGLE for n in sizes])
         self._chances = weights / weights.sum()
@@ -143,7 +144,7 @@ class HardPairs:
         if kind == "person":
             run = person(path)
             assert run is not None
-            candidates = self.people[run]
+            candidates = self.people[path.parent, run]
         elif kind in ("class", "likeness", "place"):
             if len(self.classes[path.parent]) > 1:
                 candidates = self.classes[path.parent]
@@ -189,7 +190,7 @@ def view(rgb: Image.Image, rng: np.random.Generator, least: float) -> Tensor:
 
 def _working_size(width: float, height: float) -> tuple[int, int]:
     factor = SIDE / math.sqrt(width * height)
-    return tuple(max(1, round(side * factor / _STRIDE)) * _STRIDE for side in (width, height))  # type: ignore[return-value]
+    return tuple(max(1, round(side * factor / STRIDE)) * STRIDE for side in (width, height))  # type: ignore[return-value]
 
 
 def change_tone(truth: Tensor, rng: np.random.Generator) -> Tensor:

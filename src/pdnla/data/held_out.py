@@ -57,6 +57,12 @@ def person(path: Path) -> range | None:
     return next((run for run in (*PEOPLE, *OTHERS) if int(number) in run), None)
 
 
+def same_photograph(path: Path) -> str:
+    """Return folder and name of a photograph; a crop in ``Faces_easy`` has those of its photograph in ``Faces``."""
+    folder = path.absolute().parent.name
+    return f"{_FOLDERS[0] if folder in _FOLDERS else folder}/{path.name}"
+
+
 def is_held_out(path: Path) -> bool:
     """Return whether a photograph of Caltech-101 shows one of :data:`PEOPLE`."""
     return person(path) in PEOPLE
