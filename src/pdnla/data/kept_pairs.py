@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pdnla.data.hard_pairs import FOLLOWED, SIDE, HardPair
-from pdnla.data.modules import Batch
+from pdnla.data.modules import Batch, own_part, rank_and_devices
 from pdnla.data.photographs import Draw, mix_seeds
 from pdnla.data.pseudo_pairs import Pairs
 from pdnla.errors import UserError
@@ -337,7 +337,7 @@ class KeptPairData(pl.LightningDataModule):
             network = getattr(self.trainer.lightning_module, "network", None)
             if self.priors and not getattr(network, "expects", True):
                 raise UserError("data.priors: the network expects no colours; set model.expects=true or data.priors=[]")
-        together = self.batch_size * self._rank_and_devices()[1]
+        together = self.batch_size * rank_and_devices(self.trainer)[1]
         if self.counted.at(self.batches_had) < together:
             raise UserError(
                 f"data.root={self.root}: holds fewer kept pairs than a batch of {together}; make them with"
@@ -348,25 +348,22 @@ class KeptPairData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[KeptCrop]:
         """Return the endless loader of training crops."""
-        batches = EndlessBatches(self.counted, self.batch_size, self.seed, self.batches_had, *self._rank_and_devices())
+        batches = EndlessBatches(
+            self.counted, self.batch_size, self.seed, self.batches_had, *rank_and_devices(self.trainer)
+        )
         return self._loader(KeptPairs(self.root, self.size), batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader[KeptCrop]:
         """Return the loader of the centred squares of this device's validation pairs."""
-        rank, devices = self._rank_and_devices()
-        count = self._validation_pairs()
-        own = range(rank, count, devices) or range(rank % count, rank % count + 1)
+        own = own_part(self._validation_pairs(), *rank_and_devices(self.trainer))
         return self._loader(KeptPairs(self.root / "validation", self.size), sampler=own, batch_size=self.batch_size)
 
     def validates(self, loader: int) -> bool:
         """Return whether this device has validation pairs of its own; else it gets one of another device."""
-        return self._rank_and_devices()[0] < self._validation_pairs()
+        return rank_and_devices(self.trainer)[0] < self._validation_pairs()
 
     def _validation_pairs(self) -> int:
         return min(self.validation_count, count_pairs(self.root / "validation"))
-
-    def _rank_and_devices(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of batches done, and the numbers of pairs that they were drawn from."""

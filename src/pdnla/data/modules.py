@@ -69,6 +69,16 @@ class Batch(NamedTuple):
     guide: Guide | None = None
 
 
+def rank_and_devices(trainer: pl.Trainer | None) -> tuple[int, int]:
+    """Return the number of this device, and how many there are."""
+    return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+
+
+def own_part(count: int, rank: int, devices: int) -> Sequence[int]:
+    """Return which of ``count`` pictures to validate with are a device's; one of another device's if it has none."""
+    return range(rank, count, devices) or [rank % count]
+
+
 class PseudoPairData(pl.LightningDataModule):
     """Pseudo-pairs of photographs, for training and validation.
 
@@ -206,18 +216,17 @@ class PseudoPairData(pl.LightningDataModule):
         devices take part in the collective operations after a validation, and must not count it.
         """
         pictures = len(self.validation_pairs) if loader else len(self.validation_paths)
-        return self.overfit or self._rank_and_devices()[0] < pictures
+        return self.overfit or rank_and_devices(self.trainer)[0] < pictures
 
     def _share(self, dataset: Any) -> Subset[Any]:
-        rank, devices = self._rank_and_devices()
-        return Subset(dataset, range(rank, len(dataset), devices) or [rank % len(dataset)])
+        return Subset(dataset, own_part(len(dataset), *rank_and_devices(self.trainer)))
 
     def _batches(self) -> DrawnBatches:
         return DrawnBatches(
             len(self.training_paths),
             self.batch_size,
             self.seed,
-            *self._rank_and_devices(),
+            *rank_and_devices(self.trainer),
             repeats=self.repeats,
             unpaired=self.unpaired,
             order=self.order(),
@@ -255,9 +264,6 @@ class PseudoPairData(pl.LightningDataModule):
             groups.append(make(truth[unpaired:], seeds[unpaired:]))
         pairs = Pairs(*(torch.cat(parts) for parts in zip(*groups, strict=True)))
         return Batch(pairs, unpaired, mix_seeds(*seeds), int(grey), int(unreadable))
-
-    def _rank_and_devices(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[Crop]:
         return DataLoader(
