@@ -195,7 +195,7 @@ def judged(network: InformedPDNLA, path: Path) -> Judged:
     ours, theirs = (F.avg_pool2d(color.rgb_to_lab(x)[:, 1:], PLACE) for x in ((result + 1) / 2, truth))
     prospect, ours, theirs = (x.flatten(2)[0].T for x in (expected.chroma, ours, theirs))
     found = signs(expected, guide).flatten(0, 2)
-    part = network.part_of_prior(guide).flatten(1).expand(len(found), 1)
+    part = F.avg_pool2d(network.part_of_prior(guide), PLACE).flatten(2)[0].T
     return Judged(found, prospect, ours, theirs, part, torch.full((len(found), 1), IMPORTANCE.get(kind, 0.5)))
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import skimage
 import torch
 from PIL import Image
@@ -22,6 +23,7 @@ from pdnla.data.kept_pairs import (
     KeptCrop,
     KeptPairData,
     add_mistakes,
+    guide_of,
     keep,
     kind_and_size,
     mix_chroma,
@@ -43,9 +45,9 @@ def kept(path: Path, height: int = 96, width: int = 128, kind: str = "warped", s
     truth = torch.nn.functional.interpolate(rough, (height, width), mode="bilinear")[0]
     chroma = color.rgb_to_lab(truth)[None, 1:]
     confidence = torch.linspace(0, 1, width).expand(1, 1, height, width)
-    rows = torch.linspace(0, 1, 7).view(1, 1, 7, 1).expand(1, 4, 7, 9)
+    rows = torch.linspace(0, 1, 7).view(1, 1, 7, 1).expand(1, 5, 7, 9)
     columns = [torch.linspace(-1, 1, n).expand(1, c, 5, n) for c, n in zip(SHOWN, (16, 8, 4), strict=True)]
-    opinion = Opinion(rows[:, :2], rows[:, 2:3], rows[:, 3:])
+    opinion = Opinion(rows[:, :2], rows[:, 2:3], rows[:, 3:4], rows[:, 4:])
     keep(path, HardPair(truth, truth.flip(-1), kind), Carried(chroma, confidence), opinion, columns, 224)
 
 
@@ -67,6 +69,22 @@ def test_a_crop_is_the_same_part_of_everything(tmp_path: Path) -> None:
     middle = crop.seen[0][0, 0]
     torch.testing.assert_close(middle, -middle.flip(0), atol=0.03, rtol=0)
     assert crop.follows
+
+
+def test_in_pairs_of_former_versions_no_place_shows_the_same_in_the_same_light(tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    kept(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    state = safetensors.torch.load_file(path)
+    state["opinion"] = state["opinion"][:4].contiguous()
+    former = tmp_path / "former.safetensors"
+    safetensors.torch.save_file(state, former, about)
+    new, old = read_crop(path, 64, None), read_crop(former, 64, None)
+    torch.testing.assert_close(old.opinion[:4], new.opinion[:4])
+    guide = guide_of(*(x[None] for x in (old.chroma, old.confidence, old.opinion)), [x[None] for x in old.seen])
+    assert guide.difference is not None
+    torch.testing.assert_close(guide.difference, torch.ones(1, 1, 64, 64))
 
 
 def test_crops_from_anywhere_are_mirrored_in_all_their_parts(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ import torch
 from skimage import data
 from torch import Tensor, nn
 
-from pdnla.backbones import Backbone
+from pdnla.backbones import Backbone, load_backbone
 from pdnla.fast import accelerate, for_inference
 from pdnla.images import color
 from pdnla.network import InformedPDNLA, SemanticWarp
 from pdnla.network.correspondence import Metric
 from pdnla.network.guide import HINTS, SHOWN, Guidance, shown
+from pdnla.network.informed import SAME, SAME_LIGHT
 
 
 class Patches(nn.Module):
@@ -66,6 +67,23 @@ def test_the_second_opinion_of_a_picture_by_itself_is_its_own_colours_and_all_ag
     assert (opinion.chroma - wanted).norm(dim=1).mean() < 0.5 * wanted.norm(dim=1).mean()
     assert opinion.agreement.mean() > 0.9
     assert opinion.cosine.min() > 0.5
+    assert opinion.difference.shape == (1, 1, 8, 8)
+
+
+def test_a_difference_of_luminance_is_that_of_the_most_similar_places(backbone: nn.Module) -> None:
+    own, _ = photographs()
+    lab = color.rgb_to_lab((own + 1) / 2)
+    lab[:, :1] = 20 + 0.6 * lab[:, :1]
+    paler = color.lab_to_rgb(lab).clamp(0, 1) * 2 - 1
+    guidance = Guidance(backbone, 256)
+    guide = guidance(grey(own), paler, (256, 256))
+    lightness = color.rgb_to_lab((own + 1) / 2)[:, :1] / 100
+    wanted = (0.2 - 0.4 * lightness).abs()
+    assert guide.difference is not None
+    # In the median around each place, of cells that are matched to within a cell.
+    error = (guide.difference.mean() - wanted.mean()).abs()
+    assert error < 0.25 * wanted.mean()
+    assert guide.rows(torch.tensor([0])).difference is not None
 
 
 def test_strangers_agree_less(backbone: nn.Module) -> None:
@@ -230,6 +248,38 @@ def test_colours_of_the_same_picture_are_correspondences_and_those_of_another_ar
         torch.testing.assert_close(both[:1], network.chroma(target, code), rtol=1e-4, atol=1e-2)
         torch.testing.assert_close(both[1:], former.chroma(grey(other), code), rtol=1e-4, atol=1e-2)
         assert (network.train().chroma(target, code) - both[:1]).abs().mean() > 0.1
+
+
+def test_a_share_is_less_where_a_part_of_the_reference_shows_the_same_in_the_same_light(backbone: nn.Module) -> None:
+    torch.manual_seed(0)
+    network = InformedPDNLA(backbone, channel=4, side=256, share=0.5, learned=False, same_share=0.1).eval()
+    own, other = photographs()
+    guide = network.guidance(grey(own), other, (256, 256))
+    assert guide.hints[:, -1].mean() < SAME[0]
+    middle = sum(SAME_LIGHT) / 2
+    differences, parts = torch.tensor([*SAME_LIGHT, middle, 0.0]), torch.tensor([0.2, 1.0, 0.6, 0.2])
+    guide = guide._replace(difference=differences.repeat(64).expand(1, 1, 256, -1))
+    torch.testing.assert_close(network.part_of_prior(guide), parts.repeat(64).expand(1, 1, 256, -1))
+    torch.testing.assert_close(
+        network.part_of_prior(guide._replace(difference=None)), torch.ones(1, 1, 256, 256)
+    )  # not known
+    torch.testing.assert_close(network.train().part_of_prior(guide), torch.ones(1, 1, 256, 256))
+
+
+def test_what_is_left_of_the_same_photograph_keeps_its_exact_colours() -> None:
+    torch.manual_seed(0)
+    network = InformedPDNLA(load_backbone(), channel=4, share=0.5, learned=False, prior=False).eval()
+    own, other = photographs()
+    target, partial = grey(own), torch.cat([own[..., :128], other[..., 128:]], dim=-1)
+    with torch.no_grad():
+        code = network.encode_reference(partial)
+        mixed = network.chroma(target, code)
+        network.same_share = network.share
+        always = network.chroma(target, code)
+        carried = network.correspondence(target, partial).chroma
+    changed, whole = ((chroma - carried).norm(dim=1)[0] for chroma in (mixed, always))
+    assert changed[:, :64].mean() < 0.3 * whole[:, :64].mean()
+    assert changed[:, 192:].mean() > 0.7 * whole[:, 192:].mean()
 
 
 def test_the_fast_network_is_not_run_where_its_chroma_has_no_weight(

@@ -39,7 +39,7 @@ def pairs(tmp_path: Path) -> Path:
         generator = torch.Generator().manual_seed(index)
         truth = torch.rand(3, 48, 64, generator=generator)
         seen = [torch.randn(1, c, 4, 4, generator=generator) for c in SHOWN]
-        opinion = Opinion(*(torch.rand(1, c, 4, 4, generator=generator) for c in (2, 1, 1)))
+        opinion = Opinion(*(torch.rand(1, c, 4, 4, generator=generator) for c in (2, 1, 1, 1)))
         carried = Carried(color.rgb_to_lab(truth)[None, 1:], torch.rand(1, 1, 48, 64, generator=generator))
         for folder in (root, root / "validation"):
             keep(pair_file(folder, index), HardPair(truth, truth, "warped"), carried, opinion, seen, 64)

@@ -50,7 +50,7 @@ class KeptCrop(NamedTuple):
         reference: sRGB in [0, 1], ``(3, REFERENCE, REFERENCE)``.
         chroma: the transferred a* and b*, ``(2, S, S)``.
         confidence: in [0, 1], ``(1, S, S)``.
-        opinion: a*, b*, cosine and agreement, ``(4, S, S)``.
+        opinion: a*, b*, cosine, agreement and difference, ``(5, S, S)``.
         seen: the backbone's feature maps of the target at strides 4, 8 and 16.
         follows: the reference has all of the truth's colours.
         seed: seed of all randomness.
@@ -160,6 +160,8 @@ def read_crop(path: Path, size: int, rng: np.random.Generator | None, seed: int 
         reference, opinion = file.get_tensor("reference"), file.get_tensor("opinion")
         seen = [file.get_tensor(f"seen{i}") for i in range(3)]
     truth, chroma, confidence = (_extended(part.float(), size) for part in parts)
+    if len(opinion) == 4:  # pairs of former versions; no place then counts as the same in the same light
+        opinion = torch.cat([opinion, torch.ones_like(opinion[:1])])
 
     def window(level: Tensor, stride: int) -> Tensor:
         """Sample a whole picture's map at the places of the crop, ``stride`` pixels apart."""
@@ -182,7 +184,7 @@ def read_crop(path: Path, size: int, rng: np.random.Generator | None, seed: int 
 
 def guide_of(chroma: Tensor, confidence: Tensor, opinion: Tensor, seen: Sequence[Tensor]) -> Guide:
     """Return the guide of the parts of :class:`KeptCrop`, in a batch."""
-    return Guide(chroma, hints_of(Carried(chroma, confidence), opinion), tuple(seen))
+    return Guide(chroma, hints_of(Carried(chroma, confidence), opinion), tuple(seen), difference=opinion[:, 4:])
 
 
 def _extended(x: Tensor, size: int) -> Tensor:

@@ -51,6 +51,7 @@ _SAMPLE = 4  # with a learned metric, every fourth cell tells whether a referenc
 _OPINION = 40.0  # factor of the cosines in the second opinion's logits
 _RETURN = 2.0  # distance, in cells of 16 pixels, between a cell and the end of its round trip, for an agreement of 0.6
 _AROUND = 5  # side of the windows whose agreement counts, in cells of 16 pixels
+_SHADED = 7  # side of the windows whose median difference of luminance counts, in cells of 16 pixels
 _NARROW, _WIDE = 5, 25  # sides of the windows that smooth outliers where agreement is high and low, in spots
 
 
@@ -116,11 +117,14 @@ class Opinion(NamedTuple):
         cosine: similarity of the most similar of them, ``(B, 1, h, w)``.
         agreement: 1 where this place's most similar place in the target is the cell itself, less with their distance,
             ``(B, 1, h, w)`` in [0, 1].
+        difference: by how much L*/100 of most cells around differs from that of their most similar places (the
+            median), ``(B, 1, h, w)`` in [0, 1]: next to nothing where the reference shows the same in the same light.
     """
 
     chroma: Tensor
     cosine: Tensor
     agreement: Tensor
+    difference: Tensor
 
 
 class Match(NamedTuple):
@@ -250,7 +254,7 @@ class Correspondence(nn.Module):
             spots = F.avg_pool2d(shrunk, FINE)
             carried = F.fold(carried, spots.shape[-2:], CELL // FINE, stride=CELL // FINE)
             confidence = carried[:, 2:].clamp(0, 1)
-            opinion = second_opinion(maps, code)
+            opinion = second_opinion(maps, code, shrunk)
             chroma = _smoothed(spots, carried[:, :2], confidence, _local_agreement(opinion, spots.shape[-2:]))
             carried = trust * torch.cat([chroma, confidence], dim=1)
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
@@ -406,7 +410,7 @@ class Correspondence(nn.Module):
 
 
 @torch.no_grad()
-def second_opinion(seen: Sequence[Tensor], reference: ReferenceSpots) -> Opinion:
+def second_opinion(seen: Sequence[Tensor], reference: ReferenceSpots, lightness: Tensor) -> Opinion:
     """Transfer colours by meaning only: by the two coarsest maps, to cells of 16 pixels.
 
     The weights are a softmax of ``40 * cosine`` over all cells of the reference; luminance has no influence.
@@ -414,6 +418,7 @@ def second_opinion(seen: Sequence[Tensor], reference: ReferenceSpots) -> Opinion
     Args:
         seen: the backbone's maps of the target.
         reference: the encoded reference of correspondence.
+        lightness: the target's L*/100, ``(B, 1, H, W)``.
     """
     deep = [level - level.mean(dim=(2, 3), keepdim=True) for level in seen[-2:]]
     grid = deep[0].shape[-2:]
@@ -429,11 +434,19 @@ def second_opinion(seen: Sequence[Tensor], reference: ReferenceSpots) -> Opinion
     distance = (places[returned] - places).square().sum(dim=2)
     agreement = torch.exp(-distance / (2 * _RETURN**2))
     chroma = (_OPINION * cosines).softmax(dim=2) @ reference.spots[..., -2:].mean(dim=2)
+    found = reference.lightness.expand(len(cosines), -1).gather(1, best.indices).unflatten(1, grid)[:, None]
     return Opinion(
         chroma.transpose(1, 2).unflatten(2, grid),
         best.values.unflatten(1, grid)[:, None],
         agreement.unflatten(1, grid)[:, None],
+        _median((F.adaptive_avg_pool2d(lightness, (grid[0], grid[1])) - found).abs(), _SHADED),
     )
+
+
+def _median(x: Tensor, side: int) -> Tensor:
+    """Return the median in the window around each position of ``(B, 1, H, W)``; ``side`` is odd."""
+    windows = F.unfold(F.pad(x, (side // 2,) * 4, mode="replicate"), side)
+    return windows.median(dim=1).values.view_as(x)
 
 
 def _resize(level: Tensor, size: torch.Size) -> Tensor:

@@ -46,17 +46,22 @@ class Guide(NamedTuple):
             and W. They are resized from the maps at :data:`STRIDES` of the larger picture that is matched.
         expected: colours to expect, in training, of a prior that has not seen the target; None: those of the network's
             own prior, if it has one.
+        difference: by how much the target's L*/100 differs from that of the reference's most similar places,
+            ``(B, 1, H, W)``, see :class:`~pdnla.network.correspondence.Opinion`; None: it is not known.
     """
 
     chroma: Tensor
     hints: Tensor
     seen: tuple[Tensor, ...]
     expected: Expected | None = None
+    difference: Tensor | None = None
 
     def rows(self, which: Tensor) -> "Guide":
         """Return some of the batch."""
         expected = None if self.expected is None else Expected(*(x[which] for x in self.expected))
-        return Guide(self.chroma[which], self.hints[which], tuple(level[which] for level in self.seen), expected)
+        difference = None if self.difference is None else self.difference[which]
+        seen = tuple(level[which] for level in self.seen)
+        return Guide(self.chroma[which], self.hints[which], seen, expected, difference)
 
 
 class Guidance(nn.Module):
@@ -111,7 +116,7 @@ def guide(carried: Carried, opinion: Opinion, seen: tuple[Tensor, ...]) -> Guide
         F.interpolate(level, (size[0] // stride, size[1] // stride), mode="bilinear", align_corners=False)
         for level, stride in zip(seen, (4, 8, 16), strict=True)
     )
-    return Guide(carried.chroma, hints_of(carried, second), levels)
+    return Guide(carried.chroma, hints_of(carried, second), levels, difference=second[:, 4:])
 
 
 def hints_of(carried: Carried, opinion: Tensor) -> Tensor:
@@ -119,9 +124,10 @@ def hints_of(carried: Carried, opinion: Tensor) -> Tensor:
 
     Args:
         carried: the transferred colours.
-        opinion: the second opinion's a*, b*, cosine and agreement at the same size, ``(B, 4, H, W)``.
+        opinion: the second opinion's a*, b*, cosine, agreement and further channels at the same size,
+            ``(B, 4 or more, H, W)``.
     """
-    return torch.cat([carried.chroma / CHROMA, carried.confidence, opinion[:, :2] / CHROMA, opinion[:, 2:]], dim=1)
+    return torch.cat([carried.chroma / CHROMA, carried.confidence, opinion[:, :2] / CHROMA, opinion[:, 2:4]], dim=1)
 
 
 def shown(seen: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

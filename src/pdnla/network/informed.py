@@ -30,6 +30,9 @@ REFERENCE = 64
 SAME = (0.68, 0.78)
 """Mean agreement of the second opinion's round trips up to which a reference shows something else, such as another
 photograph of the same place, and from which it shows the same, such as a frame of the same film."""
+SAME_LIGHT = (0.025, 0.05)
+"""Difference of L*/100 from the most similar places up to which a part of the reference shows the same in the same
+light, such as what is left of the same photograph, and from which it shows something else or another light."""
 _TOLERANCE = 1.25  # sides that are multiples of 16 make up a number of pixels only nearly
 _BELIEF = 2.0  # before training, log odds that transferred colours are right
 
@@ -154,9 +157,9 @@ class InformedPDNLA(PDNLA):
         share: weight of the network's chroma in the result; correspondence's chroma has the weight ``1 - share``. Where
             both are wrong in different ways, their mean is nearer to the truth than either.
         learned: whether correspondence has a learned :class:`~pdnla.network.correspondence.Metric`.
-        same_share: the same as ``share`` for a reference that shows the same as the target (:data:`SAME`), from which
-            correspondence is more exact; None: ``share``. In training, which has warped copies as references, ``share``
-            applies to all.
+        same_share: the same as ``share`` where the reference shows the same as the target, as a whole (:data:`SAME`)
+            or a part of it (:data:`SAME_LIGHT`), since correspondence is more exact there; None: ``share``. In
+            training, which has warped copies as references, ``share`` applies to all.
         prior: whether results are mixed with the colours that a :class:`~pdnla.network.prior.ColorPrior` lets expect,
             except in training and where correspondence has the whole result.
         expects: whether these colours and their spread are inputs of E_g, too.
@@ -293,19 +296,25 @@ class InformedPDNLA(PDNLA):
             values = torch.cat([values, pull.to(values.dtype)], dim=1)
         if out.shape != target.shape:
             values = _enlarged(target, values)
+            share = F.interpolate(share, target.shape[-2:], mode="bilinear", align_corners=False)
         chroma = torch.lerp(inputs.carried.chroma.to(values.dtype), values[:, :2], share.to(values.dtype))
         return chroma if prior is None else (1 - values[:, 2:3]) * chroma + values[:, 3:]
 
     def part_of_prior(self, guide: Guide) -> Tensor:
-        """Return by how much the prior's weight is multiplied, ``(B, 1, 1, 1)``: less where the network's share is."""
+        """Return by how much the prior's weight is multiplied, ``(B, 1, H, W)``: less where the network's share is."""
         return (self._share(guide) / self.share).clamp(max=1)
 
     def _share(self, guide: Guide) -> Tensor:
-        """Return the weight of the network's chroma, ``(B, 1, 1, 1)``."""
+        """Return the weight of the network's chroma, ``(B, 1, H, W)``."""
         same_share = self.share if self.training else self.same_share
-        agreement = at_least_float32(guide.hints[:, -1:]).mean(dim=(1, 2, 3), keepdim=True)
+        agreement = at_least_float32(guide.hints[:, -1:])
         other, same = SAME
-        return self.share + (same_share - self.share) * ((agreement - other) / (same - other)).clamp(0, 1)
+        shows_same = ((agreement.mean(dim=(1, 2, 3), keepdim=True) - other) / (same - other)).clamp(0, 1)
+        if guide.difference is not None:
+            same, other = SAME_LIGHT
+            difference = at_least_float32(guide.difference)
+            shows_same = torch.maximum(shows_same, ((other - difference) / (other - same)).clamp(0, 1))
+        return self.share + (same_share - self.share) * shows_same.expand_as(agreement)
 
     def _without_spots(self, reference: Tensor) -> ReferenceCode:
         check_picture(reference, "reference")
