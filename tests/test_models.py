@@ -255,7 +255,7 @@ def test_what_differs_is_said_in_one_sentence(tmp_path: Path) -> None:
                 "backbone": "efficientnet_lite0",
                 "channel": 8,
                 "side": 448,
-                "share": 0.6,
+                "share": 0.75,
                 "learned": True,
                 "same_share": 0.0,
                 "prior": True,
