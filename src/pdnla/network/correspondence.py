@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdnla.network.layers import at_least_float32, grey_lightness
+from pdnla.network.layers import at_least_float32, grey_lightness, ramp
 from pdnla.network.smoothing import guided_filter, smooth_outliers, window_mean
 
 SIDE = 448
@@ -248,8 +248,7 @@ class Correspondence(nn.Module):
                     best = best_cosines(plain[row, ::_SAMPLE], own.plain)
                 places.append(carried)
                 cosines.append(best.mean())
-            strange, familiar = _TRUST
-            trust = ((torch.stack(cosines) - strange) / (familiar - strange)).clamp(0, 1).view(-1, 1, 1, 1)
+            trust = ramp(torch.stack(cosines), *_TRUST).view(-1, 1, 1, 1)
             carried = torch.stack(places).permute(0, 3, 2, 1).flatten(1, 2)  # (B, 3 · spots of a cell, cells)
             spots = F.avg_pool2d(shrunk, FINE)
             carried = F.fold(carried, spots.shape[-2:], CELL // FINE, stride=CELL // FINE)
@@ -456,8 +455,7 @@ def _resize(level: Tensor, size: torch.Size) -> Tensor:
 def _local_agreement(opinion: Opinion, size: torch.Size) -> Tensor:
     """Return how surely places have a counterpart in the reference, ``(B, 1, *size)`` in [0, 1]."""
     around = F.avg_pool2d(opinion.agreement, _AROUND, 1, _AROUND // 2, count_include_pad=False)
-    least, most = AGREED
-    return _resize(((around - least) / (most - least)).clamp(0, 1), size)
+    return _resize(ramp(around, *AGREED), size)
 
 
 def likeness(target: Tensor, reference: Tensor) -> float:

@@ -16,7 +16,7 @@ from pdnla.network.correspondence import CHANNELS, SIDE, Carried, Correspondence
 from pdnla.network.decoder import ReferenceCode
 from pdnla.network.encoder import Encoder
 from pdnla.network.guide import HINTS, SHOWN, Expected, Guidance, Guide
-from pdnla.network.layers import SLOPE, at_least_float32, grey_lightness
+from pdnla.network.layers import SLOPE, at_least_float32, grey_lightness, ramp
 from pdnla.network.pdnla import PDNLA, STRIDE, Colorization, Stages, check_picture
 from pdnla.network.prior import EXPECTED, ColorPrior, expected_hints
 from pdnla.network.refiner import Refiner
@@ -292,7 +292,7 @@ class InformedPDNLA(PDNLA):
         prior = None if self.training else self.prior
         if prior is not None:
             assert inputs.expected is not None
-            pull = prior.pull(inputs.target, inputs.guide, inputs.expected) * self.part_of_prior(inputs.guide)
+            pull = prior.pull(inputs.target, inputs.guide, inputs.expected) * self._part_of_prior(share)
             values = torch.cat([values, pull.to(values.dtype)], dim=1)
         if out.shape != target.shape:
             values = _enlarged(target, values)
@@ -302,18 +302,18 @@ class InformedPDNLA(PDNLA):
 
     def part_of_prior(self, guide: Guide) -> Tensor:
         """Return by how much the prior's weight is multiplied, ``(B, 1, H, W)``: less where the network's share is."""
-        return (self._share(guide) / self.share).clamp(max=1)
+        return self._part_of_prior(self._share(guide))
+
+    def _part_of_prior(self, share: Tensor) -> Tensor:
+        return (share / self.share).clamp(max=1)
 
     def _share(self, guide: Guide) -> Tensor:
         """Return the weight of the network's chroma, ``(B, 1, H, W)``."""
         same_share = self.share if self.training else self.same_share
         agreement = at_least_float32(guide.hints[:, -1:])
-        other, same = SAME
-        shows_same = ((agreement.mean(dim=(1, 2, 3), keepdim=True) - other) / (same - other)).clamp(0, 1)
+        shows_same = ramp(agreement.mean(dim=(1, 2, 3), keepdim=True), *SAME)
         if guide.difference is not None:
-            same, other = SAME_LIGHT
-            difference = at_least_float32(guide.difference)
-            shows_same = torch.maximum(shows_same, ((other - difference) / (other - same)).clamp(0, 1))
+            shows_same = torch.maximum(shows_same, 1 - ramp(at_least_float32(guide.difference), *SAME_LIGHT))
         return self.share + (same_share - self.share) * shows_same.expand_as(agreement)
 
     def _without_spots(self, reference: Tensor) -> ReferenceCode:

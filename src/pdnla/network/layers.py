@@ -23,6 +23,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def ramp(x: Tensor, start: float, end: float) -> Tensor:
+    """Return 0 up to ``start``, 1 from ``end`` on, and values in proportion between them."""
+    return ((x - start) / (end - start)).clamp(0, 1)
+
+
 def grey_lightness(grey: Tensor) -> Tensor:
     """Return L*/100 of grey sRGB values in [0, 1], of any shape."""
     linear = torch.where(grey > 0.04045, ((grey + 0.055) / 1.055) ** 2.4, grey / 12.92)
