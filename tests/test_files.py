@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import piped
 
 from pdnla import UserError
 from pdnla.files import lock, remove_stale_temporaries, replacing
@@ -55,10 +56,10 @@ def test_a_process_waits_for_another_and_not_for_one_that_was_killed(tmp_path: P
     file = tmp_path / "new" / "a.lock"
     program = "import sys; from pdnla.files import lock\nwith lock(sys.argv[1]): print('in', flush=True); input()"
     command = [sys.executable, "-c", program, str(file)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+    with piped(command, stdin=subprocess.PIPE) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "in\n"
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as second:
+        with piped(command, stdin=subprocess.PIPE) as second:
             time.sleep(0.5)
             assert second.poll() is None
             first.kill()
@@ -110,7 +111,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_stays(tm
     command = [sys.executable, "-c", program, str(tmp_path / "a.txt")]
     with replacing(tmp_path / "b.txt") as temporary:
         temporary.write_text("half")
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        with piped(command, stdin=subprocess.PIPE) as writer:
             assert writer.stdout is not None
             assert writer.stdout.readline() == "in\n"
             remove_stale_temporaries(tmp_path)

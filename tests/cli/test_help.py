@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import piped
 
 from pdnla.configuration import config_folder
 
@@ -35,11 +36,11 @@ def test_the_groups_are_explained_on_one_screen_before_the_values(command: str, 
 
 def test_help_into_a_closed_pipe_is_no_error() -> None:
     run = [sys.executable, "-u", "-m", "pdnla.cli.evaluate", "--help"]
-    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with piped(run, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        assert process.stderr.read() == b""
+        assert process.stderr.read() == ""
     assert process.returncode == 0
 
 

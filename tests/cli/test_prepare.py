@@ -3,7 +3,6 @@
 import csv
 import errno
 import os
-import signal
 import subprocess
 import sys
 import tarfile
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from fork_server import python
 from PIL import Image
+from processes import piped
 
 from pdnla.cli.prepare import main
 from pdnla.data.shards import Shards
@@ -119,14 +119,13 @@ def test_a_run_killed_at_once_leaves_nothing_that_training_would_take(
     start, out = tmp_path / "start.py", tmp_path / "out"
     start.write_text(START)
     arguments = [str(folder), str(out), "--shard-size", "1", "--workers", "2"]
-    running = subprocess.Popen([python(), str(start), *arguments], stdout=subprocess.PIPE, text=True)
-    assert running.stdout is not None
-    for line in running.stdout:
-        if line.startswith("wrote 1/"):
-            break
-    running.send_signal(signal.SIGKILL)
-    running.stdout.read()  # until its processes have left too, which hold the other end
-    running.wait()
+    with piped([python(), str(start), *arguments]) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("wrote 1/"):
+                break
+        running.kill()
+        running.stdout.read()  # until its processes have left too, which hold the other end
     assert prepare(monkeypatch, folder, out) == 0
     assert prepare(monkeypatch, folder, tmp_path / "other") == 0
     assert contents(out) == contents(tmp_path / "other")

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 from fork_server import python
 from PIL import Image, ImageFilter
+from processes import piped
 from skimage import data
 
 from pdnla import UserError
@@ -129,9 +129,9 @@ def test_one_of_several_processes_describes_and_the_others_wait(album: Path, cac
     program += "build_index([Path(p) for p in sys.argv[1:]], progress=lambda done, total: print('described', total))"
     command = [python(), "-c", program, *map(str, paths)]
     environment = {**os.environ, "PDNLA_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
-    output = sorted(process.communicate(timeout=120)[0] for process in processes)
-    assert [process.returncode for process in processes] == [0, 0]
+    with piped(command, env=environment) as first, piped(command, env=environment) as second:
+        output = sorted(process.communicate(timeout=120)[0] for process in (first, second))
+    assert [first.returncode, second.returncode] == [0, 0]
     assert output == ["", f"described {len(paths)}\n"]
 
 

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from fork_server import FORKS, Forked, fork
 
@@ -101,6 +102,22 @@ def start(command: str | Path, arguments: Sequence[object], folder: Path | None 
             process = subprocess.Popen(line, cwd=folder, env=variables, stdout=output, stderr=output)
     _STARTED.append(Run(process, log))
     return _STARTED[-1]
+
+
+@contextlib.contextmanager
+def piped(command: Sequence[str], **options: Any) -> Iterator["subprocess.Popen[str]"]:
+    """Start a program whose pipes the test uses, and wait for its end; it is killed where the test fails before.
+
+    Args:
+        command: the program and its arguments.
+        options: of :class:`subprocess.Popen`; standard output is a pipe of text by default.
+    """
+    with subprocess.Popen(command, **{"stdout": subprocess.PIPE, "text": True, **options}) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def _has_members(group: int) -> bool:

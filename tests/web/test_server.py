@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from processes import start
+from processes import piped, start
 
 from pdnla.errors import UserError
 from pdnla.inference.editing import Adjustment
@@ -221,7 +221,8 @@ def test_pictures_of_a_folder_are_chosen_by_their_names() -> None:
 
 
 GUARD = """
-    import os, socket
+    import os, shutil, socket, types
+    shutil.disk_usage = lambda folder: types.SimpleNamespace(free=1e12)
     connect, getaddrinfo = socket.socket.connect, socket.getaddrinfo
     def tell(place):
         with open(os.environ["ASKED"], "a") as file:
@@ -248,9 +249,7 @@ def test_the_command_serves_asks_nothing_of_other_hosts_and_leaves_nothing(tmp_p
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "ASKED": str(asked)}
     environment |= {"TMPDIR": str(temporary), "PDNLA_NATIVE": "0"}  # nothing to compile
     command = [sys.executable, "-m", "pdnla.cli.web", "--port", "0", "--no-browser", "--device", "cpu"]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
-    ) as process:
+    with piped(command, env=environment, stderr=subprocess.STDOUT, bufsize=1) as process:
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
