@@ -57,8 +57,10 @@ def results(folder: str) -> list[str]:
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-8:strict", "ascii"])
 @pytest.mark.slow
-def test_names_are_printed_escaped_whatever_the_encoding(encoding: str, tmp_path: Path) -> None:
-    os.chdir(tmp_path)
+def test_names_are_printed_escaped_whatever_the_encoding(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     grey(b"album/caf\xe9.png", "album/日本 → é.png", "album/[x]a[/x].png", "album/two\nlines.png")
     (tmp_path / os.fsdecode(b"album/broken\xff.png")).write_bytes(b"x")
     done = subprocess.run(
@@ -267,8 +269,10 @@ def test_a_name_that_ends_in_a_slash_is_a_new_folder(command: Command) -> None:
 
 
 @pytest.mark.slow
-def test_a_reader_that_leaves_ends_the_printing_and_not_the_work(tmp_path: Path) -> None:
-    os.chdir(tmp_path)
+def test_a_reader_that_leaves_ends_the_printing_and_not_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     grey(*(f"album/{number}.png" for number in range(8)))
     line = " ".join([python(), "-m", "pdnla.cli.colorize", *SMALL, "album", "r.png"])
     done = subprocess.run(
