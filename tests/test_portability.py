@@ -27,11 +27,11 @@ for name in names:
         assert missing not in POSIX | {"pdnla"}, (name, missing)  # else it is an extra's, which is not installed
 print(len(names))
 
-import pathlib, tempfile
+import pathlib, sys
 from pdnla import files
 from pdnla.training import module
 assert files.fcntl is None and module.resource is None
-folder = pathlib.Path(tempfile.mkdtemp())
+folder = pathlib.Path(sys.argv[1])
 with files.lock(folder / "lock"), files.replacing(folder / "a.txt") as temporary:
     temporary.write_text("whole")
 files.remove_stale_temporaries(folder)
@@ -41,8 +41,8 @@ assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "lock"]
 
 
 @pytest.mark.slow
-def test_every_module_is_imported_and_files_are_written_without_posix() -> None:
-    result = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+def test_every_module_is_imported_and_files_are_written_without_posix(tmp_path: Path) -> None:
+    result = subprocess.run([sys.executable, "-c", CODE, str(tmp_path)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     modules = list((Path(__file__).parents[1] / "src" / "pdnla").rglob("*.py"))
     assert int(result.stdout) >= len(modules) - 1
