@@ -15,7 +15,7 @@ from pdnla.images import color
 from pdnla.network import SemanticPDNLA, SemanticWarp
 from pdnla.network import correspondence as correspondence_module
 from pdnla.network.correspondence import Correspondence, Metric, join_spots
-from pdnla.network.smoothing import smooth_outliers
+from pdnla.network.smoothing import smooth_by_likeness, smooth_outliers
 
 SIDE = 160
 
@@ -169,8 +169,46 @@ def test_windows_may_be_larger_than_the_picture() -> None:
     assert torch.allclose(result, chroma, atol=1e-2)
 
 
+def test_a_small_thing_keeps_its_colour_and_a_stray_patch_that_looks_like_its_surroundings_does_not() -> None:
+    appearance, chroma = torch.full((1, 3, 48, 64), 0.4), torch.full((1, 2, 48, 64), 5.0)
+    appearance[..., 20:24, 10:20] = 1.0  # lips
+    chroma[:, 0, 20:24, 10:20] = 40.0
+    truth = chroma.clone()
+    chroma[:, 1, 20:30, 40:50] = -40.0
+    result = smooth_by_likeness(appearance, chroma, torch.ones(1, 1, 48, 64))
+    assert (result - truth).abs().max() < 0.5
+
+
+def test_likeness_is_that_of_every_fourth_spot_around_and_of_the_spot_itself() -> None:
+    torch.manual_seed(0)
+    height, width = 32, 48
+    appearance, chroma = 0.3 * torch.rand(2, 3, height, width), 40 * torch.randn(2, 2, height, width)
+    confidence = torch.rand(2, 1, height, width)
+    result = smooth_by_likeness(appearance, chroma, confidence, rounds=1)
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    compared = (rows % 4 == 2) & (columns % 4 == 2)
+    for y, x in ((0, 0), (2, 6), (13, 22), (31, 47), (17, 40)):
+        near = compared & ((rows - y).abs() <= 20) & ((columns - x).abs() <= 20)
+        like = near * torch.exp(-16 * (appearance - appearance[..., y, x, None, None]).square().sum(dim=1))
+        like[:, y, x] += 1
+        weights = like[:, None] * confidence.clamp(min=1e-3)
+        fit = (weights * chroma).sum(dim=(2, 3)) / weights.sum(dim=(2, 3))
+        stray = (chroma[..., y, x] - fit).square().sum(dim=1, keepdim=True)
+        expected = fit + confidence[..., y, x] * torch.exp(-stray / 72) * (chroma[..., y, x] - fit)
+        assert torch.allclose(result[..., y, x], expected, atol=1e-3)
+
+
+def test_doubtful_spots_take_the_colour_of_confident_ones_that_look_alike() -> None:
+    chroma = torch.full((1, 2, 40, 40), 30.0)
+    chroma[..., 18:22] = -30.0
+    confidence = torch.ones(1, 1, 40, 40)
+    confidence[..., 18:22] = 0.0
+    result = smooth_by_likeness(torch.full((1, 1, 40, 40), 0.5), chroma, confidence)
+    assert (result - 30).abs().max() < 1
+
+
 @pytest.mark.slow
-def test_sure_places_keep_small_details_and_others_follow_a_wide_neighbourhood(
+def test_sure_places_keep_small_details_and_others_follow_what_looks_alike_around(
     backbone: Backbone, chelsea: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     correspondence = Correspondence(backbone, SIDE)

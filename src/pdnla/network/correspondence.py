@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pdnla.network.layers import at_least_float32, grey_lightness, ramp
-from pdnla.network.smoothing import guided_filter, smooth_outliers, window_mean
+from pdnla.network.smoothing import guided_filter, smooth_by_likeness, smooth_outliers, window_mean
 
 SIDE = 448
 """Pictures are matched at about ``SIDE``² pixels, the size that suits the frozen network's features best."""
@@ -52,7 +52,7 @@ _OPINION = 40.0  # factor of the cosines in the second opinion's logits
 _RETURN = 2.0  # distance, in cells of 16 pixels, between a cell and the end of its round trip, for an agreement of 0.6
 _AROUND = 5  # side of the windows whose agreement counts, in cells of 16 pixels
 _SHADED = 7  # side of the windows whose median difference of luminance counts, in cells of 16 pixels
-_NARROW, _WIDE = 5, 25  # sides of the windows that smooth outliers where agreement is high and low, in spots
+_WINDOW = 5  # side of the windows that smooth outliers, in spots
 
 
 class Carried(NamedTuple):
@@ -191,9 +191,10 @@ class Correspondence(nn.Module):
     is the softmax of ``160 * (cosine - 0.3 * |difference of L*/100|)``. Fine: within the four best cells, the softmax
     of ``-40 * d^2 + log(coarse)``, where d is the distance between luminances, their local means and standard
     deviations at three scales, and the finest features. As in Welsh et al., luminance is first brought to a common mean
-    and standard deviation. Outliers are replaced by their neighbourhood, without crossing edges
-    (:func:`~pdnla.network.smoothing.smooth_outliers`): a wide one where the round trip to the most similar place of the
-    reference and back ends elsewhere (:func:`second_opinion`), else a narrow one. If few cells have a good match, the
+    and standard deviation. Outliers are replaced by their close neighbourhood, without crossing edges
+    (:func:`~pdnla.network.smoothing.smooth_outliers`), and before by spots of a wide neighbourhood that look alike
+    (:func:`~pdnla.network.smoothing.smooth_by_likeness`) where the round trip to the most similar place of the
+    reference and back ends elsewhere (:func:`second_opinion`). If few cells have a good match, the
     reference is unsuitable, and the result stays close to grey.
 
     Args:
@@ -239,7 +240,8 @@ class Correspondence(nn.Module):
             cells = self._compared(plain)
             compared = match_exposure(shrunk, code.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten(1)
-            queries = self._queries(compared, features[0])
+            appearance = self._appearance(compared, features[0])
+            queries = self._queries(appearance)
             places, cosines = [], []
             for row in range(len(target)):
                 own = ReferenceSpots(*(part[row if len(part) > 1 else 0] for part in code))
@@ -254,7 +256,8 @@ class Correspondence(nn.Module):
             carried = F.fold(carried, spots.shape[-2:], CELL // FINE, stride=CELL // FINE)
             confidence = carried[:, 2:].clamp(0, 1)
             opinion = second_opinion(maps, code, shrunk)
-            chroma = _smoothed(spots, carried[:, :2], confidence, _local_agreement(opinion, spots.shape[-2:]))
+            agreement = _local_agreement(opinion, spots.shape[-2:])
+            chroma = _smoothed(spots, appearance, carried[:, :2], confidence, agreement)
             carried = trust * torch.cat([chroma, confidence], dim=1)
             carried = F.interpolate(carried, full.shape[-2:], mode="bilinear", align_corners=False)
             chroma = guided_filter(full, carried[:, :2])
@@ -350,7 +353,7 @@ class Correspondence(nn.Module):
             if compared is None:
                 compared = match_exposure(view.lightness, reference.exposure)
             shades = F.avg_pool2d(compared, CELL).flatten()[cells]
-            queries = self._queries(compared, view.finest)[0, cells]
+            queries = self._queries(self._appearance(compared, view.finest))[0, cells]
             own = ReferenceSpots(*(part[0] for part in reference))
             return self.attend(view.cells[0, cells], shades, queries, own, log_prior)
 
@@ -389,10 +392,11 @@ class Correspondence(nn.Module):
             levels.append(F.normalize(resized, dim=1) * weight)
         return torch.cat(levels, dim=1).flatten(2).transpose(1, 2) / math.sqrt(sum(w**2 for w in _LEVELS))
 
-    def _queries(self, lightness: Tensor, finest: Tensor) -> Tensor:
+    @staticmethod
+    def _queries(appearance: Tensor) -> Tensor:
         """Return the appearance of each cell's spots, ``(B, N, spots, C)``, contiguous for the products of cells."""
         per_cell = CELL // FINE
-        spots = F.unfold(self._appearance(lightness, finest), per_cell, stride=per_cell)
+        spots = F.unfold(appearance, per_cell, stride=per_cell)
         return spots.unflatten(1, (-1, per_cell**2)).permute(0, 3, 2, 1).contiguous()
 
     @staticmethod
@@ -503,18 +507,18 @@ def _centred(features: Sequence[Tensor]) -> list[Tensor]:
     return [feature - feature.mean(dim=(2, 3), keepdim=True) for feature in features]
 
 
-def _smoothed(lightness: Tensor, chroma: Tensor, confidence: Tensor, agreement: Tensor) -> Tensor:
-    """Replace outliers among spots: the surer a place is of its counterpart, the smaller the windows are.
+def _smoothed(lightness: Tensor, appearance: Tensor, chroma: Tensor, confidence: Tensor, agreement: Tensor) -> Tensor:
+    """Replace outliers among spots: by those that look alike where a place is not sure of its counterpart.
 
     Args:
         lightness: see :func:`~pdnla.network.smoothing.smooth_outliers`.
+        appearance: see :func:`~pdnla.network.smoothing.smooth_by_likeness`.
         chroma: see there.
         confidence: see there.
         agreement: result of :func:`_local_agreement`.
     """
-    wide = smooth_outliers(lightness, chroma, confidence, _WIDE)
-    narrow = smooth_outliers(lightness, chroma, confidence, _NARROW, rounds=1)
-    return torch.lerp(wide, narrow, agreement)
+    likely = smooth_by_likeness(appearance, chroma, confidence)
+    return smooth_outliers(lightness, torch.lerp(likely, chroma, agreement), confidence, _WINDOW, rounds=1)
 
 
 def _exposure(lightness: Tensor) -> Tensor:
