@@ -182,19 +182,33 @@ def test_a_small_thing_keeps_its_colour_and_a_stray_patch_that_looks_like_its_su
 def test_likeness_is_that_of_every_fourth_spot_around_and_of_the_spot_itself() -> None:
     torch.manual_seed(0)
     height, width = 32, 48
-    appearance, chroma = 0.3 * torch.rand(2, 3, height, width), 40 * torch.randn(2, 2, height, width)
+    appearance, chroma = 0.3 * torch.rand(2, 3, height, width), 20 * torch.randn(2, 2, height, width)
     confidence = torch.rand(2, 1, height, width)
-    result = smooth_by_likeness(appearance, chroma, confidence, rounds=1)
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     compared = (rows % 4 == 2) & (columns % 4 == 2)
-    for y, x in ((0, 0), (2, 6), (13, 22), (31, 47), (17, 40)):
+
+    def others(y: int, x: int, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the total weight of the spots around one, and their mean colour."""
         near = compared & ((rows - y).abs() <= 20) & ((columns - x).abs() <= 20)
         like = near * torch.exp(-16 * (appearance - appearance[..., y, x, None, None]).square().sum(dim=1))
-        like[:, y, x] += 1
-        weights = like[:, None] * confidence.clamp(min=1e-3)
-        fit = (weights * chroma).sum(dim=(2, 3)) / weights.sum(dim=(2, 3))
-        stray = (chroma[..., y, x] - fit).square().sum(dim=1, keepdim=True)
-        expected = fit + confidence[..., y, x] * torch.exp(-stray / 72) * (chroma[..., y, x] - fit)
+        weights = like[:, None] * weights
+        total = weights.sum(dim=(2, 3))
+        return total, (weights * chroma).sum(dim=(2, 3)) / total
+
+    def welsch(y: int, x: int, mean: Tensor, scale: float = 12.0) -> Tensor:
+        stray = (chroma[..., y, x] - mean).square().sum(dim=1, keepdim=True)
+        return confidence[..., y, x] * torch.exp(-stray / (2 * scale**2))
+
+    weights = confidence.clamp(min=1e-3)
+    sure = weights.clone()
+    for y, x in compared.nonzero().tolist():
+        sure[..., y, x] = welsch(y, x, others(y, x, weights)[1]).clamp(min=1e-3)
+    result = smooth_by_likeness(appearance, chroma, confidence, rounds=1)
+    for y, x in ((0, 0), (2, 6), (13, 22), (31, 47), (17, 40)):
+        total, mean = others(y, x, sure)
+        own = welsch(y, x, mean).clamp(min=1e-3)
+        fit = (total * mean + own * chroma[..., y, x]) / (total + own)
+        expected = fit + welsch(y, x, fit, 6.0) * (chroma[..., y, x] - fit)
         assert torch.allclose(result[..., y, x], expected, atol=1e-3)
 
 

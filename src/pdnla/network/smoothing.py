@@ -11,6 +11,7 @@ _LIKENESS = 16.0  # factor of the squared distances of appearance
 _REACH = 20  # distance in spots, across and down, at which spots still count as neighbours
 _STEP = 4  # every fourth spot in both directions is compared
 _BLOCK = 8  # side of the blocks of spots that are compared with the same others
+_AT_ONCE = 64  # blocks at a time, so that their likeness stays in the cache
 _FILTER = 5  # side of the guided filter's windows
 _EDGE = 1e-3  # variance of L*/100 under which a window counts as flat
 
@@ -46,19 +47,19 @@ def smooth_outliers(lightness: Tensor, chroma: Tensor, confidence: Tensor, side:
     return fit + confidence * torch.exp(-squared / (2 * _KEPT**2)) * (chroma - fit)
 
 
-def smooth_by_likeness(appearance: Tensor, chroma: Tensor, confidence: Tensor, rounds: int = 3) -> Tensor:
+def smooth_by_likeness(appearance: Tensor, chroma: Tensor, confidence: Tensor, rounds: int = 2) -> Tensor:
     """Replace the chroma of outlying spots by that of spots around that look alike, ``(B, 2, h, w)``.
 
     Non-local means (Buades et al., CVPR 2005): the weight of a spot is ``exp(-16 * d^2)`` for the distance d of its
     appearance, times its confidence and Welsch's weight as in :func:`smooth_outliers`. A small thing that looks unlike
     its surroundings therefore keeps its colour, and a stray patch that looks like them does not. Every fourth spot up
-    to 20 spots away is compared, and the spot itself.
+    to 20 spots away is compared, and then the spot itself.
 
     Args:
         appearance: of each spot, ``(B, C, h, w)``; h and w are multiples of 8.
         chroma: a* and b*, ``(B, 2, h, w)``.
         confidence: ``(B, 1, h, w)`` in [0, 1].
-        rounds: number of iterations.
+        rounds: number of iterations that find the weights of the spots compared with.
     """
     parts = zip(appearance.split(1), chroma.split(1), confidence.split(1), strict=True)
     return torch.cat([_smooth_one(*part, rounds) for part in parts])  # one at a time, which bounds the memory
@@ -66,45 +67,75 @@ def smooth_by_likeness(appearance: Tensor, chroma: Tensor, confidence: Tensor, r
 
 def _smooth_one(appearance: Tensor, chroma: Tensor, confidence: Tensor, rounds: int) -> Tensor:
     """Return :func:`smooth_by_likeness` of one picture."""
-    size = chroma.shape[-2:]
-    own, others = _blocks(appearance), _around_blocks(appearance)
-    like = torch.baddbmm(-others.square().sum(dim=2).unsqueeze(1), own, others.transpose(1, 2), alpha=2)
-    like = ((like - own.square().sum(dim=2, keepdim=True)) * _LIKENESS + _near(chroma.device)).exp()
-    weights = confidence.clamp(min=_LEAST)
-    fit, squared = chroma, torch.zeros_like(confidence)
+    # The product of a query and a key is the logarithm of their likeness.
+    squared = appearance.square().sum(dim=1, keepdim=True)
+    one = torch.ones_like(squared)
+    queries = torch.cat([2 * _LIKENESS * appearance, -_LIKENESS * squared, -_LIKENESS * one], dim=1)
+    keys = _around_blocks(_compared(torch.cat([appearance, one, squared], dim=1)))
+    weights, colours, certain = _compared(confidence.clamp(min=_LEAST)), _compared(chroma), _compared(confidence)
+    like = _likeness(_blocks(_compared(queries), _BLOCK // _STEP), keys, _near(_STEP, chroma.device))
     for _ in range(rounds):
-        weighted = torch.cat([weights, weights * chroma], dim=1)
-        total, colour = (_from_blocks(like @ _around_blocks(weighted), size) + weighted).split([1, 2], dim=1)
-        fit = colour / total
-        squared = (chroma - fit).square().sum(dim=1, keepdim=True)
-        weights = (confidence * torch.exp(-squared / (2 * _STRAY**2))).clamp(min=_LEAST)
-    return fit + confidence * torch.exp(-squared / (2 * _KEPT**2)) * (chroma - fit)
+        sums = like @ _around_blocks(torch.cat([weights, weights * colours], dim=1))
+        total, colour = _from_blocks(sums, _BLOCK // _STEP, colours.shape[-2:]).split([1, 2], dim=1)
+        weights = _welsch(certain, colours - colour / total)
+    values = _around_blocks(torch.cat([weights, weights * colours], dim=1))
+    near = _near(1, chroma.device)
+    parts = zip(*(x.split(_AT_ONCE) for x in (_blocks(queries, _BLOCK), keys, values)), strict=True)
+    sums = torch.cat([_likeness(query, key, near) @ value for query, key, value in parts])
+    total, colour = _from_blocks(sums, _BLOCK, chroma.shape[-2:]).split([1, 2], dim=1)
+    own = _welsch(confidence, chroma - colour / total.clamp(min=_LEAST))
+    fit = (colour + own * chroma) / (total + own)
+    distance = (chroma - fit).square().sum(dim=1, keepdim=True)
+    return fit + confidence * torch.exp(-distance / (2 * _KEPT**2)) * (chroma - fit)
 
 
-def _blocks(x: Tensor) -> Tensor:
-    """Cut ``(1, C, h, w)`` into blocks of spots, ``(blocks, spots, C)``."""
-    return F.pixel_unshuffle(x.transpose(0, 1), _BLOCK).flatten(2).permute(2, 1, 0).contiguous()
+def _welsch(confidence: Tensor, stray: Tensor) -> Tensor:
+    """Return the weights of spots from their confidence and their distance from a fit, ``(B, 2, h, w)``."""
+    return (confidence * torch.exp(-stray.square().sum(dim=1, keepdim=True) / (2 * _STRAY**2))).clamp(min=_LEAST)
 
 
-def _from_blocks(x: Tensor, size: torch.Size) -> Tensor:
-    """Put blocks of spots together; the inverse of :func:`_blocks`."""
-    grid = (size[0] // _BLOCK, size[1] // _BLOCK)
-    return F.pixel_shuffle(x.permute(2, 1, 0).unflatten(2, grid), _BLOCK).transpose(0, 1)
+def _likeness(queries: Tensor, keys: Tensor, near: Tensor) -> Tensor:
+    """Return the likeness of the spots of blocks to those around them, ``(blocks, spots, compared spots)``."""
+    return (queries @ keys.transpose(1, 2)).add_(near).exp_()
+
+
+def _compared(x: Tensor) -> Tensor:
+    """Return every fourth spot in both directions."""
+    return x[..., _STEP // 2 :: _STEP, _STEP // 2 :: _STEP]
+
+
+def _blocks(x: Tensor, side: int) -> Tensor:
+    """Cut ``(1, C, h, w)`` into blocks of ``side`` × ``side``, ``(blocks, side², C)``."""
+    return F.pixel_unshuffle(x.transpose(0, 1), side).flatten(2).permute(2, 1, 0).contiguous()
+
+
+def _from_blocks(x: Tensor, side: int, size: torch.Size) -> Tensor:
+    """Put blocks together; the inverse of :func:`_blocks`."""
+    grid = (size[0] // side, size[1] // side)
+    return F.pixel_shuffle(x.permute(2, 1, 0).unflatten(2, grid), side).transpose(0, 1)
 
 
 def _around_blocks(x: Tensor) -> Tensor:
-    """Return the spots that those of each block are compared with, ``(blocks, spots, C)``; zeros beyond the picture."""
+    """Return what the spots of each block are compared with, ``(blocks, M, C)``: zeros beyond the picture.
+
+    Args:
+        x: of every fourth spot, ``(1, C, h / 4, w / 4)``.
+    """
     side, step = (_BLOCK + 2 * _REACH) // _STEP, _BLOCK // _STEP
-    compared = F.pad(x[0, :, _STEP // 2 :: _STEP, _STEP // 2 :: _STEP], (_REACH // _STEP,) * 4)
-    windows = compared.permute(1, 2, 0).contiguous().unfold(0, side, step).unfold(1, side, step)
-    return windows.permute(0, 1, 3, 4, 2).flatten(2, 3).flatten(0, 1)
+    padded = F.pad(x[0], (_REACH // _STEP,) * 4).permute(1, 2, 0).contiguous()
+    return padded.unfold(0, side, step).unfold(1, side, step).permute(0, 1, 3, 4, 2).flatten(2, 3).flatten(0, 1)
 
 
-def _near(device: torch.device) -> Tensor:
-    """Return 0 for the neighbours among the spots that each of a block's is compared with, else minus infinity."""
-    across = torch.arange(_BLOCK, device=device)[:, None]
-    distance = (across + _REACH - torch.arange(_STEP // 2, _BLOCK + 2 * _REACH, _STEP, device=device)).abs()
-    far = torch.where(distance > _REACH, -torch.inf, 0.0)
+def _near(step: int, device: torch.device) -> Tensor:
+    """Return 0 for the neighbours among the spots that each of a block's is compared with, else minus infinity.
+
+    Args:
+        step: 1 for all spots of a block, or 4 for every fourth.
+        device: of the result, ``(spots of a block, M)``.
+    """
+    own = torch.arange(step // 2, _BLOCK, step, device=device) + _REACH
+    others = torch.arange(_STEP // 2, _BLOCK + 2 * _REACH, _STEP, device=device)
+    far = torch.where((own[:, None] - others).abs() > _REACH, -torch.inf, 0.0)
     return (far[:, None, :, None] + far[None, :, None, :]).flatten(2).flatten(0, 1)
 
 
