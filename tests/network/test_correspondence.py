@@ -190,7 +190,7 @@ def test_likeness_is_that_of_every_fourth_spot_around_and_of_the_spot_itself() -
     def others(y: int, x: int, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the total weight of the spots around one, and their mean colour."""
         near = compared & ((rows - y).abs() <= 20) & ((columns - x).abs() <= 20)
-        like = near * torch.exp(-16 * (appearance - appearance[..., y, x, None, None]).square().sum(dim=1))
+        like = near * torch.exp(-10 * (appearance - appearance[..., y, x, None, None]).square().sum(dim=1))
         weights = like[:, None] * weights
         total = weights.sum(dim=(2, 3))
         return total, (weights * chroma).sum(dim=(2, 3)) / total

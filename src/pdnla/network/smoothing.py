@@ -7,7 +7,7 @@ from torch import Tensor
 _LEAST = 1e-3  # least confidence of a spot, so that no window has the weight 0
 _STRAY = 12.0  # distance in a*b* from a window's fit at which a spot's weight is 0.6
 _KEPT = 6.0  # and at which a confident spot keeps 0.6 of the distance
-_LIKENESS = 16.0  # factor of the squared distances of appearance
+_LIKENESS = 10.0  # factor of the squared distances of appearance
 _REACH = 20  # distance in spots, across and down, at which spots still count as neighbours
 _STEP = 4  # every fourth spot in both directions is compared
 _BLOCK = 8  # side of the blocks of spots that are compared with the same others
@@ -50,7 +50,7 @@ def smooth_outliers(lightness: Tensor, chroma: Tensor, confidence: Tensor, side:
 def smooth_by_likeness(appearance: Tensor, chroma: Tensor, confidence: Tensor, rounds: int = 2) -> Tensor:
     """Replace the chroma of outlying spots by that of spots around that look alike, ``(B, 2, h, w)``.
 
-    Non-local means (Buades et al., CVPR 2005): the weight of a spot is ``exp(-16 * d^2)`` for the distance d of its
+    Non-local means (Buades et al., CVPR 2005): the weight of a spot is ``exp(-10 * d^2)`` for the distance d of its
     appearance, times its confidence and Welsch's weight as in :func:`smooth_outliers`. A small thing that looks unlike
     its surroundings therefore keeps its colour, and a stray patch that looks like them does not. Every fourth spot up
     to 20 spots away is compared, and then the spot itself.
