@@ -1,5 +1,6 @@
 """Semantic correspondence finds what is alike whatever its colours, and the network that begins from it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -146,19 +147,21 @@ def test_a_stray_spot_gives_way_and_an_edge_stays() -> None:
     assert (result - chroma).abs().max() < 1.5
 
 
-def test_one_colour_stays_that_colour_whatever_the_confidence() -> None:
+@pytest.mark.parametrize("smooth", [smooth_outliers, smooth_by_likeness])
+def test_one_colour_stays_that_colour_whatever_the_confidence(smooth: Callable[..., Tensor]) -> None:
     torch.manual_seed(0)
     chroma = torch.tensor([20.0, -30.0]).view(1, 2, 1, 1).expand(1, 2, 40, 40)
-    result = smooth_outliers(torch.rand(1, 1, 40, 40), chroma, torch.rand(1, 1, 40, 40))
+    result = smooth(torch.rand(1, 1, 40, 40), chroma, torch.rand(1, 1, 40, 40))
     assert torch.allclose(result, chroma, atol=1e-2)
 
 
-def test_doubtful_spots_take_the_colour_of_confident_ones() -> None:
+@pytest.mark.parametrize("smooth", [smooth_outliers, smooth_by_likeness])
+def test_doubtful_spots_take_the_colour_of_confident_ones(smooth: Callable[..., Tensor]) -> None:
     chroma = torch.full((1, 2, 40, 40), 30.0)
     chroma[..., 18:22] = -30.0
     confidence = torch.ones(1, 1, 40, 40)
     confidence[..., 18:22] = 0.0
-    result = smooth_outliers(torch.full((1, 1, 40, 40), 0.5), chroma, confidence)
+    result = smooth(torch.full((1, 1, 40, 40), 0.5), chroma, confidence)
     assert (result - 30).abs().max() < 1
 
 
@@ -210,15 +213,6 @@ def test_likeness_is_that_of_every_fourth_spot_around_and_of_the_spot_itself() -
         fit = (total * mean + own * chroma[..., y, x]) / (total + own)
         expected = fit + welsch(y, x, fit, 6.0) * (chroma[..., y, x] - fit)
         assert torch.allclose(result[..., y, x], expected, atol=1e-3)
-
-
-def test_doubtful_spots_take_the_colour_of_confident_ones_that_look_alike() -> None:
-    chroma = torch.full((1, 2, 40, 40), 30.0)
-    chroma[..., 18:22] = -30.0
-    confidence = torch.ones(1, 1, 40, 40)
-    confidence[..., 18:22] = 0.0
-    result = smooth_by_likeness(torch.full((1, 1, 40, 40), 0.5), chroma, confidence)
-    assert (result - 30).abs().max() < 1
 
 
 @pytest.mark.slow

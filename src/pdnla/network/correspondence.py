@@ -194,8 +194,8 @@ class Correspondence(nn.Module):
     and standard deviation. Outliers are replaced by their close neighbourhood, without crossing edges
     (:func:`~pdnla.network.smoothing.smooth_outliers`), and before by spots of a wide neighbourhood that look alike
     (:func:`~pdnla.network.smoothing.smooth_by_likeness`) where the round trip to the most similar place of the
-    reference and back ends elsewhere (:func:`second_opinion`). If few cells have a good match, the
-    reference is unsuitable, and the result stays close to grey.
+    reference and back ends elsewhere (:func:`second_opinion`). If few cells have a good match, the reference is
+    unsuitable, and the result stays close to grey.
 
     Args:
         backbone: maps sRGB in [-1, 1] to feature maps at four strides, such as 4, 8, 16 and 32; it is frozen and not

@@ -30,8 +30,7 @@ def smooth_outliers(lightness: Tensor, chroma: Tensor, confidence: Tensor, side:
         side: of the windows, odd; they end at the border.
         rounds: number of iterations.
     """
-    weights = confidence.clamp(min=_LEAST)
-    fit, squared = chroma, torch.zeros_like(confidence)
+    weights, fit = confidence.clamp(min=_LEAST), chroma
     for _ in range(rounds):
         moments = [weights, weights * lightness, weights * lightness**2, weights * chroma, weights * lightness * chroma]
         sums = window_mean(torch.cat(moments, dim=1), side, "constant")
@@ -42,9 +41,8 @@ def smooth_outliers(lightness: Tensor, chroma: Tensor, confidence: Tensor, side:
         fits = torch.cat([total * slope, total * offset, total], dim=1)
         slopes, offsets, totals = window_mean(fits, side, "constant").split([2, 2, 1], dim=1)
         fit = (slopes * lightness + offsets) / totals
-        squared = (chroma - fit).square().sum(dim=1, keepdim=True)
-        weights = (confidence * torch.exp(-squared / (2 * _STRAY**2))).clamp(min=_LEAST)
-    return fit + confidence * torch.exp(-squared / (2 * _KEPT**2)) * (chroma - fit)
+        weights = _welsch(confidence, chroma - fit, _STRAY).clamp(min=_LEAST)
+    return fit + _welsch(confidence, chroma - fit, _KEPT) * (chroma - fit)
 
 
 def smooth_by_likeness(appearance: Tensor, chroma: Tensor, confidence: Tensor, rounds: int = 2) -> Tensor:
@@ -72,26 +70,31 @@ def _smooth_one(appearance: Tensor, chroma: Tensor, confidence: Tensor, rounds: 
     one = torch.ones_like(squared)
     queries = torch.cat([2 * _LIKENESS * appearance, -_LIKENESS * squared, -_LIKENESS * one], dim=1)
     keys = _around_blocks(_compared(torch.cat([appearance, one, squared], dim=1)))
-    weights, colours, certain = _compared(confidence.clamp(min=_LEAST)), _compared(chroma), _compared(confidence)
+    certain, colours = _compared(confidence), _compared(chroma)
+    weights = certain.clamp(min=_LEAST)
     like = _likeness(_blocks(_compared(queries), _BLOCK // _STEP), keys, _near(_STEP, chroma.device))
     for _ in range(rounds):
-        sums = like @ _around_blocks(torch.cat([weights, weights * colours], dim=1))
+        sums = like @ _around_blocks(_weighted(weights, colours))
         total, colour = _from_blocks(sums, _BLOCK // _STEP, colours.shape[-2:]).split([1, 2], dim=1)
-        weights = _welsch(certain, colours - colour / total)
-    values = _around_blocks(torch.cat([weights, weights * colours], dim=1))
+        weights = _welsch(certain, colours - colour / total, _STRAY).clamp(min=_LEAST)
+    values = _around_blocks(_weighted(weights, colours))
     near = _near(1, chroma.device)
     parts = zip(*(x.split(_AT_ONCE) for x in (_blocks(queries, _BLOCK), keys, values)), strict=True)
     sums = torch.cat([_likeness(query, key, near) @ value for query, key, value in parts])
     total, colour = _from_blocks(sums, _BLOCK, chroma.shape[-2:]).split([1, 2], dim=1)
-    own = _welsch(confidence, chroma - colour / total.clamp(min=_LEAST))
+    own = _welsch(confidence, chroma - colour / total.clamp(min=_LEAST), _STRAY).clamp(min=_LEAST)
     fit = (colour + own * chroma) / (total + own)
-    distance = (chroma - fit).square().sum(dim=1, keepdim=True)
-    return fit + confidence * torch.exp(-distance / (2 * _KEPT**2)) * (chroma - fit)
+    return fit + _welsch(confidence, chroma - fit, _KEPT) * (chroma - fit)
 
 
-def _welsch(confidence: Tensor, stray: Tensor) -> Tensor:
-    """Return the weights of spots from their confidence and their distance from a fit, ``(B, 2, h, w)``."""
-    return (confidence * torch.exp(-stray.square().sum(dim=1, keepdim=True) / (2 * _STRAY**2))).clamp(min=_LEAST)
+def _welsch(confidence: Tensor, residual: Tensor, scale: float) -> Tensor:
+    """Return confidence times Welsch's weight of the distance from a fit, of which ``(B, 2, h, w)`` are a* and b*."""
+    return confidence * torch.exp(-residual.square().sum(dim=1, keepdim=True) / (2 * scale**2))
+
+
+def _weighted(weights: Tensor, chroma: Tensor) -> Tensor:
+    """Return weights and the products of chroma with them, ``(B, 3, h, w)``, for weighted means."""
+    return torch.cat([weights, weights * chroma], dim=1)
 
 
 def _likeness(queries: Tensor, keys: Tensor, near: Tensor) -> Tensor:
